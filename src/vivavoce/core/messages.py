@@ -1,0 +1,219 @@
+"""Everything the session machine hears (inputs) and everything it asks for (effects): its whole vocabulary.
+
+The runtime interprets the effects and feeds their outcomes back as inputs. Every engine report names what it serves
+(`response_id`, `item_id`, `epoch`), so that a report which comes late, after its owner ended, can be told and dropped.
+Invariant: nothing else goes in or out of `Session.handle`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from vivavoce.audio.formats import Format
+from vivavoce.protocol.config import Tool, ToolChoice
+from vivavoce.protocol.events import AnyClientEvent, AnyServerEvent, ErrorDetail
+from vivavoce.protocol.items import Item
+
+
+class _Message(msgspec.Struct, frozen=True):
+    """Common ground of inputs and effects."""
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------------
+# A client event is an input as it is; an ErrorDetail stands for a client frame that is no event, and says why.
+
+
+class Opened(_Message, frozen=True):
+    """The connection is there. Must be the first input."""
+
+
+class WakeUp(_Message, frozen=True):
+    """The time that `Session.deadline()` named has come."""
+
+
+class Drain(_Message, frozen=True):
+    """The server stops: finish the running responses, begin no new one, then close."""
+
+
+class SpeechScored(_Message, frozen=True):
+    """Speech probabilities, one per `frame_ms` of audio, in order and without gaps since the epoch began."""
+
+    epoch: int
+    frame_ms: int
+    probabilities: tuple[float, ...]
+
+
+class TranscriptDelta(_Message, frozen=True):
+    """A piece of the transcript of a user item's audio."""
+
+    item_id: str
+    text: str
+
+
+class TranscriptEnded(_Message, frozen=True):
+    """The transcript is complete: the deltas so far."""
+
+    item_id: str
+
+
+class TranscriptFailed(_Message, frozen=True):
+    """There will be no transcript."""
+
+    item_id: str
+    code: str
+    message: str
+
+
+class TextGenerated(_Message, frozen=True):
+    """The language model wrote more text."""
+
+    response_id: str
+    text: str
+
+
+class CallStarted(_Message, frozen=True):
+    """The language model began to call a function; a call that was open before it is complete."""
+
+    response_id: str
+    name: str
+
+
+class CallArguments(_Message, frozen=True):
+    """More of the open call's arguments, JSON text."""
+
+    response_id: str
+    text: str
+
+
+class GenerationEnded(_Message, frozen=True):
+    """The language model has finished. Token counts are its own; text only."""
+
+    response_id: str
+    reason: Literal["stop", "length"]
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
+class GenerationFailed(_Message, frozen=True):
+    """The language model gave up."""
+
+    response_id: str
+    code: str
+    message: str
+
+
+class AudioSynthesized(_Message, frozen=True):
+    """More speech for a phrase, in the format that `Speak` asked for."""
+
+    response_id: str
+    item_id: str
+    audio: bytes
+
+
+class PhraseSpoken(_Message, frozen=True):
+    """All speech of the phrase with this number has been delivered."""
+
+    response_id: str
+    item_id: str
+    phrase: int
+
+
+class SynthesisFailed(_Message, frozen=True):
+    """The synthesizer gave up on the item."""
+
+    response_id: str
+    item_id: str
+    code: str
+    message: str
+
+
+EngineReport = (
+    SpeechScored
+    | TranscriptDelta
+    | TranscriptEnded
+    | TranscriptFailed
+    | TextGenerated
+    | CallStarted
+    | CallArguments
+    | GenerationEnded
+    | GenerationFailed
+    | AudioSynthesized
+    | PhraseSpoken
+    | SynthesisFailed
+)
+Input = AnyClientEvent | ErrorDetail | Opened | WakeUp | Drain | EngineReport
+
+# --- effects ----------------------------------------------------------------------------------------------------------
+
+
+class Send(_Message, frozen=True):
+    """Send this event to the client. It has already been applied to the conversation."""
+
+    event: AnyServerEvent
+
+
+class DetectSpeech(_Message, frozen=True):
+    """Score this audio for speech; a new epoch means a new stream. Answered by `SpeechScored`, in order."""
+
+    epoch: int
+    audio: bytes
+    format: Format
+
+
+class Transcribe(_Message, frozen=True):
+    """Transcribe a user item. Answered by `TranscriptDelta`*, then `TranscriptEnded` or `TranscriptFailed`."""
+
+    item_id: str
+    audio: bytes
+    format: Format
+    language: str | None = None
+    prompt: str | None = None
+
+
+class Generate(_Message, frozen=True):
+    """Run the language model. Audio parts of `items` carry what was heard as `transcript`, and no audio.
+
+    Answered by `TextGenerated` and `CallStarted`/`CallArguments` in any number, then `GenerationEnded` or
+    `GenerationFailed`. `max_output_tokens` None means no limit.
+    """
+
+    response_id: str
+    instructions: str
+    items: tuple[Item, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    max_output_tokens: int | None = None
+
+
+class Speak(_Message, frozen=True):
+    """Speak one phrase. Phrases of an item come numbered from 0 and must be spoken in this order.
+
+    Answered by `AudioSynthesized`*, then `PhraseSpoken` or `SynthesisFailed`.
+    """
+
+    response_id: str
+    item_id: str
+    phrase: int
+    text: str
+    voice: str
+    speed: float
+    format: Format
+
+
+class Cancel(_Message, frozen=True):
+    """Stop all engine work for this response or item. Nothing answers."""
+
+    owner_id: str
+
+
+class Close(_Message, frozen=True):
+    """Close the connection after what has been sent."""
+
+    code: int
+    reason: str
+
+
+Effect = Send | DetectSpeech | Transcribe | Generate | Speak | Cancel | Close
