@@ -1,0 +1,1 @@
+"""The Realtime API from both ends."""

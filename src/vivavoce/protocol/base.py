@@ -6,14 +6,15 @@ one typed `Maybe[X | None]` may be absent, null, or an X. Absent fields are neve
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeAlias, TypeVar, Union
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 T = TypeVar("T")
 
-Maybe = T | UnsetType
+# Written with Union: a TypeVar in `X | Y` is no type alias for type checkers at this Python version.
+Maybe: TypeAlias = Union[T, UnsetType]  # noqa: UP007
 
 __all__ = ["UNSET", "Maybe", "Strict", "UnsetType", "given"]
 

@@ -256,7 +256,9 @@ class TranscriptionSession(Strict, frozen=True, kw_only=True, tag_field="type", 
     include: Maybe[tuple[Include, ...] | None] = UNSET
 
 
-class TranscriptionSessionResource(TranscriptionSession, frozen=True, kw_only=True, tag_field="type", tag="transcription"):
+class TranscriptionSessionResource(
+    TranscriptionSession, frozen=True, kw_only=True, tag_field="type", tag="transcription"
+):
     """A transcription-only session as the server states it."""
 
     id: Maybe[str] = UNSET

@@ -44,9 +44,7 @@ class ClientEvent(Strict, frozen=True, kw_only=True, tag_field="type"):
         return _event_type(type(self))
 
 
-class ServerEvent(
-    msgspec.Struct, frozen=True, kw_only=True, dict=True, repr_omit_defaults=True, tag_field="type"
-):
+class ServerEvent(msgspec.Struct, frozen=True, kw_only=True, dict=True, repr_omit_defaults=True, tag_field="type"):
     """What a server says. `raw` is the frame that it was decoded from, empty for one that was made here."""
 
     event_id: str = ""
@@ -314,7 +312,9 @@ class ConversationItemTruncated(ServerEvent, frozen=True, kw_only=True, tag="con
     audio_end_ms: int
 
 
-class ConversationItemInputAudioTranscriptionDelta(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.delta"):
+class ConversationItemInputAudioTranscriptionDelta(
+    ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.delta"
+):
     """A piece of the transcript of the user's audio."""
 
     item_id: str
@@ -323,7 +323,9 @@ class ConversationItemInputAudioTranscriptionDelta(ServerEvent, frozen=True, kw_
     logprobs: Maybe[tuple[LogProb, ...] | None] = UNSET
 
 
-class ConversationItemInputAudioTranscriptionCompleted(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.completed"):
+class ConversationItemInputAudioTranscriptionCompleted(
+    ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.completed"
+):
     """The transcript of the user's audio."""
 
     item_id: str
@@ -334,7 +336,9 @@ class ConversationItemInputAudioTranscriptionCompleted(ServerEvent, frozen=True,
     languages: Maybe[tuple[DetectedLanguage, ...] | None] = UNSET
 
 
-class ConversationItemInputAudioTranscriptionFailed(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.failed"):
+class ConversationItemInputAudioTranscriptionFailed(
+    ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.failed"
+):
     """There will be no transcript of this item."""
 
     item_id: str
@@ -342,7 +346,9 @@ class ConversationItemInputAudioTranscriptionFailed(ServerEvent, frozen=True, kw
     error: TranscriptionError
 
 
-class ConversationItemInputAudioTranscriptionSegment(ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.segment"):
+class ConversationItemInputAudioTranscriptionSegment(
+    ServerEvent, frozen=True, kw_only=True, tag="conversation.item.input_audio_transcription.segment"
+):
     """A diarized stretch; `start` and `end` in seconds."""
 
     id: str
@@ -379,7 +385,9 @@ class InputAudioBufferSpeechStopped(ServerEvent, frozen=True, kw_only=True, tag=
     audio_end_ms: int
 
 
-class InputAudioBufferTimeoutTriggered(ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.timeout_triggered"):
+class InputAudioBufferTimeoutTriggered(
+    ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.timeout_triggered"
+):
     """Nobody spoke for `idle_timeout_ms`."""
 
     item_id: str
@@ -492,7 +500,9 @@ class ResponseOutputAudioDone(ServerEvent, frozen=True, kw_only=True, tag="respo
     content_index: int
 
 
-class ResponseOutputAudioTranscriptDelta(ServerEvent, frozen=True, kw_only=True, tag="response.output_audio_transcript.delta"):
+class ResponseOutputAudioTranscriptDelta(
+    ServerEvent, frozen=True, kw_only=True, tag="response.output_audio_transcript.delta"
+):
     """A piece of what the speech says."""
 
     response_id: str
@@ -502,7 +512,9 @@ class ResponseOutputAudioTranscriptDelta(ServerEvent, frozen=True, kw_only=True,
     delta: str
 
 
-class ResponseOutputAudioTranscriptDone(ServerEvent, frozen=True, kw_only=True, tag="response.output_audio_transcript.done"):
+class ResponseOutputAudioTranscriptDone(
+    ServerEvent, frozen=True, kw_only=True, tag="response.output_audio_transcript.done"
+):
     """All that the speech says."""
 
     response_id: str
@@ -512,7 +524,9 @@ class ResponseOutputAudioTranscriptDone(ServerEvent, frozen=True, kw_only=True, 
     transcript: str
 
 
-class ResponseFunctionCallArgumentsDelta(ServerEvent, frozen=True, kw_only=True, tag="response.function_call_arguments.delta"):
+class ResponseFunctionCallArgumentsDelta(
+    ServerEvent, frozen=True, kw_only=True, tag="response.function_call_arguments.delta"
+):
     """A piece of the arguments' JSON text."""
 
     response_id: str
@@ -522,7 +536,9 @@ class ResponseFunctionCallArgumentsDelta(ServerEvent, frozen=True, kw_only=True,
     delta: str
 
 
-class ResponseFunctionCallArgumentsDone(ServerEvent, frozen=True, kw_only=True, tag="response.function_call_arguments.done"):
+class ResponseFunctionCallArgumentsDone(
+    ServerEvent, frozen=True, kw_only=True, tag="response.function_call_arguments.done"
+):
     """The whole JSON text; `name` is absent in beta."""
 
     response_id: str
@@ -597,7 +613,9 @@ class RateLimitsUpdated(ServerEvent, frozen=True, kw_only=True, tag="rate_limits
     rate_limits: tuple[RateLimit, ...]
 
 
-class InputAudioBufferDtmfEventReceived(ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.dtmf_event_received"):
+class InputAudioBufferDtmfEventReceived(
+    ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.dtmf_event_received"
+):
     """SIP: a key was pressed. The one event without an `event_id`; `received_at` is in unix seconds."""
 
     event: str
