@@ -1,0 +1,108 @@
+"""A client's item becomes the server's: checked, with an id, without its audio (reference §3.8).
+
+Pure; raises `Refused` before anything changed. The audio is handed back beside the item, because the events never
+repeat it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec import UNSET, structs
+
+from vivavoce.protocol.base import UnsetType, given
+from vivavoce.protocol.items import (
+    Content,
+    FunctionCall,
+    FunctionCallOutput,
+    InputAudio,
+    InputImage,
+    InputItem,
+    InputText,
+    Item,
+    ItemReference,
+    Message,
+    OutputText,
+    Role,
+)
+
+from .conversation import Conversation
+from .refused import Refused, invalid
+
+ALLOWED: dict[Role, tuple[type[Content], ...]] = {
+    "user": (InputText, InputAudio, InputImage),
+    "system": (InputText,),
+    "assistant": (OutputText,),
+}
+"""What a client may put into a message of each role; assistant audio cannot be created."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """An item with its id, and the audio of all its audio parts; None where it has no audio part."""
+
+    id: str
+    item: Item
+    audio: bytes | None = None
+
+
+def adopt(item: InputItem, where: str, new_id: Callable[[str], str], conversation: Conversation) -> Adopted:
+    """The server's version of a client's item; `where` is its path in the event, for error params."""
+    if isinstance(item, ItemReference):
+        raise invalid(
+            f"{where}.type", "Invalid value: 'item_reference'. An item that is created cannot be a reference."
+        )
+    if not isinstance(item, Message | FunctionCall | FunctionCallOutput):
+        kind = type(item).__struct_config__.tag
+        raise invalid(f"{where}.type", f"Items of type '{kind}' are not supported by this server.")
+    if conversation.entry(given(item.id, "")) is not None:
+        raise invalid(f"{where}.id", f"An item with the id '{item.id}' exists already.")
+    item_id = new_id("item") if isinstance(item.id, UnsetType) or not item.id else item.id
+    stamp = {"id": item_id, "object": "realtime.item", "status": "completed"}
+    match item:
+        case Message():
+            _check_content(item, where)
+            content = tuple(_without_audio(part) for part in item.content)
+            return Adopted(item_id, structs.replace(item, **stamp, content=content), _audio(item))
+        case FunctionCall():
+            return Adopted(item_id, structs.replace(item, **stamp, call_id=given(item.call_id, "") or new_id("call")))
+        case _:
+            return Adopted(item_id, structs.replace(item, **stamp))
+
+
+def check_call_id(item: Item, conversation: Conversation) -> None:
+    """A function's output must answer a call of the conversation."""
+    if not isinstance(item, FunctionCallOutput):
+        return
+    if not any(isinstance(call, FunctionCall) and call.call_id == item.call_id for call in conversation):
+        raise Refused("invalid_tool_call_id", f"Tool call ID '{item.call_id}' not found in conversation.")
+
+
+def _check_content(message: Message, where: str) -> None:
+    allowed = ALLOWED[message.role]
+    for index, part in enumerate(message.content):
+        path = f"{where}.content[{index}]"
+        if not isinstance(part, allowed):
+            names = ", ".join(f"'{kind.__struct_config__.tag}'" for kind in allowed)
+            tag = type(part).__struct_config__.tag
+            raise invalid(
+                f"{path}.type", f"Invalid value: '{tag}'. Supported values for role '{message.role}' are: {names}."
+            )
+        if isinstance(part, InputImage):
+            raise invalid(f"{path}.type", "The language model of this session cannot see images.")
+        if isinstance(part, InputAudio) and given(part.audio, None) is None and not given(part.transcript, None):
+            raise Refused("missing_required_parameter", f"Missing required parameter: '{path}.audio'.", f"{path}.audio")
+
+
+def _without_audio(part: Content) -> Content:
+    if not isinstance(part, InputAudio):
+        return part
+    return InputAudio(audio=UNSET, transcript=given(part.transcript, None))
+
+
+def _audio(message: Message) -> bytes | None:
+    parts = [part for part in message.content if isinstance(part, InputAudio)]
+    if not parts:
+        return None
+    return b"".join(given(part.audio, None) or b"" for part in parts)

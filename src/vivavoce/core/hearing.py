@@ -1,0 +1,75 @@
+"""What the machine knows of user items beyond their events: their audio, and what the transcriber heard in it.
+
+The client is told a transcript only where it asked for transcription; the language model needs it always. Audio is kept
+up to a limit, oldest let go first. Invariant: a transcript is pending from `begin` until exactly one of `end`, `fail`
+or `forget`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vivavoce.audio.formats import Format
+
+from .messages import TranscriptFailed
+
+
+@dataclass(slots=True)
+class Heard:
+    """One user item's audio and its transcript so far."""
+
+    audio: bytes
+    audio_bytes: int
+    format: Format
+    is_told: bool
+    """Whether the client wants to be told the transcript."""
+    pieces: list[str] = field(default_factory=list)
+    is_pending: bool = True
+    failure: TranscriptFailed | None = None
+
+    @property
+    def transcript(self) -> str:
+        """What was heard; empty while nothing is known."""
+        return "".join(self.pieces).strip()
+
+    @property
+    def ms(self) -> int:
+        """Duration of the audio."""
+        return self.format.ms(self.audio_bytes // self.format.sample_bytes)
+
+
+class Hearing:
+    """All user audio of a session, by item."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._items: dict[str, Heard] = {}
+        self._bytes_max = bytes_max
+        self._bytes = 0
+
+    def get(self, item_id: str) -> Heard | None:
+        """What is known of an item; None for one without audio."""
+        return self._items.get(item_id)
+
+    def pending(self, item_id: str) -> Heard | None:
+        """The same, only while its transcript is pending: reports for others are stale."""
+        heard = self._items.get(item_id)
+        return heard if heard is not None and heard.is_pending else None
+
+    def begin(self, item_id: str, audio: bytes, format: Format, *, is_told: bool) -> Heard:
+        """Keep an item's audio."""
+        heard = self._items[item_id] = Heard(audio, len(audio), format, is_told)
+        self._bytes += len(audio)
+        for other in self._items.values():
+            if self._bytes <= self._bytes_max or other is heard:
+                break
+            self._bytes -= len(other.audio)
+            other.audio = b""
+        return heard
+
+    def forget(self, item_id: str) -> bool:
+        """The item is gone. Says whether its transcript was still pending."""
+        heard = self._items.pop(item_id, None)
+        if heard is None:
+            return False
+        self._bytes -= len(heard.audio)
+        return heard.is_pending

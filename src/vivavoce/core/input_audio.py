@@ -1,0 +1,83 @@
+"""The input audio buffer and the audio clock (reference §3.4, §5.3).
+
+Positions are ticks of 1/24000 s since the session began: every input format's sample is a whole number of ticks, so the
+clock is exact to the sample however the audio was cut into appends. It counts on through commit, clear and a change of
+format. A byte that is not yet a whole sample waits for the next append.
+"""
+
+from __future__ import annotations
+
+from vivavoce.audio.formats import Format
+
+TICKS_PER_SECOND = 24_000
+
+
+def ticks_of(ms: int) -> int:
+    """Milliseconds as ticks."""
+    return ms * TICKS_PER_SECOND // 1000
+
+
+def ms_of(ticks: int) -> int:
+    """Ticks as whole milliseconds, rounded down."""
+    return ticks * 1000 // TICKS_PER_SECOND
+
+
+class InputAudio:
+    """Bytes of one format from tick `start` to tick `end`."""
+
+    def __init__(self, format: Format) -> None:
+        self.start = 0
+        self._bytes = bytearray()
+        self._use(format)
+
+    def _use(self, format: Format) -> None:
+        self.format = format
+        self._ticks_per_sample = TICKS_PER_SECOND // format.rate_hz
+
+    def __bool__(self) -> bool:
+        return bool(self._whole())
+
+    def _whole(self) -> int:
+        return len(self._bytes) // self.format.sample_bytes
+
+    @property
+    def end(self) -> int:
+        """The audio clock: everything written so far."""
+        return self.start + self._whole() * self._ticks_per_sample
+
+    @property
+    def ticks(self) -> int:
+        """How much is held."""
+        return self._whole() * self._ticks_per_sample
+
+    def append(self, audio: bytes) -> bytes:
+        """Take audio; give back the whole samples that are new, for the detector."""
+        seen = self._whole() * self.format.sample_bytes
+        self._bytes += audio
+        return bytes(self._bytes[seen : self._whole() * self.format.sample_bytes])
+
+    def _offset(self, tick: int) -> int:
+        samples = -(-(tick - self.start) // self._ticks_per_sample)
+        return min(max(samples, 0), self._whole()) * self.format.sample_bytes
+
+    def forget_before(self, tick: int) -> None:
+        """Let go of what lies before `tick`."""
+        offset = self._offset(tick)
+        self.start += offset // self.format.sample_bytes * self._ticks_per_sample
+        del self._bytes[:offset]
+
+    def take_until(self, tick: int) -> bytes:
+        """Cut off and return everything before `tick`."""
+        audio = bytes(self._bytes[: self._offset(tick)])
+        self.forget_before(tick)
+        return audio
+
+    def clear(self) -> None:
+        """Forget everything held, a half sample too; the clock stands where it was."""
+        self.start = self.end
+        self._bytes.clear()
+
+    def change_format(self, format: Format) -> None:
+        """Audio from here on is in another format; what was held is dropped."""
+        self.clear()
+        self._use(format)

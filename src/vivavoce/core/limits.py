@@ -1,0 +1,37 @@
+"""Every limit of a session, by name, with what happens at it. One place to look them up, one place to change them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a session may hold and how long things may take."""
+
+    session_ms_max: int = 60 * 60 * 1000
+    """Then `session_expired` and close 1001 (reference §1.7, T23)."""
+
+    input_ms_max: int = 10 * 60 * 1000
+    """Audio in the input buffer. Beyond it append is refused; what is there stays."""
+
+    turn_ms_max: int = 4 * 60 * 1000
+    """Longest turn that voice activity finds; there it ends, as if by silence."""
+
+    audio_bytes_max: int = 64 * 1024 * 1024
+    """Audio kept for items, each of user and assistant. Beyond it the oldest items keep text and duration only."""
+
+    items_max: int = 4_096
+    """Items in the conversation. Beyond it `conversation.item.create` is refused; turns and answers still enter."""
+
+    responses_max: int = 8
+    """Responses running at once, out-of-band ones included. Beyond it `response.create` is refused."""
+
+    response_chars_max: int = 100_000
+    """Text and arguments of one response. Beyond it the response fails."""
+
+    engine_silence_ms_max: int = 60_000
+    """Time without any report of an engine for a running response. Beyond it the response fails."""
+
+    commit_ms_min: int = 100
+    """Least audio for a client's commit (reference §1.8)."""

@@ -1,0 +1,149 @@
+"""The ear of the session: from appended audio to committed turns (reference §3.4–§3.6, §5).
+
+Owns the input buffer, the audio clock and the turn that is open; says what it decides through `Ear`'s callbacks, in the
+order in which it is heard. Invariant: scores of an older epoch change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vivavoce.audio.formats import Format
+from vivavoce.protocol import events as ev
+
+from .input_audio import InputAudio, ms_of, ticks_of
+from .limits import Limits
+from .messages import DetectSpeech, Effect, SpeechScored
+from .refused import Refused
+from .turns import SpeechStarted, SpeechStopped, Turns, TurnSettings
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTurn:
+    """The user is speaking: the item that it will become, and where it began."""
+
+    item_id: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ear:
+    """What the listener may do outside itself."""
+
+    send: Callable[[ev.AnyServerEvent], None]
+    ask: Callable[[Effect], None]
+    new_id: Callable[[str], str]
+    turn_started: Callable[[], None]
+    committed: Callable[[str, bytes], None]
+    turn_ended: Callable[[], None]
+
+
+class Listening:
+    """Input audio of one session. `settings` None means that the client marks the turns."""
+
+    def __init__(self, format: Format, limits: Limits, ear: Ear) -> None:
+        self._audio = InputAudio(format)
+        self._limits = limits
+        self._ear = ear
+        self._epoch = 0
+        self._turns: Turns | None = None
+        self._turn: OpenTurn | None = None
+
+    @property
+    def format(self) -> Format:
+        """The layout of the audio that comes in."""
+        return self._audio.format
+
+    @property
+    def holds_audio_to_keep(self) -> bool:
+        """Whether the buffer holds more than the rolling prefix of a turn that has not begun."""
+        return bool(self._audio) and (self._turns is None or self._turn is not None)
+
+    def begin(self, settings: TurnSettings | None) -> None:
+        """Wait for speech from here on: a new epoch, in which scores of older ones are stale."""
+        self._epoch += 1
+        self._turn = None
+        self._turns = Turns(settings, self._audio.end) if settings else None
+
+    def change(self, settings: TurnSettings | None) -> None:
+        """Other parameters apply from the next scores; on or off begins anew (§5.4)."""
+        if self._turns is not None and settings is not None:
+            self._turns.settings = settings
+        else:
+            self.begin(settings)
+
+    def change_format(self, format: Format, settings: TurnSettings | None) -> None:
+        """Audio from here on is in another format."""
+        self._audio.change_format(format)
+        self.begin(settings)
+
+    # --- what the client does -----------------------------------------------------------------------------------------
+
+    def append(self, audio: bytes) -> None:
+        """More audio; the detector is asked about it where turns are found by us."""
+        incoming = self._audio.format.duration_ms(audio)
+        if ms_of(self._audio.ticks) + incoming > self._limits.input_ms_max:
+            raise Refused(
+                "input_audio_buffer_full",
+                f"The input audio buffer holds at most {self._limits.input_ms_max} ms; commit or clear it first.",
+                "audio",
+            )
+        new = self._audio.append(audio)
+        if self._turns is not None and new:
+            self._ear.ask(DetectSpeech(self._epoch, new, self._audio.format))
+
+    def commit(self) -> None:
+        """The client ends the turn; there will be no `speech_stopped` for it."""
+        held = self._audio.ticks
+        if held < ticks_of(self._limits.commit_ms_min):
+            raise Refused(
+                "input_audio_buffer_commit_empty",
+                "Error committing input audio buffer: buffer too small. Expected at least "
+                f"{self._limits.commit_ms_min}ms of audio, but buffer only has {held / ticks_of(1):.2f}ms of audio.",
+            )
+        item_id = self._turn.item_id if self._turn else self._ear.new_id("item")
+        audio = self._audio.take_until(self._audio.end)
+        self.begin(self._turns.settings if self._turns else None)
+        self._ear.committed(item_id, audio)
+
+    def clear(self) -> None:
+        """The client throws the buffer away, a turn in progress with it."""
+        self._audio.clear()
+        self.begin(self._turns.settings if self._turns else None)
+        self._ear.send(ev.InputAudioBufferCleared())
+
+    # --- what the detector says ---------------------------------------------------------------------------------------
+
+    def score(self, scores: SpeechScored) -> None:
+        """Scores of audio that was appended; they may begin and end turns."""
+        turns = self._turns
+        if turns is None or scores.epoch != self._epoch:
+            return
+        for decision in turns.push(scores.probabilities, scores.frame_ms):
+            match decision:
+                case SpeechStarted():
+                    self._start(decision.onset, turns.settings.prefix_padding_ms)
+                case SpeechStopped():
+                    self._end(decision.end)
+        if self._turn is None:
+            self._audio.forget_before(turns.quiet_since - ticks_of(turns.settings.prefix_padding_ms))
+        elif turns.position - self._turn.start >= ticks_of(self._limits.turn_ms_max):
+            turns.stop()
+            self._end(turns.position)
+
+    def _start(self, onset: int, padding_ms: int) -> None:
+        self._audio.forget_before(onset - ticks_of(padding_ms))
+        self._turn = OpenTurn(self._ear.new_id("item"), self._audio.start)
+        self._ear.send(
+            ev.InputAudioBufferSpeechStarted(item_id=self._turn.item_id, audio_start_ms=ms_of(self._turn.start))
+        )
+        self._ear.turn_started()
+
+    def _end(self, end: int) -> None:
+        turn, self._turn = self._turn, None
+        if turn is None:
+            return
+        self._ear.send(ev.InputAudioBufferSpeechStopped(item_id=turn.item_id, audio_end_ms=ms_of(end)))
+        self._ear.committed(turn.item_id, self._audio.take_until(end))
+        self._ear.turn_ended()

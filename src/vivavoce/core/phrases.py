@@ -1,0 +1,66 @@
+"""Text deltas → phrases that can be spoken on their own.
+
+The first phrase decides how soon the assistant is heard, so it may be as short as a clause; later ones are cut at
+sentences, where the voice falls anyway. Invariant: the phrases joined are the text, nothing added, nothing lost.
+"""
+
+from __future__ import annotations
+
+SENTENCE_ENDS = ".!?…"
+CLAUSE_ENDS = ",;:—"
+FIRST_CHARS_MIN = 8
+"""A first clause shorter than this ("Well,") waits for more: alone it would sound cut off."""
+FIRST_CHARS_MAX = 60
+LATER_CLAUSE_CHARS_MIN = 80
+"""A later phrase is cut at a clause only when it is this long already."""
+LATER_CHARS_MAX = 200
+"""Without any mark, a phrase ends at a space once it is longer than the maximum."""
+WIDE_SENTENCE_ENDS = "。！？"
+WIDE_CLAUSE_ENDS = "，；："
+"""Marks of scripts that put no space behind them."""
+CLOSERS = "\"'”’)]»*_"
+
+
+class Phrases:
+    """Collects one message's text."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._first = True
+
+    def push(self, delta: str) -> list[str]:
+        """Take text; give the phrases that it completed."""
+        self._text += delta
+        complete = []
+        while end := self._end():
+            complete.append(self._text[:end])
+            self._text = self._text[end:]
+            self._first = False
+        return complete
+
+    def flush(self) -> str:
+        """What is left: the text has ended."""
+        rest, self._text = self._text, ""
+        return rest
+
+    def _end(self) -> int:
+        """Where the first complete phrase ends, behind its space; 0 where none is complete yet.
+
+        A mark counts only with a space behind it: "3.5" and "e.g." do not end a phrase, and half a number is not known
+        to be one.
+        """
+        clause_min = FIRST_CHARS_MIN if self._first else LATER_CLAUSE_CHARS_MIN
+        longest = FIRST_CHARS_MAX if self._first else LATER_CHARS_MAX
+        for index, char in enumerate(self._text):
+            if char in WIDE_SENTENCE_ENDS or (char in WIDE_CLAUSE_ENDS and index >= clause_min):
+                return index + 1
+            if not char.isspace():
+                continue
+            said = self._text[:index].rstrip(CLOSERS)
+            if not said.strip():
+                continue
+            if char == "\n" or said[-1] in SENTENCE_ENDS or (said[-1] in CLAUSE_ENDS and index >= clause_min):
+                return index + 1
+            if index >= longest:
+                return index + 1
+        return 0
