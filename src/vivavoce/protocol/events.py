@@ -58,7 +58,7 @@ class ServerEvent(msgspec.Struct, frozen=True, kw_only=True, dict=True, repr_omi
     def raw(self) -> bytes:
         """The frame as it came, with every field that this version does not know."""
         frame = self.__dict__.get("raw_frame", b"")
-        return frame.encode() if isinstance(frame, str) else bytes(frame)
+        return frame.encode(errors="surrogatepass") if isinstance(frame, str) else bytes(frame)
 
 
 # --- client events (§3) -----------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class OutputAudio(Strict, frozen=True, kw_only=True, tag_field="type", tag="outp
 class UnknownPart(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="vivavoce.unknown_part"):
     """A content part of a type that this version does not know; `fields` is the whole of it."""
 
-    fields: dict[str, Any]
+    fields: dict[str, Any] = {}
 
 
 Content = InputText | InputAudio | InputImage | OutputText | OutputAudio | UnknownPart
@@ -165,7 +165,7 @@ class UnknownItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
     """An item of a type that this version does not know; `fields` is the whole of it."""
 
     id: Maybe[str] = UNSET
-    fields: dict[str, Any]
+    fields: dict[str, Any] = {}
 
 
 class ItemReference(Strict, frozen=True, kw_only=True, tag_field="type", tag="item_reference"):
