@@ -1,4 +1,4 @@
-"""Bytes to events and back, once per direction: the only place where base64, JSON and dialects exist.
+"""Bytes to events and back, once per direction: the only place where base64, JSON and dialects meet the program.
 
 The server's end is strict: what is no client event becomes the `ErrorDetail` that answers it, and nothing raises. The
 client's end is liberal: what it does not know it keeps, in `raw`, `Unknown`, `UnknownItem` and `UnknownPart`. Between
@@ -7,56 +7,25 @@ the codecs and the rest of the program there are only GA events, whatever the di
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, Final, Literal, TypeVar, Union, get_args
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from vivavoce.errors import LocalProtocolError, RemoteProtocolError
+from vivavoce.errors import LocalProtocolError
 
-from . import shapes
+from . import events as ev
 from . import translation as tr
-from .events import (
-    AnyClientEvent,
-    AnyServerEvent,
-    ConversationCreated,
-    ConversationItemCreate,
-    ConversationItemCreated,
-    ErrorDetail,
-    OutputAudioBufferClear,
-    ResponseCreate,
-    ServerEvent,
-    Unknown,
-)
-from .fitting import fit
-from .items import (
-    InputAudio,
-    InputImage,
-    InputItem,
-    InputText,
-    Message,
-    OutputAudio,
-    OutputText,
-    UnknownItem,
-    UnknownPart,
-)
-from .violations import (
-    AUDIO_BYTES_MAX,
-    FRAME_BYTES_MAX,
-    LARGE_CHARS,
-    Path,
-    Vocabulary,
-    dotted,
-    not_json,
-    not_supported,
-    not_text,
-    oversized,
-    refusal,
-    violation,
-)
+from .dialects import beta, beta_events
+from .dialects.table import Untranslatable
+from .dialects.temperatures import Temperatures
+from .events import AnyClientEvent, AnyServerEvent, ErrorDetail, Unknown
+from .shapes import tag
+from .vetting import GA_PARTS_OF_ROLE, misfit
+from .violations import AUDIO_BYTES_MAX, FRAME_BYTES_MAX, Vocabulary, not_json, refusal
 from .walk import Json, change_items, change_parts
+from .wire import GA_READER, Reader, decoder, parse, read, unknown, write
 
 __all__ = [
     "AUDIO_BYTES_MAX",
@@ -69,11 +38,46 @@ __all__ = [
 ]
 
 Dialect = Literal["ga", "beta"]
-T = TypeVar("T")
 
-# --- what a client may say --------------------------------------------------------------------------------------------
 
-# The order of the list in which the service names them (§3.2); the two of translation sessions are in it.
+class ServerCodec:
+    """The server's end of the wire; one per connection.
+
+    `playback` says that the server plays what it sends (WebRTC, SIP): `output_audio_buffer.clear` is legal there.
+    """
+
+    def __init__(self, dialect: Dialect = "ga", *, playback: bool = False) -> None:
+        self._end = _BetaServer(playback) if dialect == "beta" else _GaServer(playback)
+
+    def decode(self, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
+        """The client event in a message (`bytes` stands for a binary message), or why it is none. Never raises."""
+        return self._end.decode(frame)
+
+    def encode(self, event: AnyServerEvent) -> bytes | None:
+        """The message for an event; None where this dialect has no such event."""
+        return self._end.encode(event)
+
+
+class ClientCodec:
+    """The client's end of the wire."""
+
+    def __init__(self, dialect: Dialect = "ga") -> None:
+        self._beta = dialect == "beta"
+
+    def encode(self, event: AnyClientEvent) -> bytes:
+        """The message for an event. Raises `LocalProtocolError` for what the dialect cannot say."""
+        return _write_beta(event) if self._beta else write(event)
+
+    def decode(self, frame: str | bytes) -> AnyServerEvent | Unknown:
+        """The event in a message; `raw` has the whole of it. Raises `RemoteProtocolError` if it is no JSON object."""
+        event: AnyServerEvent | Unknown = _BETA_READER.read(frame) if self._beta else GA_READER.read(frame)
+        force_setattr(event, "raw_frame", frame)
+        return event
+
+
+# --- GA ---------------------------------------------------------------------------------------------------------------
+
+# The order of the list in which the service names them (§3.2); it names two of translation sessions, too.
 _GA_NAMES: Final = (
     "session.update",
     "session.close",
@@ -88,67 +92,48 @@ _GA_NAMES: Final = (
     "response.create",
     "response.cancel",
 )
-_GA_PLAYBACK: Final = Vocabulary(get_args(AnyClientEvent), (*_GA_NAMES, "output_audio_buffer.clear"))
-_GA: Final = Vocabulary(tuple(e for e in _GA_PLAYBACK.events if e is not OutputAudioBufferClear), _GA_NAMES)
-_TRANSLATION_EVENTS: Final = get_args(tr.TranslationClientEvent)
-_TRANSLATION: Final = Vocabulary(_TRANSLATION_EVENTS, tuple(str(shapes.tag(e)) for e in _TRANSLATION_EVENTS))
-
-_PARTS_OF_ROLE: Final[dict[str, tuple[type[msgspec.Struct], ...]]] = {
-    "user": (InputText, InputAudio, InputImage),
-    "system": (InputText,),
-    "assistant": (OutputText, OutputAudio),
-}
-_PART_TYPE = re.compile(r"\.content\[\d+\]\.type")
 
 
-def _decoder(events: tuple[type[msgspec.Struct], ...]) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(Union[events])  # noqa: UP007
+def _with_playback(events: tuple[Any, ...], names: tuple[str, ...]) -> dict[bool, Vocabulary]:
+    """The vocabulary where the server plays what it sends, and where it does not."""
+    without = tuple(event for event in events if event is not ev.OutputAudioBufferClear)
+    return {True: Vocabulary(events, (*names, "output_audio_buffer.clear")), False: Vocabulary(without, names)}
 
 
-_GA_DECODER: Final = _decoder(_GA.events)
-_GA_PLAYBACK_DECODER: Final = _decoder(_GA_PLAYBACK.events)
-_TRANSLATION_DECODER: Final[msgspec.json.Decoder[tr.TranslationClientEvent]] = _decoder(_TRANSLATION.events)
+_GA: Final = _with_playback(get_args(AnyClientEvent), _GA_NAMES)
+_GA_DECODERS: Final = {playback: decoder(vocabulary.events) for playback, vocabulary in _GA.items()}
+_PART_TYPE: Final = re.compile(r"\.content\[\d+\]\.type")
 
 
-def _read(frame: str | bytes, decoder: msgspec.json.Decoder[T], vocabulary: Vocabulary) -> T | ErrorDetail:
-    if isinstance(frame, bytes):
-        return not_text()
-    if len(frame) > LARGE_CHARS and (error := oversized(frame)) is not None:
-        return error
-    try:
-        return decoder.decode(frame)
-    except msgspec.ValidationError as complaint:
-        return violation(complaint, frame, vocabulary)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return not_json()
+class _GaServer:
+    def __init__(self, playback: bool) -> None:
+        self._vocabulary = _GA[playback]
+        self._decoder = _GA_DECODERS[playback]
+
+    def decode(self, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
+        event: AnyClientEvent | ErrorDetail = read(frame, self._decoder, self._vocabulary)
+        if isinstance(event, ErrorDetail) and isinstance(frame, str) and _is_about_a_part(event):
+            event = self._read_with_output_text(frame)
+        if isinstance(event, (ev.ConversationItemCreate, ev.ResponseCreate)):
+            return misfit(event, self._vocabulary, GA_PARTS_OF_ROLE) or event
+        return event
+
+    def _read_with_output_text(self, frame: str) -> AnyClientEvent | ErrorDetail:
+        try:
+            renamed = _with_output_text(frame)
+        except (msgspec.DecodeError, RecursionError):
+            return not_json()
+        event: AnyClientEvent | ErrorDetail = read(renamed, self._decoder, self._vocabulary)
+        return event
+
+    def encode(self, event: AnyServerEvent) -> bytes | None:
+        if isinstance(event, (ev.ConversationCreated, ev.ConversationItemCreated)):
+            return None
+        return write(event)
 
 
-def _items(event: AnyClientEvent) -> tuple[tuple[Path, InputItem], ...]:
-    if isinstance(event, ConversationItemCreate):
-        return ((("item",), event.item),)
-    if isinstance(event, ResponseCreate) and event.response and event.response.input:
-        return tuple((("response", "input", index), item) for index, item in enumerate(event.response.input))
-    return ()
-
-
-def _misfit(event: AnyClientEvent, vocabulary: Vocabulary) -> ErrorDetail | None:
-    """The error for an item that no client may send: a stand-in for the unknown, or a part that its role cannot say."""
-    for path, item in _items(event):
-        if isinstance(item, UnknownItem):
-            return _not_among(event, (*path, "type"), item, shapes.allowed_values(vocabulary.events, (*path, "type")))
-        if not isinstance(item, Message):
-            continue
-        for index, part in enumerate(item.content):
-            parts = _PARTS_OF_ROLE[item.role]
-            if not isinstance(part, parts):
-                where = (*path, "content", index, "type")
-                return _not_among(event, where, part, tuple(str(shapes.tag(kind)) for kind in parts))
-    return None
-
-
-def _not_among(event: AnyClientEvent, path: Path, found: msgspec.Struct, supported: tuple[str, ...]) -> ErrorDetail:
-    said = not_supported(shapes.tag(type(found)), supported)
-    return refusal("invalid_value", said, dotted(path), event.event_id or None)
+def _is_about_a_part(error: ErrorDetail) -> bool:
+    return error.code == "invalid_value" and _PART_TYPE.search(error.param or "") is not None
 
 
 def _with_output_text(frame: str) -> str:
@@ -167,74 +152,114 @@ def _with_output_text(frame: str) -> str:
     return msgspec.json.encode(event).decode()
 
 
-# --- writing ----------------------------------------------------------------------------------------------------------
+# --- beta -------------------------------------------------------------------------------------------------------------
 
-_ENCODER: Final = msgspec.json.Encoder()
-_STAND_IN: Final = f'"type":"{shapes.INTERNAL_TAG_PREFIX}unknown_'.encode()
-
-
-def _write(event: msgspec.Struct) -> bytes:
-    frame = _ENCODER.encode(event)
-    return _restored(frame) if _STAND_IN in frame else frame
-
-
-def _restored(frame: bytes) -> bytes:
-    """The frame with stand-ins for the unknown replaced by what they stand for."""
-
-    def part_back(part: Json) -> Json:
-        return part["fields"] if part.get("type") == shapes.tag(UnknownPart) else part
-
-    def item_back(item: Json) -> Json:
-        if item.get("type") == shapes.tag(UnknownItem):
-            return dict(item["fields"])
-        change_parts(item, part_back)
-        return item
-
-    event = msgspec.json.decode(frame)
-    change_items(event, item_back)
-    return msgspec.json.encode(event)
+_SERVER_STRUCTS: Final = {str(tag(struct)): struct for struct in get_args(AnyServerEvent)}
+_BETA_EVENTS: Final = get_args(beta_events.ClientEvent)
+_BETA: Final = _with_playback(
+    _BETA_EVENTS, tuple(str(tag(event)) for event in _BETA_EVENTS if event is not ev.OutputAudioBufferClear)
+)
+_BETA_DECODERS: Final = {playback: decoder(vocabulary.events) for playback, vocabulary in _BETA.items()}
+_TRANSLATED: Final = get_args(beta_events.Translated)
 
 
-# --- the server's end -------------------------------------------------------------------------------------------------
+def _opening(name: str) -> bytes:
+    return f'{{"type":"{name}"'.encode()
 
 
-class ServerCodec:
-    """The server's end of the wire.
+class _BetaServer:
+    _absent: Final = frozenset(_SERVER_STRUCTS[name] for name in beta.GA_ONLY)
+    _translated: Final = frozenset(_SERVER_STRUCTS[name] for name in beta.TRANSLATED_BY_FIELDS)
+    # Events that differ by their name alone: how GA's message begins, and how beta's does.
+    _renamed: Final = {
+        _SERVER_STRUCTS[ga]: (len(_opening(ga)), _opening(name)) for ga, name in beta.EVENT_NAMES.items()
+    }
 
-    `playback` says that the server plays what it sends (WebRTC, SIP): `output_audio_buffer.clear` is legal there.
-    """
-
-    def __init__(self, dialect: Dialect = "ga", *, playback: bool = False) -> None:
-        if dialect != "ga":
-            raise LocalProtocolError(f"no such dialect: {dialect}")
-        self._vocabulary = _GA_PLAYBACK if playback else _GA
-        self._decoder = _GA_PLAYBACK_DECODER if playback else _GA_DECODER
+    def __init__(self, playback: bool) -> None:
+        self._vocabulary = _BETA[playback]
+        self._decoder = _BETA_DECODERS[playback]
+        self._temperatures = Temperatures()
 
     def decode(self, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
-        """The client event in a message (`bytes` stands for a binary message), or why it is none. Never raises."""
-        event: AnyClientEvent | ErrorDetail = _read(frame, self._decoder, self._vocabulary)
-        if isinstance(event, ErrorDetail):
-            return self._read_again(frame, event)
-        if isinstance(event, (ConversationItemCreate, ResponseCreate)):
-            return _misfit(event, self._vocabulary) or event
-        return event
+        event: Any = read(frame, self._decoder, self._vocabulary)
+        if isinstance(event, _TRANSLATED):
+            return self._translate(event)
+        plain: AnyClientEvent | ErrorDetail = event
+        return plain
 
-    def _read_again(self, frame: str | bytes, error: ErrorDetail) -> AnyClientEvent | ErrorDetail:
-        """Forgive `text` for an assistant's `output_text`."""
-        if isinstance(frame, bytes) or error.code != "invalid_value" or not _PART_TYPE.search(error.param or ""):
-            return error
+    def _translate(self, event: beta_events.Translated) -> AnyClientEvent | ErrorDetail:
+        if isinstance(event, (beta_events.ConversationItemCreate, beta_events.ResponseCreate)):
+            error = misfit(event, self._vocabulary, beta_events.PARTS_OF_ROLE)
+            if error is not None:
+                return error
         try:
-            renamed = _with_output_text(frame)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return not_json()
-        event: AnyClientEvent | ErrorDetail = _read(renamed, self._decoder, self._vocabulary)
-        return event if isinstance(event, ErrorDetail) else _misfit(event, self._vocabulary) or event
+            fields = beta.client_event_to_ga(event)
+        except Untranslatable as error:
+            return refusal("invalid_value", error.message, error.name, event.event_id or None)
+        self._temperatures.hear(event)
+        translated: AnyClientEvent | ErrorDetail = read(
+            msgspec.json.encode(fields).decode(), _GA_DECODERS[True], _GA[True]
+        )
+        return translated
 
     def encode(self, event: AnyServerEvent) -> bytes | None:
-        """The message for an event; None where this dialect has no such event."""
-        if isinstance(event, (ConversationCreated, ConversationItemCreated)):
+        struct = type(event)
+        if struct in self._absent:
             return None
-        return _write(event)
+        frame = write(event)
+        if struct in self._renamed:
+            size, opening = self._renamed[struct]
+            return opening + frame[size:]
+        if struct in self._translated:
+            fields = beta.server_event_from_ga(msgspec.json.decode(frame), self._temperatures.of(event))
+            return msgspec.json.encode(fields)
+        return frame
+
+
+def _write_beta(event: AnyClientEvent) -> bytes:
+    frame = write(event)
+    if not isinstance(event, (ev.SessionUpdate, ev.ConversationItemCreate, ev.ResponseCreate)):
+        return frame
+    frame = msgspec.json.encode(beta.client_event_from_ga(msgspec.json.decode(frame)))
+    said: Any = read(frame.decode(), _BETA_DECODERS[True], _BETA[True])
+    if isinstance(said, ErrorDetail):
+        raise LocalProtocolError(f"the beta dialect cannot say this {event.type}: {said.message}")
+    return frame
+
+
+def _under_another_name(struct: Any, name: str) -> type[msgspec.Struct]:
+    return msgspec.defstruct(
+        struct.__name__, [], bases=(struct,), tag_field="type", tag=name, frozen=True, kw_only=True
+    )
+
+
+class _BetaReader:
+    def __init__(self) -> None:
+        changed = beta.GA_ONLY | beta.TRANSLATED_BY_FIELDS - {"error", "response.function_call_arguments.done"}
+        same = [struct for name, struct in _SERVER_STRUCTS.items() if name not in changed | set(beta.EVENT_NAMES)]
+        self._renamed = {
+            _under_another_name(_SERVER_STRUCTS[ga], name): _SERVER_STRUCTS[ga] for ga, name in beta.EVENT_NAMES.items()
+        }
+        self._decoder = decoder((*same, *self._renamed))
+
+    def read(self, frame: str | bytes) -> Any:
+        try:
+            event = self._decoder.decode(frame)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            fields = parse(frame)
+            return GA_READER.fit(beta.server_event_to_ga(fields)) or unknown(fields, frame)
+        struct = self._renamed.get(type(event))
+        return event if struct is None else struct(**msgspec.structs.asdict(event))
+
+
+_BETA_READER: Final = _BetaReader()
+
+# --- translation sessions ---------------------------------------------------------------------------------------------
+
+_TRANSLATION_EVENTS: Final = get_args(tr.TranslationClientEvent)
+_TRANSLATION: Final = Vocabulary(_TRANSLATION_EVENTS, tuple(str(tag(event)) for event in _TRANSLATION_EVENTS))
+_TRANSLATION_DECODER: Final = decoder(_TRANSLATION.events)
+_TRANSLATION_READER: Final = Reader(get_args(tr.TranslationServerEvent))
 
 
 class TranslationServerCodec:
@@ -242,78 +267,12 @@ class TranslationServerCodec:
 
     def decode(self, frame: str | bytes) -> tr.TranslationClientEvent | ErrorDetail:
         """The client event in a message, or why it is none. Never raises."""
-        return _read(frame, _TRANSLATION_DECODER, _TRANSLATION)
+        event: tr.TranslationClientEvent | ErrorDetail = read(frame, _TRANSLATION_DECODER, _TRANSLATION)
+        return event
 
     def encode(self, event: tr.TranslationServerEvent) -> bytes:
         """The message for an event."""
-        return _write(event)
-
-
-# --- the client's end -------------------------------------------------------------------------------------------------
-
-
-class _Reader:
-    """Reads what a server says, and makes the best of what it does not know."""
-
-    def __init__(self, events: tuple[type[ServerEvent], ...]) -> None:
-        self._decoder = _decoder(events)
-        self._structs = {str(shapes.tag(struct)): struct for struct in events}
-
-    def read(self, frame: str | bytes) -> Any:
-        try:
-            event = self._decoder.decode(frame)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            event = self.salvage(parse(frame), frame)
-        force_setattr(event, "raw_frame", frame)
-        return event
-
-    def salvage(self, fields: Json, frame: str | bytes) -> Any:
-        struct = self._structs.get(fields["type"])
-        event = None if struct is None else fit(fields, struct)
-        return unknown(fields, frame) if event is None else event
-
-
-def parse(frame: str | bytes) -> Json:
-    """The frame as JSON. Raises `RemoteProtocolError` where it is no object with a string `type`."""
-    try:
-        fields = json.loads(frame)
-    except (ValueError, RecursionError) as error:
-        raise RemoteProtocolError(f"the server sent a message that is not JSON: {error}") from error
-    if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
-        raise RemoteProtocolError("the server sent a message that is not a JSON object with a string 'type'")
-    return fields
-
-
-def unknown(fields: Json, frame: str | bytes) -> Unknown:
-    """A server event as it came."""
-    event_id = fields.get("event_id")
-    return Unknown(
-        kind=fields["type"],
-        fields=fields,
-        event_id=event_id if isinstance(event_id, str) else "",
-        raw=frame if isinstance(frame, bytes) else frame.encode(errors="surrogatepass"),
-    )
-
-
-_GA_READER: Final = _Reader(get_args(AnyServerEvent))
-_TRANSLATION_READER: Final = _Reader(get_args(tr.TranslationServerEvent))
-
-
-class ClientCodec:
-    """The client's end of the wire."""
-
-    def __init__(self, dialect: Dialect = "ga") -> None:
-        if dialect != "ga":
-            raise LocalProtocolError(f"no such dialect: {dialect}")
-
-    def encode(self, event: AnyClientEvent) -> bytes:
-        """The message for an event."""
-        return _write(event)
-
-    def decode(self, frame: str | bytes) -> AnyServerEvent | Unknown:
-        """The event in a message; `raw` has the whole of it. Raises `RemoteProtocolError` if it is no JSON object."""
-        event: AnyServerEvent | Unknown = _GA_READER.read(frame)
-        return event
+        return write(event)
 
 
 class TranslationClientCodec:
@@ -321,9 +280,10 @@ class TranslationClientCodec:
 
     def encode(self, event: tr.TranslationClientEvent) -> bytes:
         """The message for an event."""
-        return _write(event)
+        return write(event)
 
     def decode(self, frame: str | bytes) -> tr.TranslationServerEvent | Unknown:
         """The event in a message; `raw` has the whole of it. Raises `RemoteProtocolError` if it is no JSON object."""
         event: tr.TranslationServerEvent | Unknown = _TRANSLATION_READER.read(frame)
+        force_setattr(event, "raw_frame", frame)
         return event

@@ -1,0 +1,120 @@
+"""Reading and writing one message, whatever the dialect: what the codecs are made of.
+
+`read` is for what clients say and answers with an `ErrorDetail` instead of raising; `Reader` is for what servers say
+and keeps what it does not know; `write` is for both.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, TypeVar, Union, get_args
+
+import msgspec
+
+from vivavoce.errors import RemoteProtocolError
+
+from . import shapes
+from .events import AnyServerEvent, ErrorDetail, Unknown
+from .fitting import fit
+from .items import UnknownItem, UnknownPart
+from .violations import LARGE_CHARS, Vocabulary, not_json, not_text, oversized, violation
+from .walk import Json, change_items, change_parts
+
+T = TypeVar("T")
+
+# --- what clients say -------------------------------------------------------------------------------------------------
+
+
+def decoder(events: tuple[type[msgspec.Struct], ...]) -> msgspec.json.Decoder[Any]:
+    """A decoder for any of these events, told apart by their `type`."""
+    return msgspec.json.Decoder(Union[events])  # noqa: UP007
+
+
+def read(frame: str | bytes, events: msgspec.json.Decoder[T], vocabulary: Vocabulary) -> T | ErrorDetail:
+    """The event in a message (`bytes` stands for a binary one), or the error that answers it. Never raises."""
+    if isinstance(frame, bytes):
+        return not_text()
+    if len(frame) > LARGE_CHARS and (error := oversized(frame)) is not None:
+        return error
+    try:
+        return events.decode(frame)
+    except msgspec.ValidationError as complaint:
+        return violation(complaint, frame, vocabulary)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return not_json()
+
+
+# --- what both write --------------------------------------------------------------------------------------------------
+
+_ENCODER: Final = msgspec.json.Encoder()
+_STAND_IN: Final = f'"type":"{shapes.INTERNAL_TAG_PREFIX}unknown_'.encode()
+
+
+def write(event: msgspec.Struct) -> bytes:
+    """The event as JSON; stand-ins for the unknown are written as what they stand for."""
+    frame = _ENCODER.encode(event)
+    return _restored(frame) if _STAND_IN in frame else frame
+
+
+def _restored(frame: bytes) -> bytes:
+    def part_back(part: Json) -> Json:
+        return dict(part["fields"]) if part.get("type") == shapes.tag(UnknownPart) else part
+
+    def item_back(item: Json) -> Json:
+        if item.get("type") == shapes.tag(UnknownItem):
+            return dict(item["fields"])
+        change_parts(item, part_back)
+        return item
+
+    event = msgspec.json.decode(frame)
+    change_items(event, item_back)
+    return _ENCODER.encode(event)
+
+
+# --- what servers say -------------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Reads what a server says, and makes the best of what does not fit."""
+
+    def __init__(self, events: tuple[type[msgspec.Struct], ...]) -> None:
+        self._decoder = decoder(events)
+        self._structs = {str(shapes.tag(struct)): struct for struct in events}
+
+    def read(self, frame: str | bytes) -> Any:
+        """The event in a message, or `Unknown`. Raises `RemoteProtocolError` where it is no event at all."""
+        try:
+            return self._decoder.decode(frame)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            fields = parse(frame)
+            return self.fit(fields) or unknown(fields, frame)
+
+    def fit(self, fields: Json) -> Any:
+        """The event that these fields make, None where there is none."""
+        struct = self._structs.get(fields["type"])
+        return None if struct is None else fit(fields, struct)
+
+
+GA_READER: Final = Reader(get_args(AnyServerEvent))
+
+
+def parse(frame: str | bytes) -> Json:
+    """A server's message as JSON. Raises `RemoteProtocolError` where it is no object with a string `type`."""
+    try:
+        fields = json.loads(frame)
+    except (ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"the server sent a message that cannot be read as JSON: {error}") from error
+    if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
+        raise RemoteProtocolError("the server sent a message that is no JSON object with a string 'type'")
+    return fields
+
+
+def unknown(fields: Json, frame: str | bytes) -> Unknown:
+    """A server's message as it came."""
+    event_id = fields.get("event_id")
+    return Unknown(
+        kind=fields["type"],
+        fields=fields,
+        event_id=event_id if isinstance(event_id, str) else "",
+        raw=frame if isinstance(frame, bytes) else frame.encode(errors="surrogatepass"),
+    )
