@@ -1,1 +1,11 @@
-"""To be written."""
+"""The test kit: for the session machine, for both ends over any transport, and for programs built on them.
+
+- `playbook`: dialogues with the session machine, input by input, effect by effect
+- `rehearsal`: the session machine with scripted engines, in an order of your choice
+- `referee`: objects to server events that break the protocol
+- `traces`: golden recordings of what was said
+- `virtual_time`: an event loop on which hours pass in no time
+- `sounds`: audio that its name describes
+
+Nothing here is imported by the rest of the package.
+"""

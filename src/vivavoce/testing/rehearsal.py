@@ -1,0 +1,337 @@
+"""A session without its house: effects are interpreted at once by engines whose answers wait until they are asked for.
+
+Stands where the runtime would, without event loop, tasks or clock, so that a test decides what happens in which order.
+Each piece of engine work is a stream of reports; within a stream the order is fixed, between streams it is free. What a
+cancelled stream still had to say is kept in `late`, because a real engine may say it. The engines are the scripted ones
+unless others are given; they may wait for nothing but `asyncio.sleep(0)`, which lets them be stepped by hand.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from vivavoce.audio.formats import PCM16_24K, Format
+from vivavoce.core.messages import (
+    AudioSynthesized,
+    CallArguments,
+    CallStarted,
+    Cancel,
+    Close,
+    DetectSpeech,
+    Effect,
+    EngineReport,
+    Generate,
+    GenerationEnded,
+    GenerationFailed,
+    Input,
+    PhraseSpoken,
+    Speak,
+    SpeechScored,
+    SynthesisFailed,
+    TextGenerated,
+    Transcribe,
+    TranscriptDelta,
+    TranscriptEnded,
+    TranscriptFailed,
+    WakeUp,
+)
+from vivavoce.engines import (
+    ArgumentsPiece,
+    CallPiece,
+    Finish,
+    Piece,
+    Pipeline,
+    Prompt,
+    TextPiece,
+    TranscriptionHints,
+    VoiceActivityStream,
+)
+from vivavoce.engines.scripted import scripted_pipeline
+from vivavoce.errors import EngineError
+
+from .playbook import Machine, Moment
+
+__all__ = ["AT_ONCE", "DETECTION", "Pace", "Rehearsal", "Stream"]
+
+DETECTION = "detection"
+"""Name of the stream that scores the user's audio."""
+SETTLE_REPORTS_MAX = 100_000
+"""Reports delivered by one `settle`; more is taken for a dialogue that never ends."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long the engines take for each report, in milliseconds of the rehearsal's clock."""
+
+    detection_ms: int = 0
+    transcription_ms: int = 0
+    generation_ms: int = 0
+    speech_ms: int = 0
+
+
+AT_ONCE = Pace()
+
+
+@dataclass(slots=True)
+class Stream:
+    """One piece of engine work: whom it serves, and the reports that it still has to make, each with its time."""
+
+    name: str
+    owners: tuple[str, ...]
+    step_ms: int
+    number: int
+    """Streams in the order in which they began."""
+    ready_ms: int = 0
+    reports: deque[tuple[int, EngineReport]] = field(default_factory=deque)
+
+    def add(self, report: EngineReport, now_ms: int) -> None:
+        """One more report, begun when the one before it is ready."""
+        self.ready_ms = max(self.ready_ms, now_ms) + self.step_ms
+        self.reports.append((self.ready_ms, report))
+
+
+class Rehearsal:
+    """One session machine with engines beside it. `now_ms` is its clock; `record` all that went in and out."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        pipeline: Pipeline | None = None,
+        pace: Pace = AT_ONCE,
+        witness: Callable[[Moment], object] | None = None,
+    ) -> None:
+        self.machine = machine
+        self.now_ms = 0
+        self.record: list[Moment] = []
+        self.late: list[EngineReport] = []
+        self.closed: Close | None = None
+        self._pipeline = pipeline or scripted_pipeline()
+        self._pace = pace
+        self._witness = witness or self.record.append
+        self._streams: dict[str, Stream] = {}
+        self._begun = 0
+        self._epoch = 0
+        self._detector: VoiceActivityStream = self._pipeline.vad.open()
+
+    # --- what a test does ---------------------------------------------------------------------------------------------
+
+    def say(self, input: Input) -> list[Effect]:
+        """Give the machine one input, now, and carry out what it asks for; the answers wait."""
+        self._note(input)
+        effects = self.machine.handle(input, self.now_ms)
+        for effect in effects:
+            self._note(effect)
+            self._carry_out(effect)
+        return effects
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the streams that have a report waiting, oldest first: "detection", "generation resp_1", …"""
+        return tuple(stream.name for stream in self._streams.values() if stream.reports)
+
+    def deliver(self, stream: str) -> tuple[EngineReport, list[Effect]]:
+        """Hand the next report of `stream` to the machine, whatever its time."""
+        _, report = self._streams[stream].reports.popleft()
+        return report, self.say(report)
+
+    def deliver_late(self, index: int = 0) -> tuple[EngineReport, list[Effect]]:
+        """Hand over a report whose owner was cancelled after the engine had made it."""
+        report = self.late.pop(index)
+        return report, self.say(report)
+
+    def fail(self, stream: str) -> bool:
+        """Let the engine fail where the next report of `stream` would come. False where that work cannot fail."""
+        waiting = self._streams[stream]
+        due_ms, report = waiting.reports[0]
+        failure = _failure_of(report, EngineError("the test let the engine fail", code="scripted_failure"))
+        if failure is None:
+            return False
+        waiting.reports.clear()
+        waiting.reports.append((due_ms, failure))
+        return True
+
+    def at(self, t_ms: int) -> None:
+        """Let time pass until `t_ms`: reports and wake-ups come in the order of their times."""
+        while (due := self._next_due()) is not None and due[0] <= t_ms and self.closed is None:
+            self._happen(*due)
+        self.now_ms = max(self.now_ms, t_ms)
+
+    def after(self, ms: int) -> None:
+        """Let `ms` milliseconds pass."""
+        self.at(self.now_ms + ms)
+
+    def settle(self) -> None:
+        """Let the engines finish: deliver every report in the order of the times, until none waits."""
+        for _ in range(SETTLE_REPORTS_MAX):
+            due = self._next_due()
+            if due is None or not self.streams or self.closed is not None:
+                return
+            self._happen(*due)
+        raise AssertionError(f"the engines still have something to say after {SETTLE_REPORTS_MAX} reports")
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _next_due(self) -> tuple[int, str | None] | None:
+        """When what happens next happens: a stream's report, or (None) a wake-up."""
+        heads = [
+            (stream.reports[0][0], stream.number, stream.name) for stream in self._streams.values() if stream.reports
+        ]
+        deadline = self.machine.deadline()
+        if heads and (deadline is None or min(heads)[0] <= deadline):
+            due_ms, _, name = min(heads)
+            return due_ms, name
+        return None if deadline is None else (deadline, None)
+
+    def _happen(self, due_ms: int, stream: str | None) -> None:
+        self.now_ms = max(self.now_ms, due_ms)
+        if stream is None:
+            self.say(WakeUp())
+        else:
+            self.deliver(stream)
+
+    # --- effects ------------------------------------------------------------------------------------------------------
+
+    def _note(self, message: Input | Effect) -> None:
+        self._witness(Moment(self.now_ms, message))
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case DetectSpeech():
+                self._detect(effect)
+            case Transcribe():
+                self._transcribe(effect)
+            case Generate():
+                self._generate(effect)
+            case Speak():
+                self._speak(effect)
+            case Cancel():
+                self._cancel(effect.owner_id)
+            case Close():
+                self.closed = effect
+                for stream in self._streams.values():
+                    self.late.extend(report for _, report in stream.reports)
+                self._streams.clear()
+
+    def _stream(self, name: str, owners: tuple[str, ...], step_ms: int) -> Stream:
+        stream = self._streams.get(name)
+        if stream is None:
+            self._begun += 1
+            stream = self._streams[name] = Stream(name, owners, step_ms, self._begun)
+        return stream
+
+    def _cancel(self, owner_id: str) -> None:
+        for name, stream in list(self._streams.items()):
+            if owner_id in stream.owners:
+                self.late.extend(report for _, report in stream.reports)
+                del self._streams[name]
+
+    def _detect(self, effect: DetectSpeech) -> None:
+        if effect.epoch != self._epoch:
+            self._epoch, self._detector = effect.epoch, self._pipeline.vad.open()
+        probabilities = tuple(self._detector.push(_for_engine(effect.audio, effect.format)))
+        if probabilities:
+            stream = self._stream(DETECTION, (), self._pace.detection_ms)
+            stream.add(SpeechScored(effect.epoch, self._pipeline.vad.frame_ms, probabilities), self.now_ms)
+
+    def _transcribe(self, effect: Transcribe) -> None:
+        stream = self._stream(f"transcription {effect.item_id}", (effect.item_id,), self._pace.transcription_ms)
+        hints = TranscriptionHints(effect.language, effect.prompt)
+        texts, error = _pull(self._pipeline.transcriber.transcribe(_for_engine(effect.audio, effect.format), hints))
+        for text in texts:
+            stream.add(TranscriptDelta(effect.item_id, text), self.now_ms)
+        ended: EngineReport = TranscriptEnded(effect.item_id)
+        stream.add(ended if error is None else TranscriptFailed(effect.item_id, error.code, error.message), self.now_ms)
+
+    def _generate(self, effect: Generate) -> None:
+        stream = self._stream(f"generation {effect.response_id}", (effect.response_id,), self._pace.generation_ms)
+        prompt = Prompt(effect.instructions, effect.items, effect.tools, effect.tool_choice, effect.max_output_tokens)
+        pieces, error = _pull(self._pipeline.language_model.generate(prompt))
+        for piece in pieces:
+            stream.add(_report_of(effect.response_id, piece), self.now_ms)
+        if error is not None:
+            stream.add(GenerationFailed(effect.response_id, error.code, error.message), self.now_ms)
+
+    def _speak(self, effect: Speak) -> None:
+        owners = (effect.response_id, effect.item_id)
+        stream = self._stream(f"speech {effect.item_id}", owners, self._pace.speech_ms)
+        chunks, error = _pull(self._pipeline.synthesizer.speak(effect.text, effect.voice, effect.speed))
+        for chunk in chunks:
+            stream.add(AudioSynthesized(*owners, _from_engine(chunk, effect.format)), self.now_ms)
+        spoken: EngineReport = PhraseSpoken(*owners, effect.phrase)
+        stream.add(spoken if error is None else SynthesisFailed(*owners, error.code, error.message), self.now_ms)
+
+
+# --- engines, stepped by hand -----------------------------------------------------------------------------------------
+
+
+def _pull(pieces: AsyncIterator[T]) -> tuple[list[T], EngineError | None]:
+    """Everything that an engine says, and how it failed if it did."""
+    said: list[T] = []
+    while True:
+        step = anext(pieces).__await__()
+        try:
+            while True:
+                if next(step) is not None:
+                    raise AssertionError("an engine in a rehearsal may wait for nothing but asyncio.sleep(0)")
+        except StopIteration as stop:
+            said.append(stop.value)
+        except StopAsyncIteration:
+            return said, None
+        except EngineError as error:
+            return said, error
+
+
+def _report_of(response_id: str, piece: Piece) -> EngineReport:
+    match piece:
+        case TextPiece():
+            return TextGenerated(response_id, piece.text)
+        case CallPiece():
+            return CallStarted(response_id, piece.name)
+        case ArgumentsPiece():
+            return CallArguments(response_id, piece.text)
+        case Finish():
+            return GenerationEnded(
+                response_id, piece.reason, piece.input_tokens, piece.cached_tokens, piece.output_tokens
+            )
+
+
+def _failure_of(report: EngineReport, error: EngineError) -> EngineReport | None:
+    """The failure that may come in place of `report`."""
+    match report:
+        case TranscriptDelta() | TranscriptEnded():
+            return TranscriptFailed(report.item_id, error.code, error.message)
+        case TextGenerated() | CallStarted() | CallArguments() | GenerationEnded():
+            return GenerationFailed(report.response_id, error.code, error.message)
+        case AudioSynthesized() | PhraseSpoken():
+            return SynthesisFailed(report.response_id, report.item_id, error.code, error.message)
+        case _:
+            return None
+
+
+# --- audio ------------------------------------------------------------------------------------------------------------
+# The scripted engines know PCM16 at 24 kHz. G.711 runs at a third of that rate: every sample is held for three, and
+# every third is kept on the way back. No sample is gained or lost, which a resampler with its delay could not promise.
+
+RATIO = PCM16_24K.rate_hz // 8_000
+
+
+def _for_engine(audio: bytes, format: Format) -> bytes:
+    if format.encoding == "pcm16":
+        return audio
+    from vivavoce.audio import convert  # here, because it loads numpy
+
+    return array("h", (sample for sample in array("h", convert.decode(audio, format)) for _ in range(RATIO))).tobytes()
+
+
+def _from_engine(pcm: bytes, format: Format) -> bytes:
+    if format.encoding == "pcm16":
+        return pcm
+    from vivavoce.audio import convert  # here, because it loads numpy
+
+    return convert.encode(array("h", pcm)[::RATIO].tobytes(), format)
