@@ -31,20 +31,13 @@ WORDS = {
     ("RealtimeSession", "model"): "gpt-realtime",
     ("RealtimeSessionResource", "model"): "gpt-realtime",
     ("Transcription", "model"): "whisper-1",
+    ("ServerVad", "idle_timeout_ms"): 6_000,
     ("McpTool", "connector_id"): "connector_gmail",
     ("McpTool", "tunnel_id"): "tunnel_" + "a" * 32,
 }
 
 
-def every(events: tuple[type[msgspec.Struct], ...], avoid: SPOKEN = (
-    ("user", InputText),
-    ("user", InputAudio),
-    ("user", InputImage),
-    ("system", InputText),
-    ("assistant", OutputText),
-    ("assistant", OutputAudio),
-)
-Structs = frozenset()) -> list[msgspec.Struct]:
+def every(events: tuple[type[msgspec.Struct], ...], avoid: Structs = frozenset()) -> list[msgspec.Struct]:
     """Each of the events, bare and then with all fields, in as many variants as its unions have."""
     made = []
     for struct in events:
@@ -52,28 +45,12 @@ Structs = frozenset()) -> list[msgspec.Struct]:
     return [event for index, event in enumerate(made) if event not in made[:index]]
 
 
-def full(struct: type[msgspec.Struct], turn: int = 0, avoid: SPOKEN = (
-    ("user", InputText),
-    ("user", InputAudio),
-    ("user", InputImage),
-    ("system", InputText),
-    ("assistant", OutputText),
-    ("assistant", OutputAudio),
-)
-Structs = frozenset()) -> Any:
+def full(struct: type[msgspec.Struct], turn: int = 0, avoid: Structs = frozenset()) -> Any:
     """One event with every field; `turn` picks the alternatives, of which some may be avoided."""
     return _struct(struct, _Choices(turn, avoid, optional=True))
 
 
-def bare(struct: type[msgspec.Struct], avoid: SPOKEN = (
-    ("user", InputText),
-    ("user", InputAudio),
-    ("user", InputImage),
-    ("system", InputText),
-    ("assistant", OutputText),
-    ("assistant", OutputAudio),
-)
-Structs = frozenset()) -> Any:
+def bare(struct: type[msgspec.Struct], avoid: Structs = frozenset()) -> Any:
     """One event with what is required alone."""
     return _struct(struct, _Choices(0, avoid, optional=False))
 

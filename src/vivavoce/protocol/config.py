@@ -179,6 +179,7 @@ ToolChoice = Literal["auto", "none", "required"] | ToolChoiceFunction | ToolChoi
 
 OutputModalities = Annotated[tuple[Literal["audio", "text"], ...], Meta(min_length=1, max_length=1)]
 MaxOutputTokens = Annotated[int, Meta(ge=1, le=4_096)] | Literal["inf"]
+StatedMaxOutputTokens = int | Literal["inf"]  # what a server states: newer models allow more than may be asked for here
 Include = Literal["item.input_audio_transcription.logprobs"]
 
 
@@ -244,6 +245,7 @@ class RealtimeSession(Strict, frozen=True, kw_only=True, tag_field="type", tag="
 class RealtimeSessionResource(RealtimeSession, frozen=True, kw_only=True, tag_field="type", tag="realtime"):
     """A conversation session as the server states it. `expires_at` is in unix seconds."""
 
+    max_output_tokens: Maybe[StatedMaxOutputTokens] = UNSET
     id: Maybe[str] = UNSET
     object: Maybe[Literal["realtime.session"]] = UNSET
     expires_at: Maybe[int] = UNSET

@@ -614,7 +614,7 @@ class RateLimitsUpdated(ServerEvent, frozen=True, kw_only=True, tag="rate_limits
 
 
 class InputAudioBufferDtmfEventReceived(
-    ServerEvent, frozen=True, kw_only=True, tag="input_audio_buffer.dtmf_event_received"
+    ServerEvent, frozen=True, kw_only=True, omit_defaults=True, tag="input_audio_buffer.dtmf_event_received"
 ):
     """SIP: a key was pressed. The one event without an `event_id`; `received_at` is in unix seconds."""
 

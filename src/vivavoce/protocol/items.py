@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from .base import UNSET, Maybe, Strict
-from .config import AudioFormat, MaxOutputTokens, Metadata, Voice
+from .config import AudioFormat, Metadata, StatedMaxOutputTokens, Voice
 
 ItemStatus = Literal["completed", "incomplete", "in_progress"]
 Role = Literal["user", "assistant", "system"]
@@ -265,7 +265,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     output: tuple[Item, ...] = ()
     conversation_id: Maybe[str | None] = UNSET
     output_modalities: Maybe[tuple[Literal["audio", "text"], ...]] = UNSET
-    max_output_tokens: Maybe[MaxOutputTokens] = UNSET
+    max_output_tokens: Maybe[StatedMaxOutputTokens] = UNSET
     audio: Maybe[ResponseAudioResource] = UNSET
     usage: Maybe[Usage | None] = UNSET
     metadata: Maybe[Metadata | None] = UNSET
