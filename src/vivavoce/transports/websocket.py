@@ -1,0 +1,396 @@
+"""The client's end of a WebSocket, over picows: whole messages, bounded in both directions.
+
+`dial` opens the connection and says in words why it could not. picows parses frames and answers pings; here they become
+messages, wait in an `Inbox`, and stop the socket from being read when too many do. Nothing leaves without room in the
+write buffer. Invariant: once the connection has ended, for whatever reason, nobody is left waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
+from ssl import SSLCertVerificationError, SSLContext, SSLError
+from urllib.parse import urlsplit
+
+from picows import (
+    WSCloseCode,
+    WSError,
+    WSFrame,
+    WSHandshakeError,
+    WSListener,
+    WSMsgType,
+    WSParsedURL,
+    WSTransport,
+    ws_connect,
+)
+from python_socks import ProxyError
+
+from vivavoce.errors import ConnectionFailed, LocalProtocolError
+from vivavoce.transports.inbox import Inbox
+
+__all__ = ["MESSAGE_BYTES_MAX", "WebSocket", "dial"]
+
+OPEN_TIMEOUT_S = 10.0
+"""For everything until the handshake is done: name lookup, TCP, TLS, proxy, HTTP."""
+
+CLOSE_TIMEOUT_S = 5.0
+"""How long `close` waits for the peer to close as well, before it drops the connection."""
+
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+"""Largest message that is accepted; a larger one ends the connection with code 1009."""
+
+INBOX_MESSAGES_MAX = 1_024
+INBOX_BYTES_MAX = 8 * 1024 * 1024
+"""Where either is reached, the socket is not read until half of it has been taken. What was already read is kept."""
+
+WRITE_BUFFER_BYTES_MAX = 256 * 1024
+"""Bytes that wait to be sent; above it `send` waits."""
+
+PING_IDLE_S = 20.0
+PONG_TIMEOUT_S = 20.0
+"""After this long without a byte from the peer it is pinged; after this long without an answer it is given up."""
+
+REASON_BYTES_MAX = 123
+"""What fits into a close frame (RFC 6455 section 5.5)."""
+
+EXCERPT_CHARS_MAX = 300
+
+_NO_CODE = 1005
+_LOST = 1006
+_LOCAL_ONLY_CODES = frozenset({1004, _NO_CODE, _LOST, 1015})
+_NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+_LIKELY_CAUSES: Mapping[int, str] = {
+    301: "the endpoint has moved; use the address in its Location header",
+    400: "the server does not take this request; check the model name and the query of the URL",
+    401: "the API key is missing, wrong or expired",
+    403: "the API key may not use this model or endpoint",
+    404: "there is no Realtime endpoint at this address, or no such model; check the path of the URL",
+    407: "the proxy asks for credentials",
+    426: "the server speaks no WebSocket at this address",
+    429: "too many requests, or no quota left",
+    500: "the server has failed; try again",
+    502: "the server behind the gateway cannot be reached; try again",
+    503: "the server is overloaded or restarting; try again",
+    504: "the server behind the gateway does not answer; try again",
+}
+
+
+class WebSocket(WSListener):
+    """An open connection; see the `Transport` Protocol. Made by `dial`.
+
+    `subprotocol` is the one that the server chose, if any; `response_headers` are those of its handshake.
+    """
+
+    def __init__(self, message_bytes_max: int) -> None:
+        self.subprotocol: str | None = None
+        self.response_headers: Mapping[str, str] = {}
+        self._message_bytes_max = message_bytes_max
+        self._inbox = Inbox(INBOX_MESSAGES_MAX, INBOX_BYTES_MAX, on_room=self._resume_reading)
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._fragments = bytearray()
+        self._fragments_type: WSMsgType | None = None
+        self._settling: asyncio.Task[None] | None = None
+
+    async def send(self, message: bytes) -> None:
+        """Send one text message, UTF-8. Waits while the write buffer is over its limit. Raises `ConnectionClosed`."""
+        while not self._writable.is_set():
+            await self._writable.wait()
+        closed = self._inbox.ended
+        if closed is not None:
+            raise closed
+        self._transport.send(WSMsgType.TEXT, message)
+
+    async def receive(self) -> str | bytes:
+        """The next message. Raises `ConnectionClosed`: after the last message, or at once where this end closed."""
+        return await self._inbox.get()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye, wait up to `CLOSE_TIMEOUT_S` for the peer's, and drop the connection. Twice is harmless.
+
+        Raises `LocalProtocolError` where `code` is one that must not be sent (RFC 6455 section 7.4).
+        """
+        if not 1000 <= code <= 4999 or code in _LOCAL_ONLY_CODES:
+            raise LocalProtocolError(
+                f"close code {code} cannot be sent; use 1000 to 1003, 1007 to 1014 or 3000 to 4999"
+            )
+        self._end(code, reason, discard=True)
+        self._transport.send_close(WSCloseCode(code), _cut(reason, REASON_BYTES_MAX))
+        self._transport.underlying_transport.resume_reading()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await _settle(self._transport)
+        except TimeoutError:
+            pass
+        finally:
+            self._transport.disconnect(graceful=False)
+
+    # --- called by picows; nothing here may raise -----------------------------------------------------------------
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """The handshake is done."""
+        self._transport = transport
+        self.response_headers = transport.response.headers
+        transport.underlying_transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Join fragments into messages, and messages into the inbox."""
+        kind = frame.msg_type
+        if kind is WSMsgType.PONG:
+            return
+        if kind is WSMsgType.CLOSE:
+            self._goodbye(frame)
+        elif frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._give_up(WSCloseCode.PROTOCOL_ERROR, "frame uses an extension that was not agreed upon")
+        elif (kind is WSMsgType.CONTINUATION) != (self._fragments_type is not None):
+            self._give_up(WSCloseCode.PROTOCOL_ERROR, "fragments of messages are out of order")
+        elif frame.fin and kind is not WSMsgType.CONTINUATION:
+            self._accept(kind, frame.get_payload_as_bytes())
+        else:
+            self._gather(frame)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """The socket is gone."""
+        sent = transport.close_handshake.sent if transport.close_handshake else None
+        if sent is not None:
+            self._end(sent.code.value, sent.reason)
+        self._end(_LOST, "the connection was lost without a goodbye")
+        # picows keeps the error that made it disconnect for whoever waits; unfetched, asyncio would complain about it.
+        self._settling = asyncio.get_running_loop().create_task(_settle(transport))
+
+    def send_user_specific_ping(self, transport: WSTransport) -> None:
+        """Ping, unless we do not listen: then silence says nothing about the peer."""
+        if self._inbox.full:
+            # The answer is expected only after this call, so it is taken as given a moment later.
+            asyncio.get_running_loop().call_soon(transport.notify_user_specific_pong_received)
+        else:
+            transport.send_ping()
+
+    def pause_writing(self) -> None:
+        """The write buffer is over its limit."""
+        if self._inbox.ended is None:
+            self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """The write buffer has drained."""
+        self._writable.set()
+
+    # --- leaves ---------------------------------------------------------------------------------------------------
+
+    def _gather(self, frame: WSFrame) -> None:
+        """A fragment; the last one completes its message."""
+        self._fragments_type = self._fragments_type or frame.msg_type
+        self._fragments += frame.get_payload_as_memoryview()
+        if len(self._fragments) > self._message_bytes_max:
+            self._give_up(WSCloseCode.MESSAGE_TOO_BIG, f"message exceeds {self._message_bytes_max} bytes")
+        elif frame.fin:
+            kind, payload = self._fragments_type, bytes(self._fragments)
+            self._fragments_type = None
+            self._fragments.clear()
+            self._accept(kind, payload)
+
+    def _accept(self, kind: WSMsgType, payload: bytes) -> None:
+        try:
+            message = payload.decode() if kind is WSMsgType.TEXT else payload
+        except UnicodeDecodeError:
+            self._give_up(WSCloseCode.INVALID_TEXT, "text message is not UTF-8")
+            return
+        self._inbox.put(message, len(payload))
+        if self._inbox.full:
+            self._transport.underlying_transport.pause_reading()
+            self._transport.notify_user_specific_pong_received()
+
+    def _resume_reading(self) -> None:
+        if self._inbox.ended is None:
+            self._transport.underlying_transport.resume_reading()
+
+    def _goodbye(self, frame: WSFrame) -> None:
+        """The peer closes, or answers our close."""
+        code = frame.get_close_code()
+        self._end(_NO_CODE if code is WSCloseCode.NO_INFO else code.value, frame.get_close_reason() or "")
+        self._transport.send_close(WSCloseCode.OK if code is WSCloseCode.NO_INFO else code)
+        self._transport.disconnect()
+
+    def _give_up(self, code: WSCloseCode, reason: str) -> None:
+        """The peer broke the WebSocket protocol."""
+        self._end(code.value, reason)
+        self._transport.send_close(code, _cut(reason, REASON_BYTES_MAX))
+        self._transport.disconnect()
+
+    def _end(self, code: int, reason: str, *, discard: bool = False) -> None:
+        """Only the first end counts. Nobody waits any more."""
+        self._inbox.end(code, reason, discard=discard)
+        self._fragments.clear()
+        self._writable.set()
+
+
+async def _settle(transport: WSTransport) -> None:
+    """Wait until the socket is gone. Why picows left is told by the close code, not by its exception."""
+    with suppress(WSError, OSError):
+        await transport.wait_disconnected()
+
+
+# --- opening ----------------------------------------------------------------------------------------------------------
+
+
+async def dial(
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    subprotocols: Sequence[str] = (),
+    ssl: SSLContext | None = None,
+    proxy: str | None = None,
+    open_timeout_s: float = OPEN_TIMEOUT_S,
+    message_bytes_max: int = MESSAGE_BYTES_MAX,
+) -> WebSocket:
+    """Open a WebSocket to a `ws://` or `wss://` URL.
+
+    `ssl` None means the system's trust; `proxy` is a URL with scheme http, https, socks4 or socks5. Redirects are not
+    followed, since the headers may carry a key. Raises `ConnectionFailed`, which says why as far as can be known.
+    """
+    fields = _checked_headers(url, headers or {}, subprotocols)
+    async with _failing_clearly(url, proxy, open_timeout_s), _Socket() as opened:
+        async with asyncio.timeout(open_timeout_s):
+            _, websocket = await ws_connect(
+                lambda: WebSocket(message_bytes_max),
+                url,
+                ssl_context=ssl,
+                # For the case that the wait for the answer is cancelled: picows leaves the socket open until then.
+                websocket_handshake_timeout=open_timeout_s,
+                enable_auto_ping=True,
+                auto_ping_idle_timeout=PING_IDLE_S,
+                auto_ping_reply_timeout=PONG_TIMEOUT_S,
+                max_frame_size=message_bytes_max,
+                extra_headers=fields,
+                max_redirects=0,
+                proxy=proxy,
+                socket_factory=opened.connect if proxy is None else None,
+                # Its own TLS tells nothing about why a handshake failed.
+                use_aiofastnet=False if url.startswith("wss") else None,
+            )
+        if not isinstance(websocket, WebSocket):
+            raise ConnectionResetError
+    chosen = websocket.response_headers.get("Sec-WebSocket-Protocol")
+    if chosen is not None and chosen not in subprotocols:
+        await websocket.close(1002, "subprotocol was not offered")
+        raise ConnectionFailed(f"{_address(url)} chose subprotocol {chosen!r}, which was not offered")
+    websocket.subprotocol = chosen
+    return websocket
+
+
+def _checked_headers(url: str, headers: Mapping[str, str], subprotocols: Sequence[str]) -> list[tuple[str, str]]:
+    """Check what picows takes as it is. Values are not shown: they may be keys."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.fragment:
+        raise ConnectionFailed(
+            f"{_address(url)} is no WebSocket URL; it takes ws:// or wss://, a host, and no #fragment"
+        )
+    if "@" in parts.netloc:
+        raise ConnectionFailed("credentials in the URL are not sent; put them into the headers")
+    fields = list(headers.items())
+    if subprotocols:
+        fields.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
+    for name, value in (*fields, ("URL", url)):
+        if _NOT_IN_HEADERS.search(name) or _NOT_IN_HEADERS.search(value):
+            raise ConnectionFailed(f"{name!r} has a line break or another control character in its value")
+    return fields
+
+
+class _Socket:
+    """The TCP connection while it is being opened, so that it does not outlive a `dial` that was given up."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    async def connect(self, url: WSParsedURL) -> socket.socket:
+        """Connect to the first of the host's addresses that answers."""
+        loop = asyncio.get_running_loop()
+        failure = OSError(f"no address found for {url.host}")
+        for family, kind, proto, _, address in await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM):
+            self._socket = socket.socket(family, kind, proto)
+            self._socket.setblocking(False)
+            try:
+                await loop.sock_connect(self._socket, address)
+                return self._socket
+            except OSError as error:
+                failure = error
+                self._socket.close()
+            except BaseException:
+                self._socket.close()
+                raise
+        raise failure
+
+    async def __aenter__(self) -> _Socket:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._socket is not None:
+            # Whatever transport reads from it now sees its end, and closes it.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+@asynccontextmanager
+async def _failing_clearly(url: str, proxy: str | None, open_timeout_s: float) -> AsyncIterator[None]:
+    """Everything that can go wrong while opening, as `ConnectionFailed`."""
+    where = _address(url) + (f" through proxy {_address(proxy)}" if proxy else "")
+    try:
+        yield
+    except TimeoutError:
+        raise ConnectionFailed(f"{where} did not answer within {open_timeout_s:g} s") from None
+    except WSHandshakeError as error:
+        raise ConnectionFailed(f"{where} refused the WebSocket: {_refusal(error)}") from error
+    except SSLCertVerificationError as error:
+        raise ConnectionFailed(f"the certificate of {where} is not trusted: {error.verify_message}") from error
+    except SSLError as error:
+        raise ConnectionFailed(f"TLS with {where} failed: {error.reason}; is TLS spoken there?") from error
+    except socket.gaierror as error:
+        raise ConnectionFailed(f"the host of {where} was not found: {error.strerror}") from error
+    except ConnectionRefusedError as error:
+        raise ConnectionFailed(f"{where} refused the connection; is a server running there?") from error
+    except ConnectionError as error:
+        raise ConnectionFailed(
+            f"{where} hung up before it answered; is it a WebSocket server, and ws or wss right?"
+        ) from error
+    except (OSError, ProxyError, WSError, ValueError) as error:
+        raise ConnectionFailed(f"cannot connect to {where}: {error}") from error
+
+
+def _refusal(error: WSHandshakeError) -> str:
+    """Status, likely cause, and what the server said, as far as it came with the headers."""
+    response = error.response
+    if response is None or response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+        return str(error)
+    status = int(response.status)
+    cause = _LIKELY_CAUSES.get(status) or _LIKELY_CAUSES.get(status // 100 * 100, "not a WebSocket endpoint")
+    if 300 <= status < 400:
+        cause = f"{_LIKELY_CAUSES[301]} ({response.headers.get('Location', 'which is missing')})"
+    said = _excerpt(error.raw_body or b"")
+    return f"HTTP {status} {response.status.phrase} ({cause})" + (f": {said}" if said else "")
+
+
+def _excerpt(body: bytes) -> str:
+    """The message of an API error, or else the beginning of whatever it is."""
+    text = body.decode(errors="replace").strip()
+    try:
+        message = json.loads(text)["error"]["message"]
+    except (ValueError, LookupError, TypeError):
+        message = text
+    return str(message)[:EXCERPT_CHARS_MAX]
+
+
+def _address(url: str) -> str:
+    """The URL without credentials and query, which may hold keys."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    """The longest beginning of `text` that takes at most `bytes_max` bytes as UTF-8."""
+    return text.encode()[:bytes_max].decode(errors="ignore")
