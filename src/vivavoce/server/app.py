@@ -1,0 +1,108 @@
+"""The ASGI app: routes, and the lifespan that loads models and drains sessions (reference §1.1).
+
+Serves alone or mounted in another app. A WebSocket goes straight from the ASGI server into its session; nothing stands
+between them but a transport of three methods. Mounted, an app has no lifespan of its own: then the first connection
+loads the models, unless the outer app runs `lifespan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+
+from vivavoce.engines import Pipeline
+from vivavoce.errors import ConnectionClosed
+
+from .asgi import AsgiTransport
+from .auth import Asked, Surface
+from .pipelines import Pipelines, build
+from .sessions import Sessions
+from .settings import Settings
+
+PATHS: Mapping[str, Surface] = {
+    "/v1/realtime": "openai",
+    "/v1/realtime/translations": "translation",
+    "/openai/v1/realtime": "azure",
+    "/openai/realtime": "azure-preview",
+}
+
+
+def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = None) -> Starlette:
+    """The server as an ASGI app; `app.state` has its `sessions` and `pipelines`.
+
+    `pipelines` replaces those that the settings name. Raises `SettingsError` and `EngineMissing`; nothing is loaded
+    before the lifespan begins.
+    """
+    named = dict(build(settings) if pipelines is None else pipelines)
+    loaded = Pipelines(named, default=settings.pipeline, models=settings.models)
+    sessions = Sessions(settings, loaded)
+    routes = [
+        *(WebSocketRoute(path, _Sockets(surface, sessions)) for path, surface in PATHS.items()),
+        *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
+        Route("/healthz", _healthz, methods=["GET"]),
+        Route("/readyz", _readyz, methods=["GET"]),
+    ]
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error})
+    app.state.settings, app.state.sessions, app.state.pipelines = settings, sessions, loaded
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Load models in the background; at the end drain the sessions and free the models."""
+    app.state.pipelines.warm_up()
+    try:
+        yield
+    finally:
+        await app.state.sessions.drain(app.state.settings.drain_ms_max / 1000)
+        await app.state.pipelines.close()
+
+
+class _Sockets:
+    """The WebSocket endpoint of one path."""
+
+    def __init__(self, surface: Surface, sessions: Sessions) -> None:
+        self._surface = surface
+        self._sessions = sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = Asked.of(self._surface, scope)
+        transport = AsgiTransport(receive, send)
+        with suppress(ConnectionClosed):
+            await transport.accept(asked.subprotocol)
+            await self._sessions.serve(asked, transport)
+
+
+async def _healthz(request: Request) -> Response:
+    """Alive."""
+    return JSONResponse({"status": "alive"})
+
+
+async def _readyz(request: Request) -> Response:
+    """Ready for sessions, or what is missing."""
+    pipelines, sessions = request.app.state.pipelines, request.app.state.sessions
+    if sessions.is_stopping:
+        return JSONResponse({"status": "stopping"}, 503)
+    if pipelines.failure is not None:
+        return JSONResponse({"status": "failed", "loading": pipelines.loading}, 503)
+    if pipelines.loading:
+        return JSONResponse({"status": "loading", "loading": pipelines.loading}, 503)
+    return JSONResponse({"status": "ready"})
+
+
+async def _upgrade_required(request: Request) -> Response:
+    raise HTTPException(426, "This is a WebSocket endpoint: connect to it with ws:// or wss://.")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Every HTTP error in the API's own shape (reference §1.9)."""
+    assert isinstance(error, HTTPException)
+    body = {"message": error.detail, "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": body}, error.status_code, headers=dict(error.headers or {}))

@@ -1,0 +1,102 @@
+"""A queue between tasks that is bounded in bytes: the inbox and the outbox of a session.
+
+Whoever puts waits while the channel is full; that is how back-pressure travels from a slow peer to the engines. Several
+tasks may put, one gets. Invariants: order is that of the putting; what is held exceeds `bytes_max` by one message at
+most; nobody waits on a channel that has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Generic, TypeVar
+
+from vivavoce.errors import ConnectionClosed
+
+T = TypeVar("T")
+
+
+class Channel(Generic[T]):
+    """Messages in order: at most `messages_max`, and no more are let in once they weigh `bytes_max` together."""
+
+    def __init__(self, *, bytes_max: int, messages_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.messages_max = messages_max
+        self.bytes = 0
+        self._messages: deque[tuple[T, int]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[bool], T, int]] = deque()
+        self._getter: asyncio.Future[None] | None = None
+        self._end: ConnectionClosed | None = None
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a message would have to wait."""
+        return self.bytes >= self.bytes_max or len(self._messages) >= self.messages_max
+
+    def offer(self, message: T, size: int) -> bool:
+        """Put at once where there is room and nobody waits; say whether. Raises `ConnectionClosed` after the end."""
+        if self._end is not None:
+            raise self._end
+        if self._waiting or self.is_full:
+            return False
+        self.push(message, size)
+        return True
+
+    async def put(self, message: T, size: int = 0) -> None:
+        """Put when there is room. Raises `ConnectionClosed` after the end."""
+        if self.offer(message, size):
+            return
+        admitted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((admitted, message, size))
+        if not await admitted and self._end is not None:
+            raise self._end
+
+    def push(self, message: T, size: int = 0) -> None:
+        """Put at once, room or not: for the few messages that the owner itself has to say."""
+        if self._end is not None:
+            return
+        self._messages.append((message, size))
+        self.bytes += size
+        self._rouse()
+
+    async def get(self) -> T:
+        """The next message. Raises `ConnectionClosed` after the end, also where messages are left."""
+        while not self._messages and self._end is None:
+            self._getter = asyncio.get_running_loop().create_future()
+            try:
+                await self._getter
+            finally:
+                self._getter = None
+        if self._end is not None:
+            raise self._end
+        message, size = self._messages.popleft()
+        self.bytes -= size
+        self._admit()
+        return message
+
+    def end(self, reason: ConnectionClosed) -> None:
+        """Let go of everything; whoever waits or comes later gets `reason`. Doing it twice is harmless."""
+        if self._end is not None:
+            return
+        self._end = reason
+        self._messages.clear()
+        self.bytes = 0
+        for admitted, _, _ in self._waiting:
+            if not admitted.done():
+                admitted.set_result(False)
+        self._waiting.clear()
+        self._rouse()
+
+    def _admit(self) -> None:
+        while self._waiting and not self.is_full:
+            admitted, message, size = self._waiting.popleft()
+            if not admitted.done():
+                self.push(message, size)
+                admitted.set_result(True)
+
+    def _rouse(self) -> None:
+        if self._getter is not None and not self._getter.done():
+            self._getter.set_result(None)

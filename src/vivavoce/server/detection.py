@@ -1,0 +1,68 @@
+"""Speech detection for one session: audio in the client's format to probabilities, on the session's own task.
+
+Cheap enough to run inline, so that scores and audio keep one order. Who has much audio hands it in by `slices` and lets
+the event loop breathe between them. Invariant: within an epoch every sample is scored once, in order, or the detector
+has failed and stays silent until the next epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from vivavoce.audio.convert import Converter
+from vivavoce.audio.formats import Format, pcm16
+from vivavoce.core.messages import SpeechScored
+from vivavoce.engines import VoiceActivityDetector, VoiceActivityStream
+
+SLICE_MS = 400
+"""Audio that is converted or scored without letting others run: a few milliseconds of CPU."""
+
+
+def slices(audio: bytes, format: Format) -> Iterator[bytes]:
+    """`audio` in slices of `SLICE_MS`."""
+    step = format.bytes_of(SLICE_MS)
+    return (audio[start : start + step] for start in range(0, len(audio), step))
+
+
+async def converted(audio: bytes, source: Format, rate_hz: int) -> bytes:
+    """`audio` as PCM16 at `rate_hz`, whole; others run meanwhile."""
+    converter = Converter(source, pcm16(rate_hz))
+    pieces = []
+    for piece in slices(audio, source):
+        pieces.append(converter.push(piece))
+        await asyncio.sleep(0)
+    return b"".join((*pieces, converter.flush()))
+
+
+class SpeechDetection:
+    """The stream that is being scored, anew for every epoch."""
+
+    def __init__(self, detector: VoiceActivityDetector) -> None:
+        self._detector = detector
+        self._epoch: int | None = None
+        self._converter: Converter | None = None
+        self._stream: VoiceActivityStream | None = None
+
+    def push(self, epoch: int, audio: bytes, format: Format) -> SpeechScored | None:
+        """Scores of the frames that this audio completes, if any.
+
+        Raises what the detector raises, once an epoch; after that the epoch has no scores.
+        """
+        if epoch != self._epoch:
+            self._begin(epoch, format)
+        if self._converter is None or self._stream is None:
+            return None
+        try:
+            probabilities = self._stream.push(self._converter.push(audio))
+        except Exception:
+            self._stream = None
+            raise
+        return SpeechScored(epoch, self._detector.frame_ms, tuple(probabilities)) if probabilities else None
+
+    def _begin(self, epoch: int, format: Format) -> None:
+        self._epoch = epoch
+        self._stream = None
+        # Telling speech from silence needs no flat passband; the lowest quality answers soonest.
+        self._converter = Converter(format, pcm16(self._detector.rate_hz), "LQ")
+        self._stream = self._detector.open()

@@ -1,0 +1,277 @@
+"""One session alive: the only interpreter of effects, between a transport, the session machine and the engines.
+
+transport → codec → inbox → `Session.handle` → effects → outbox → transport; engines report into the same inbox. One
+task calls `handle`. Time is that of the event loop, in ms since the session opened. Invariant: when `run` returns, no
+task of the session is left but engines that ignored their cancellation, and those are in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from vivavoce.core.messages import (
+    Cancel,
+    Close,
+    DetectSpeech,
+    Drain,
+    Effect,
+    Generate,
+    Input,
+    Opened,
+    Send,
+    Speak,
+    Transcribe,
+    WakeUp,
+)
+from vivavoce.engines import Pipeline
+from vivavoce.errors import ConnectionClosed, EngineError
+from vivavoce.protocol.events import AnyClientEvent, AnyServerEvent, ErrorDetail
+from vivavoce.transports import Transport
+
+from .channel import Channel
+from .detection import SpeechDetection, slices
+from .outbox import Outbox
+from .work import Work
+
+log = logging.getLogger(__name__)
+
+FAILED = Close(1011, "The server has failed.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """What one connection may hold, and how long it waits."""
+
+    inbox_bytes_max: int = 1024 * 1024
+    """Client events not yet handled, in bytes of the wire. Beyond it the socket is not read."""
+
+    inbox_inputs_max: int = 64
+    """Client events and engine reports not yet handled. Beyond it the socket is not read and the engines wait."""
+
+    outbox_bytes_max: int = 4 * 1024 * 1024
+    """Frames not yet sent. Beyond it the session waits, and with it its engines."""
+
+    outbox_frames_max: int = 1_024
+    """Likewise, in frames."""
+
+    stall_ms_max: int = 20_000
+    """Time in which the client takes nothing of what is sent. Then close 1008."""
+
+    goodbye_ms_max: int = 30_000
+    """Time to send what is left, and the close, once the session is over. Then the connection is dropped."""
+
+    engine_grace_ms: int = 2_000
+    """Time that engines have to stop when the session ends. Then they are abandoned, and logged."""
+
+
+class Machine(Protocol):
+    """The session machine, as the runtime sees it."""
+
+    def handle(self, input: Input, now_ms: int, /) -> list[Effect]:
+        """Take one input, say what is to be done."""
+        ...
+
+    def deadline(self) -> int | None:
+        """When to be woken."""
+        ...
+
+
+class Codec(Protocol):
+    """The server's end of a dialect."""
+
+    def decode(self, frame: str | bytes, /) -> AnyClientEvent | ErrorDetail:
+        """A message as an event, or why it is none."""
+        ...
+
+    def encode(self, event: AnyServerEvent, /) -> bytes | None:
+        """An event as a message; None where the dialect has none for it."""
+        ...
+
+
+class Runtime:
+    """A session and everything it needs to live. Made for one `run`."""
+
+    def __init__(
+        self,
+        session: Machine,
+        pipeline: Pipeline,
+        codec: Codec,
+        transport: Transport,
+        *,
+        session_id: str = "session",
+        limits: ConnectionLimits | None = None,
+    ) -> None:
+        self._limits = limits = limits or ConnectionLimits()
+        self._session = session
+        self._codec = codec
+        self._transport = transport
+        self._session_id = session_id
+        self._inbox: Channel[Input] = Channel(bytes_max=limits.inbox_bytes_max, messages_max=limits.inbox_inputs_max)
+        self._outbox = Outbox(
+            transport,
+            self._lost,
+            bytes_max=limits.outbox_bytes_max,
+            frames_max=limits.outbox_frames_max,
+            stall_s=limits.stall_ms_max / 1000,
+        )
+        self._detection = SpeechDetection(pipeline.vad)
+        self._work = Work(pipeline, self._inbox.put, session_id)
+        self._opened_s = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._is_woken = False
+
+    async def run(self) -> None:
+        """Live until the connection is closed, from either end. Never raises because of the peer or an engine."""
+        self._opened_s = asyncio.get_running_loop().time()
+        sending = asyncio.create_task(self._outbox.run(), name=f"sending of {self._session_id}")
+        reading = asyncio.create_task(self._read(sending), name=f"reading of {self._session_id}")
+        try:
+            await self._live()
+            self._work.stop()
+            await asyncio.wait((sending,), timeout=self._limits.goodbye_ms_max / 1000)
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._lost(ConnectionClosed(1001, "The session has ended."))
+            reading.cancel()
+            sending.cancel()
+            await asyncio.gather(reading, sending, return_exceptions=True)
+            await self._work.end(self._limits.engine_grace_ms / 1000)
+
+    def drain(self) -> None:
+        """Let the running responses end, then close."""
+        self._inbox.push(Drain())
+
+    def stop(self, code: int, reason: str) -> None:
+        """Close now, after what has been said already."""
+        self._outbox.close(Close(code, reason))
+        self._inbox.end(ConnectionClosed(code, reason))
+
+    def _lost(self, reason: ConnectionClosed) -> None:
+        """Nobody listens any more."""
+        self._outbox.end(reason)
+        self._inbox.end(reason)
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    async def _read(self, sending: asyncio.Task[None]) -> None:
+        """Messages into the inbox, until the peer is gone."""
+        try:
+            while True:
+                try:
+                    frame = await self._transport.receive()
+                except ConnectionClosed as closed:
+                    self._lost(closed)
+                    sending.cancel()
+                    return
+                event, size = self._codec.decode(frame), len(frame)
+                if not self._inbox.offer(event, size):
+                    await self._inbox.put(event, size)
+        except ConnectionClosed:
+            pass  # the session is over; what the peer still says does not matter
+        except Exception:
+            log.exception("%s: reading has failed", self._session_id)
+            self.stop(FAILED.code, FAILED.reason)
+
+    @property
+    def _now_ms(self) -> int:
+        # Rounded to the nearest: a timer for a deadline must not find itself a moment before it.
+        return round((asyncio.get_running_loop().time() - self._opened_s) * 1000)
+
+    def _set_alarm(self) -> None:
+        """One timer, set for the earliest deadline; it rings in vain rather than being moved with every input."""
+        due_ms = self._session.deadline()
+        if due_ms is None:
+            return
+        due_s = self._opened_s + due_ms / 1000
+        if self._alarm is not None:
+            if self._alarm.when() <= due_s:
+                return
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(due_s, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        due_ms = self._session.deadline()
+        if due_ms is None:
+            return
+        if self._now_ms < due_ms:
+            self._set_alarm()
+        elif not self._is_woken:
+            self._is_woken = True
+            self._inbox.push(WakeUp())
+
+    # --- the session's task -------------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """Handle one input after the other, until the session closes or the peer is gone."""
+        input: Input = Opened()
+        try:
+            while not await self._handle(input):
+                self._set_alarm()
+                input = await self._inbox.get()
+                if isinstance(input, WakeUp):
+                    self._is_woken = False
+        except ConnectionClosed:
+            pass
+        except Exception:
+            log.exception("%s: the session has failed", self._session_id)
+            self._outbox.close(FAILED)
+
+    async def _handle(self, first: Input) -> bool:
+        """Hand an input to the machine and do what it asks for; say whether that was the end.
+
+        What the detector says about audio is an input as well, and is handled before any later one.
+        """
+        inputs = deque([first])
+        while inputs:
+            for effect in self._session.handle(inputs.popleft(), self._now_ms):
+                match effect:
+                    case Send():
+                        frame = self._codec.encode(effect.event)
+                        if frame is not None and not self._outbox.offer(frame):
+                            await self._outbox.put(frame)
+                    case DetectSpeech():
+                        await self._detect(effect, inputs)
+                    case Transcribe():
+                        self._work.transcribe(effect)
+                    case Generate():
+                        self._work.generate(effect)
+                    case Speak():
+                        self._work.speak(effect)
+                    case Cancel():
+                        self._work.cancel(effect.owner_id)
+                    case Close():
+                        self._outbox.close(effect)
+                        return True
+        return False
+
+    async def _detect(self, wanted: DetectSpeech, inputs: deque[Input]) -> None:
+        """Score the audio. A detector that fails is told to the client as an error, once an epoch."""
+        for number, audio in enumerate(slices(wanted.audio, wanted.format)):
+            if number:
+                await asyncio.sleep(0)
+            try:
+                scored = self._detection.push(wanted.epoch, audio, wanted.format)
+            except Exception as error:
+                log.exception("%s: speech detection has failed", self._session_id)
+                inputs.append(_detection_failed(error))
+                return
+            if scored is not None:
+                inputs.append(scored)
+
+
+def _detection_failed(error: Exception) -> ErrorDetail:
+    code, said = (
+        (error.code, error.message) if isinstance(error, EngineError) else ("engine_error", type(error).__name__)
+    )
+    return ErrorDetail(
+        type="server_error",
+        code=code,
+        message=f"Turn detection has failed: {said}. Turns are not found any more; commit them, or clear the buffer "
+        "to begin anew.",
+    )

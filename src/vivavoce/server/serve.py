@@ -1,0 +1,189 @@
+"""The server as a program, and inside one: uvicorn with the options that a voice server wants.
+
+`running` is a context manager in the caller's event loop, for tests, notebooks and commands; `serve` owns the process.
+Invariant: at the end, however it comes, running responses may finish, sockets close with 1001, models are freed, and
+the port is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from vivavoce.engines import Pipeline
+from vivavoce.errors import SettingsError
+from vivavoce.protocol.codec import FRAME_BYTES_MAX
+
+from .app import create_app
+from .auth import check_binding
+from .pipelines import Progress
+from .sessions import STOP_S
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+PING_S = 20.0
+"""Time between two pings, and for the answer to one (reference §1.6)."""
+
+SOCKET_STALL_MS = 60_000
+"""The kernel drops a connection whose peer acknowledges nothing for so long, also when nobody writes any more."""
+
+BACKLOG = 128
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that listens. `url` is what a client takes as its base URL; `pipelines` are by name."""
+
+    url: str
+    host: str
+    port: int
+    pipelines: Mapping[str, Pipeline]
+    app: Starlette
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    *,
+    pipelines: Mapping[str, Pipeline] | None = None,
+    progress: Progress | None = None,
+    warm: bool = True,
+) -> AsyncIterator[Server]:
+    """A server in this process and event loop, until the block ends.
+
+    `pipelines` replaces those that the settings name. `progress(pipeline, role, is_ready)` is called as models load;
+    with `warm` the block begins when all are loaded. Raises `SettingsError`, `EngineMissing`, `EngineError`.
+    """
+    check_binding(settings)
+    app = create_app(settings, pipelines)
+    with _listening(settings) as listener:
+        host, port = listener.getsockname()[:2]
+        loading = app.state.pipelines.warm_up(progress)
+        uvicorn_server = _Uvicorn(_config(app))
+        serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]), name="serving")
+        try:
+            await uvicorn_server.listens.wait()
+            if warm:
+                await asyncio.shield(loading)
+            shown = f"[{host}]" if ":" in host else host
+            yield Server(f"http://{shown}:{port}/v1", host, port, app.state.pipelines.by_name, app)
+        finally:
+            # uvicorn closes sockets before anything else; the sessions must have ended by then.
+            await app.state.sessions.drain(settings.drain_ms_max / 1000)
+            uvicorn_server.should_exit = True
+            await serving
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM; a second one does not wait for running responses. Returns the exit code."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_until_stopped(settings))
+
+
+async def _until_stopped(settings: Settings) -> int:
+    stopped = asyncio.Event()
+    async with running(settings, warm=False) as server:
+        sessions, loop = server.app.state.sessions, asyncio.get_running_loop()
+
+        def stop() -> None:
+            if stopped.is_set():
+                sessions.stop()
+            stopped.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        log.info(
+            "listening on %s/realtime, default pipeline %r", server.url.replace("http", "ws", 1), settings.pipeline
+        )
+        loading = server.app.state.pipelines.warm_up()
+        stopping = asyncio.create_task(stopped.wait())
+        await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not stopped.is_set():
+            try:
+                await asyncio.shield(loading)
+            except BaseException:
+                stopping.cancel()
+                raise
+            log.info("ready")
+        await stopping
+        log.info("stopping")
+    return 0
+
+
+# --- uvicorn ----------------------------------------------------------------------------------------------------------
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, with its signals left to us, and an event for the moment when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets=sockets)
+        self.listens.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None: a server inside a program does not take the program's Ctrl-C."""
+        yield
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="websockets-sansio",
+        ws_max_size=FRAME_BYTES_MAX,
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=PING_S,
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        log_level=logging.WARNING,  # its lower levels log whole URLs, and with them keys
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=round(STOP_S),
+    )
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Accepted sockets take it over. Without it a peer that never reads could keep its socket for ever.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SOCKET_STALL_MS)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            raise SettingsError(f"host, port: cannot bind {settings.host}:{settings.port}: {error.strerror}") from None
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        yield listener
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop, which takes a fifth less CPU, where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,256 @@
+"""Engine work of one session: tasks that belong to a response or an item, report into the inbox, and end with it.
+
+The runtime starts and cancels; nothing here waits for an engine, except `end`. Phrases of one response are spoken one
+after the other. Invariants: whatever an engine does becomes a report; an engine that ignores its cancellation is left
+behind after a grace, and said so in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from vivavoce.audio.convert import Converter
+from vivavoce.audio.formats import Format, pcm16
+from vivavoce.core.messages import (
+    AudioSynthesized,
+    CallArguments,
+    CallStarted,
+    EngineReport,
+    Generate,
+    GenerationEnded,
+    GenerationFailed,
+    PhraseSpoken,
+    Speak,
+    SynthesisFailed,
+    TextGenerated,
+    Transcribe,
+    TranscriptDelta,
+    TranscriptEnded,
+    TranscriptFailed,
+)
+from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Pipeline, Prompt, TextPiece, TranscriptionHints
+from vivavoce.errors import ConnectionClosed, EngineError
+
+from .detection import converted, slices
+
+CHUNK_MS = 100
+"""Length of the audio deltas that a client gets (reference §8.26)."""
+
+TASKS_MAX = 64
+"""Engine tasks of one session, those included that are being cancelled. More work than that is refused as failed."""
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Report = Callable[[EngineReport], Awaitable[None]]
+Failure = Callable[[str, str], EngineReport]
+
+
+class Work:
+    """The engine tasks of one session. `report` may wait: that is how a slow client slows its engines down."""
+
+    def __init__(self, pipeline: Pipeline, report: Report, session_id: str) -> None:
+        self._pipeline = pipeline
+        self._report = report
+        self._session_id = session_id
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._owned: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        self._phrases: dict[str, deque[Speak]] = {}
+
+    # --- what the runtime may ask -------------------------------------------------------------------------------------
+
+    def transcribe(self, wanted: Transcribe) -> None:
+        """Begin; the outcome is reported."""
+        self._start(
+            wanted.item_id,
+            "transcription",
+            self._transcribe(wanted),
+            lambda code, message: TranscriptFailed(wanted.item_id, code, message),
+        )
+
+    def generate(self, wanted: Generate) -> None:
+        """Begin; the outcome is reported."""
+        self._start(
+            wanted.response_id,
+            "generation",
+            self._generate(wanted),
+            lambda code, message: GenerationFailed(wanted.response_id, code, message),
+        )
+
+    def speak(self, wanted: Speak) -> None:
+        """Speak the phrase after those of the same response that are still to be spoken."""
+        owner = wanted.response_id
+        if owner in self._phrases:
+            self._phrases[owner].append(wanted)
+            return
+        self._phrases[owner] = phrases = deque([wanted])
+        self._start(
+            owner,
+            "speech",
+            self._speak_all(phrases),
+            lambda code, message: SynthesisFailed(owner, phrases[0].item_id, code, message),
+        )
+
+    def cancel(self, owner_id: str) -> None:
+        """Stop all work of the response or item, without waiting for it."""
+        self._phrases.pop(owner_id, None)
+        for task in self._owned.pop(owner_id, ()):
+            task.cancel()
+
+    def stop(self) -> None:
+        """Stop everything, without waiting for it."""
+        for owner_id in list(self._owned):
+            self.cancel(owner_id)
+
+    async def end(self, grace_s: float) -> None:
+        """Stop everything; what has not stopped after the grace is abandoned."""
+        self.stop()
+        if not self._tasks:
+            return
+        _, left = await asyncio.wait(self._tasks, timeout=grace_s)
+        for task in left:
+            log.warning("%s: %s did not stop within %g s and is abandoned", self._session_id, task.get_name(), grace_s)
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def _start(self, owner_id: str, doing: str, work: Coroutine[Any, Any, None], failure: Failure) -> None:
+        if len(self._tasks) >= TASKS_MAX:
+            work.close()
+            work = self._refuse()
+        name = f"{doing} of {owner_id}"
+        task = asyncio.create_task(self._attempt(work, name, failure), name=name)
+        self._tasks.add(task)
+        self._owned[owner_id].add(task)
+        task.add_done_callback(lambda task: self._forget(owner_id, task))
+
+    async def _refuse(self) -> None:
+        raise EngineError(f"A session may have {TASKS_MAX} engine tasks at once.", code="too_much_work")
+
+    def _forget(self, owner_id: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if owned := self._owned.get(owner_id):
+            owned.discard(task)
+            if not owned:
+                del self._owned[owner_id]
+
+    async def _attempt(self, work: Coroutine[Any, Any, None], name: str, failure: Failure) -> None:
+        try:
+            await work
+        except ConnectionClosed:
+            pass  # nobody is left who would want the report
+        except EngineError as error:
+            log.info("%s: %s failed: %s (%s)", self._session_id, name, error.message, error.code)
+            await self._say_failed(failure(error.code, error.message))
+        except Exception as error:
+            log.exception("%s: %s failed", self._session_id, name)
+            await self._say_failed(failure("engine_error", f"The engine failed: {type(error).__name__}."))
+
+    async def _say_failed(self, failed: EngineReport) -> None:
+        with suppress(ConnectionClosed):
+            await self._report(failed)
+
+    # --- transcription and generation ---------------------------------------------------------------------------------
+
+    async def _transcribe(self, wanted: Transcribe) -> None:
+        transcriber = self._pipeline.transcriber
+        audio = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
+        hints = TranscriptionHints(wanted.language, wanted.prompt)
+        async with _closing(transcriber.transcribe(audio, hints)) as texts:
+            async for text in texts:
+                await self._report(TranscriptDelta(wanted.item_id, text))
+        await self._report(TranscriptEnded(wanted.item_id))
+
+    async def _generate(self, wanted: Generate) -> None:
+        prompt = Prompt(wanted.instructions, wanted.items, wanted.tools, wanted.tool_choice, wanted.max_output_tokens)
+        response_id = wanted.response_id
+        async with _closing(self._pipeline.language_model.generate(prompt)) as pieces:
+            async for piece in pieces:
+                await self._report(_report_of(response_id, piece))
+                if isinstance(piece, Finish):
+                    return
+        await self._report(GenerationEnded(response_id, "stop"))
+
+    # --- speech -------------------------------------------------------------------------------------------------------
+
+    async def _speak_all(self, phrases: deque[Speak]) -> None:
+        """Speak until no phrase is left; a later one starts a task of its own."""
+        owner = phrases[0].response_id
+        while phrases:
+            wanted = phrases[0]
+            async with _closing(self._speech(wanted)) as chunks:
+                async for audio in chunks:
+                    await self._report(AudioSynthesized(owner, wanted.item_id, audio))
+            await self._report(PhraseSpoken(owner, wanted.item_id, wanted.phrase))
+            phrases.popleft()
+        if self._phrases.get(owner) is phrases:
+            del self._phrases[owner]
+
+    async def _speech(self, wanted: Speak) -> AsyncIterator[bytes]:
+        """The phrase in the client's format: the first audio as soon as there is any, then in chunks."""
+        synthesizer = self._pipeline.synthesizer
+        source = pcm16(synthesizer.rate_hz)
+        converter = Converter(source, wanted.format)
+        chunks = _Chunks(wanted.format)
+        async with _closing(synthesizer.speak(wanted.text, wanted.voice, wanted.speed)) as pieces:
+            async for piece in pieces:
+                for part in slices(piece, source):
+                    for chunk in chunks.push(converter.push(part)):
+                        yield chunk
+        for chunk in chunks.push(converter.flush()):
+            yield chunk
+        if rest := chunks.rest():
+            yield rest
+
+
+class _Chunks:
+    """Cuts a stream of audio into chunks of `CHUNK_MS`; the first may be shorter, since somebody waits for it."""
+
+    def __init__(self, format: Format) -> None:
+        self._chunk_bytes = format.bytes_of(CHUNK_MS)
+        self._held = bytearray()
+        self._has_begun = False
+
+    def push(self, audio: bytes) -> list[bytes]:
+        self._held += audio
+        if not self._has_begun and self._held:
+            self._has_begun = True
+            if len(self._held) < self._chunk_bytes:
+                return [self.rest()]
+        whole = len(self._held) // self._chunk_bytes * self._chunk_bytes
+        chunks = [bytes(self._held[at : at + self._chunk_bytes]) for at in range(0, whole, self._chunk_bytes)]
+        del self._held[:whole]
+        return chunks
+
+    def rest(self) -> bytes:
+        rest = bytes(self._held)
+        self._held.clear()
+        return rest
+
+
+@asynccontextmanager
+async def _closing(engine: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """The iterator, closed for sure when it is left early; an engine may give one that cannot be closed."""
+    try:
+        yield engine
+    finally:
+        if (close := getattr(engine, "aclose", None)) is not None:
+            await close()
+
+
+def _report_of(response_id: str, piece: Piece) -> EngineReport:
+    match piece:
+        case TextPiece():
+            return TextGenerated(response_id, piece.text)
+        case CallPiece():
+            return CallStarted(response_id, piece.name)
+        case ArgumentsPiece():
+            return CallArguments(response_id, piece.text)
+        case Finish():
+            return GenerationEnded(
+                response_id, piece.reason, piece.input_tokens, piece.cached_tokens, piece.output_tokens
+            )
