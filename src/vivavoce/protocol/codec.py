@@ -24,7 +24,7 @@ from .events import AnyClientEvent, AnyServerEvent, ErrorDetail, Unknown
 from .shapes import tag
 from .vetting import GA_PARTS_OF_ROLE, misfit
 from .violations import AUDIO_BYTES_MAX, FRAME_BYTES_MAX, Vocabulary, not_json, refusal
-from .walk import Json, change_items, change_parts
+from .walk import Json, with_items, with_parts
 from .wire import GA_READER, Reader, decoder, parse, read, unknown, write
 
 __all__ = [
@@ -143,13 +143,9 @@ def _with_output_text(frame: str) -> str:
         return {**part, "type": "output_text"} if part.get("type") == "text" else part
 
     def rename(item: Json) -> Json:
-        if item.get("role") == "assistant":
-            change_parts(item, rename_part)
-        return item
+        return with_parts(item, rename_part) if item.get("role") == "assistant" else item
 
-    event = msgspec.json.decode(frame)
-    change_items(event, rename)
-    return msgspec.json.encode(event).decode()
+    return msgspec.json.encode(with_items(msgspec.json.decode(frame), rename)).decode()
 
 
 # --- beta -------------------------------------------------------------------------------------------------------------

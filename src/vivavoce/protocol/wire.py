@@ -18,7 +18,7 @@ from .events import AnyServerEvent, ErrorDetail, Unknown
 from .fitting import fit
 from .items import UnknownItem, UnknownPart
 from .violations import LARGE_CHARS, Vocabulary, not_json, not_text, oversized, violation
-from .walk import Json, change_items, change_parts
+from .walk import Json, with_items, with_parts
 
 T = TypeVar("T")
 
@@ -63,12 +63,9 @@ def _restored(frame: bytes) -> bytes:
     def item_back(item: Json) -> Json:
         if item.get("type") == shapes.tag(UnknownItem):
             return dict(item["fields"])
-        change_parts(item, part_back)
-        return item
+        return with_parts(item, part_back)
 
-    event = msgspec.json.decode(frame)
-    change_items(event, item_back)
-    return _ENCODER.encode(event)
+    return _ENCODER.encode(with_items(msgspec.json.decode(frame), item_back))
 
 
 # --- what servers say -------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from vivavoce.protocol import config, shapes
-from vivavoce.protocol.walk import Json, change_items, change_parts
+from vivavoce.protocol.walk import Json, with_items, with_parts
 
 from .beta_events import ResponseCreate, SessionUpdate, TranscriptionSessionUpdate, Translated
 from .table import Place, Table, Untranslatable, from_ga, into_ga, path_from_ga
@@ -162,8 +162,7 @@ def _renamed_parts(item: Json, names: dict[str, str]) -> Json:
         kind = part.get("type")
         return {**part, "type": names.get(kind, kind)} if isinstance(kind, str) else part
 
-    change_parts(item, rename)
-    return item
+    return with_parts(item, rename)
 
 
 _PART_NAMES_TO_GA: Final = {beta: ga for ga, beta in _PART_NAMES.items()}
@@ -194,8 +193,7 @@ def client_event_to_ga(event: Translated) -> Json:
     except Untranslatable as error:
         root = "response" if isinstance(event, ResponseCreate) else "session"
         raise Untranslatable(error.message, f"{root}.{error.name}") from error
-    change_items(fields, _item_to_ga)
-    return fields
+    return with_items(fields, _item_to_ga)
 
 
 def client_event_from_ga(fields: Json) -> Json:
@@ -208,8 +206,7 @@ def client_event_from_ga(fields: Json) -> Json:
         fields["session"] = from_ga(session, SESSION, _FLATTENED)
     elif kind == "response.create" and "response" in fields:
         fields["response"] = from_ga(fields["response"], REQUEST, _FLATTENED)
-    change_items(fields, lambda item: _renamed_parts(item, _PART_NAMES))
-    return fields
+    return with_items(fields, lambda item: _renamed_parts(item, _PART_NAMES))
 
 
 # --- server events ----------------------------------------------------------------------------------------------------
@@ -228,8 +225,7 @@ def server_event_from_ga(fields: Json, temperature: float) -> Json:
         fields = _session_from_ga(fields, temperature)
     elif kind in ("response.created", "response.done"):
         fields["response"] = _response_from_ga(fields["response"], temperature)
-    change_items(fields, _item_from_ga)
-    return fields
+    return with_items(fields, _item_from_ga)
 
 
 def _session_from_ga(fields: Json, temperature: float) -> Json:
@@ -275,5 +271,4 @@ def server_event_to_ga(fields: Json) -> Json:
         fields["session"] = {"type": name} | into_ga(session, table, lenient=True)
     if isinstance(response, dict):
         fields["response"] = into_ga(response, RESPONSE, lenient=True)
-    change_items(fields, _item_to_ga)
-    return fields
+    return with_items(fields, _item_to_ga)
