@@ -6,8 +6,9 @@ already contains it.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import Generator, Mapping
 from ssl import SSLContext
 from types import TracebackType
 
@@ -21,7 +22,7 @@ from vivavoce.protocol.items import Item
 from vivavoce.transports import Transport
 from vivavoce.transports.websocket import OPEN_TIMEOUT_S, dial
 
-from .endpoint import OPENAI_URL, Endpoint, endpoint
+from .endpoint import OPENAI_URL, Endpoint, endpoint, is_same_host
 
 MESSAGE_BYTES_MAX = 128 * 1024 * 1024
 """Largest message that is accepted; a retrieved item carries all of its audio."""
@@ -99,16 +100,17 @@ class Connection:
         self.conversation.apply(event)
         return event
 
-    async def __aiter__(self) -> AsyncIterator[ServerMessage]:
+    def __aiter__(self) -> Connection:
         """Every event until the connection ends; raises `ConnectionClosed` where the end was not a normal one."""
-        while True:
-            try:
-                event = await self.recv()
-            except ConnectionClosed as closed:
-                if closed.code in NORMAL_CODES:
-                    return
-                raise
-            yield event
+        return self
+
+    async def __anext__(self) -> ServerMessage:
+        try:
+            return await self.recv()
+        except ConnectionClosed as closed:
+            if closed.code in NORMAL_CODES:
+                raise StopAsyncIteration from None
+            raise
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
@@ -173,7 +175,14 @@ class Connecting:
         )
         connection = Connection(transport, self._dialect)
         try:
-            await connection.open()
+            async with asyncio.timeout(self._open_timeout_s):
+                await connection.open()
+        except TimeoutError:
+            await transport.close()
+            raise ConnectionFailed(
+                f"the server accepted the connection and then said nothing for {self._open_timeout_s:g} s; it may "
+                "still be loading its models, or be no Realtime endpoint"
+            ) from None
         except BaseException:
             await transport.close()
             raise
@@ -207,12 +216,17 @@ def connect(
     """Connect to a Realtime endpoint: `async with connect("gpt-realtime") as connection: …`.
 
     `url` is a base URL or a whole one, with ws(s) or http(s); without it `OPENAI_BASE_URL` or OpenAI's own is used.
-    `api_key` defaults to `OPENAI_API_KEY`. Raises `ConnectionFailed` or `ServerError` where no connection comes about.
+    `api_key` defaults to `OPENAI_API_KEY`, which goes to the host of `OPENAI_BASE_URL` (or OpenAI's own) and to no
+    other: for any other `url` the key has to be given. `open_timeout_s` is the time for the handshake, and again for
+    the server's first event. Raises `ConnectionFailed` or `ServerError` where no connection comes about.
     """
+    home = os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+    if api_key is None and is_same_host(url or home, home):
+        api_key = os.environ.get("OPENAI_API_KEY")
     target = endpoint(
-        url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL,
+        url or home,
         model=model,
-        api_key=api_key if api_key is not None else os.environ.get("OPENAI_API_KEY"),
+        api_key=api_key,
         dialect=dialect,
         headers=headers,
     )

@@ -51,6 +51,11 @@ def endpoint(
     return Endpoint(whole, _headers(parts.path, api_key, dialect) | dict(headers or {}))
 
 
+def is_same_host(url: str, other: str) -> bool:
+    """Whether two URLs lead to the same host."""
+    return urlsplit(url).hostname == urlsplit(other).hostname
+
+
 def _path(path: str) -> str:
     path = path.rstrip("/")
     if not path:
