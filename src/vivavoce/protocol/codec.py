@@ -8,6 +8,7 @@ the codecs and the rest of the program there are only GA events, whatever the di
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
 
 import msgspec
@@ -21,11 +22,12 @@ from .dialects import beta, beta_events
 from .dialects.table import Untranslatable
 from .dialects.temperatures import Temperatures
 from .events import AnyClientEvent, AnyServerEvent, ErrorDetail, Unknown
+from .shapes import fields as fields_of
 from .shapes import tag
 from .vetting import GA_PARTS_OF_ROLE, misfit
 from .violations import AUDIO_BYTES_MAX, FRAME_BYTES_MAX, Vocabulary, not_json, refusal
 from .walk import Json, with_items, with_parts
-from .wire import GA_READER, Reader, decoder, parse, read, unknown, write
+from .wire import GA_READER, Reader, decoder, encode, parse, read, unknown, write
 
 __all__ = [
     "AUDIO_BYTES_MAX",
@@ -38,6 +40,8 @@ __all__ = [
 ]
 
 Dialect = Literal["ga", "beta"]
+# How a dialect writes an event that it does not write as it is.
+Ways = dict[type[msgspec.Struct], Callable[[Any], bytes | None]]
 
 
 class ServerCodec:
@@ -48,14 +52,21 @@ class ServerCodec:
 
     def __init__(self, dialect: Dialect = "ga", *, playback: bool = False) -> None:
         self._end = _BetaServer(playback) if dialect == "beta" else _GaServer(playback)
+        self._vocabulary = self._end.vocabulary
+        self._decoder = self._end.decoder
+        self._ways = self._end.ways
 
     def decode(self, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
         """The client event in a message (`bytes` stands for a binary message), or why it is none. Never raises."""
-        return self._end.decode(frame)
+        event = read(frame, self._decoder, self._vocabulary)
+        if type(event) is ev.InputAudioBufferAppend:
+            return event
+        return self._end.settle(event, frame)
 
     def encode(self, event: AnyServerEvent) -> bytes | None:
         """The message for an event; None where this dialect has no such event."""
-        return self._end.encode(event)
+        way = self._ways.get(type(event))
+        return encode(event) if way is None else way(event)
 
 
 class ClientCodec:
@@ -102,34 +113,44 @@ def _with_playback(events: tuple[Any, ...], names: tuple[str, ...]) -> dict[bool
 
 _GA: Final = _with_playback(get_args(AnyClientEvent), _GA_NAMES)
 _GA_DECODERS: Final = {playback: decoder(vocabulary.events) for playback, vocabulary in _GA.items()}
+_SERVER_STRUCTS: Final = {str(tag(struct)): struct for struct in get_args(AnyServerEvent)}
+# What may hold items or parts that stand for the unknown.
+_WITH_ITEMS: Final = tuple(
+    struct for struct in _SERVER_STRUCTS.values() if fields_of(struct).keys() & {"item", "response"}
+)
 _PART_TYPE: Final = re.compile(r"\.content\[\d+\]\.type")
 
 
-class _GaServer:
-    def __init__(self, playback: bool) -> None:
-        self._vocabulary = _GA[playback]
-        self._decoder = _GA_DECODERS[playback]
+def _no_such_event(event: Any) -> None:
+    return None
 
-    def decode(self, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
-        event: AnyClientEvent | ErrorDetail = read(frame, self._decoder, self._vocabulary)
+
+class _GaServer:
+    """What GA does with an event beyond reading and writing it."""
+
+    ways: Final[Ways] = dict.fromkeys(_WITH_ITEMS, write) | {
+        ev.ConversationCreated: _no_such_event,
+        ev.ConversationItemCreated: _no_such_event,
+    }
+
+    def __init__(self, playback: bool) -> None:
+        self.vocabulary = _GA[playback]
+        self.decoder = _GA_DECODERS[playback]
+
+    def settle(self, event: Any, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
         if isinstance(event, ErrorDetail) and isinstance(frame, str) and _is_about_a_part(event):
             event = self._read_with_output_text(frame)
         if isinstance(event, (ev.ConversationItemCreate, ev.ResponseCreate)):
-            return misfit(event, self._vocabulary, GA_PARTS_OF_ROLE) or event
-        return event
+            return misfit(event, self.vocabulary, GA_PARTS_OF_ROLE) or event
+        settled: AnyClientEvent | ErrorDetail = event
+        return settled
 
-    def _read_with_output_text(self, frame: str) -> AnyClientEvent | ErrorDetail:
+    def _read_with_output_text(self, frame: str) -> Any:
         try:
             renamed = _with_output_text(frame)
         except (msgspec.DecodeError, RecursionError):
             return not_json()
-        event: AnyClientEvent | ErrorDetail = read(renamed, self._decoder, self._vocabulary)
-        return event
-
-    def encode(self, event: AnyServerEvent) -> bytes | None:
-        if isinstance(event, (ev.ConversationCreated, ev.ConversationItemCreated)):
-            return None
-        return write(event)
+        return read(renamed, self.decoder, self.vocabulary)
 
 
 def _is_about_a_part(error: ErrorDetail) -> bool:
@@ -145,12 +166,11 @@ def _with_output_text(frame: str) -> str:
     def rename(item: Json) -> Json:
         return with_parts(item, rename_part) if item.get("role") == "assistant" else item
 
-    return msgspec.json.encode(with_items(msgspec.json.decode(frame), rename)).decode()
+    return encode(with_items(msgspec.json.decode(frame), rename)).decode()
 
 
 # --- beta -------------------------------------------------------------------------------------------------------------
 
-_SERVER_STRUCTS: Final = {str(tag(struct)): struct for struct in get_args(AnyServerEvent)}
 _BETA_EVENTS: Final = get_args(beta_events.ClientEvent)
 _BETA: Final = _with_playback(
     _BETA_EVENTS, tuple(str(tag(event)) for event in _BETA_EVENTS if event is not ev.OutputAudioBufferClear)
@@ -159,64 +179,53 @@ _BETA_DECODERS: Final = {playback: decoder(vocabulary.events) for playback, voca
 _TRANSLATED: Final = get_args(beta_events.Translated)
 
 
-def _opening(name: str) -> bytes:
-    return f'{{"type":"{name}"'.encode()
-
-
 class _BetaServer:
-    _absent: Final = frozenset(_SERVER_STRUCTS[name] for name in beta.GA_ONLY)
-    _translated: Final = frozenset(_SERVER_STRUCTS[name] for name in beta.TRANSLATED_BY_FIELDS)
-    # Events that differ by their name alone: how GA's message begins, and how beta's does.
-    _renamed: Final = {
-        _SERVER_STRUCTS[ga]: (len(_opening(ga)), _opening(name)) for ga, name in beta.EVENT_NAMES.items()
-    }
+    """What beta does with an event beyond reading and writing it."""
 
     def __init__(self, playback: bool) -> None:
-        self._vocabulary = _BETA[playback]
-        self._decoder = _BETA_DECODERS[playback]
+        self.vocabulary = _BETA[playback]
+        self.decoder = _BETA_DECODERS[playback]
+        self.ways: Ways = _BETA_WAYS | {_SERVER_STRUCTS[name]: self._say for name in beta.TRANSLATED_BY_FIELDS}
         self._temperatures = Temperatures()
 
-    def decode(self, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
-        event: Any = read(frame, self._decoder, self._vocabulary)
-        if isinstance(event, _TRANSLATED):
-            return self._translate(event)
-        plain: AnyClientEvent | ErrorDetail = event
-        return plain
-
-    def _translate(self, event: beta_events.Translated) -> AnyClientEvent | ErrorDetail:
+    def settle(self, event: Any, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
         if isinstance(event, (beta_events.ConversationItemCreate, beta_events.ResponseCreate)):
-            error = misfit(event, self._vocabulary, beta_events.PARTS_OF_ROLE)
-            if error is not None:
-                return error
+            event = misfit(event, self.vocabulary, beta_events.PARTS_OF_ROLE) or event
+        if isinstance(event, _TRANSLATED):
+            return self._understand(event)
+        settled: AnyClientEvent | ErrorDetail = event
+        return settled
+
+    def _understand(self, event: beta_events.Translated) -> AnyClientEvent | ErrorDetail:
         try:
             fields = beta.client_event_to_ga(event)
         except Untranslatable as error:
             return refusal("invalid_value", error.message, error.name, event.event_id or None)
         self._temperatures.hear(event)
-        translated: AnyClientEvent | ErrorDetail = read(
-            msgspec.json.encode(fields).decode(), _GA_DECODERS[True], _GA[True]
-        )
-        return translated
+        understood: AnyClientEvent | ErrorDetail = read(encode(fields).decode(), _GA_DECODERS[True], _GA[True])
+        return understood
 
-    def encode(self, event: AnyServerEvent) -> bytes | None:
-        struct = type(event)
-        if struct in self._absent:
-            return None
-        frame = write(event)
-        if struct in self._renamed:
-            size, opening = self._renamed[struct]
-            return opening + frame[size:]
-        if struct in self._translated:
-            fields = beta.server_event_from_ga(msgspec.json.decode(frame), self._temperatures.of(event))
-            return msgspec.json.encode(fields)
-        return frame
+    def _say(self, event: Any) -> bytes:
+        fields = beta.server_event_from_ga(msgspec.json.decode(write(event)), self._temperatures.of(event))
+        return encode(fields)
+
+
+def _renaming(ga: str, name: str) -> Callable[[Any], bytes]:
+    """A way to write an event whose name alone is different; a message begins with its name."""
+    opening, size = f'{{"type":"{name}"'.encode(), len(f'{{"type":"{ga}"')
+    return lambda event: opening + encode(event)[size:]
+
+
+_BETA_WAYS: Final[Ways] = dict.fromkeys((_SERVER_STRUCTS[name] for name in beta.GA_ONLY), _no_such_event) | {
+    _SERVER_STRUCTS[ga]: _renaming(ga, name) for ga, name in beta.EVENT_NAMES.items()
+}
 
 
 def _write_beta(event: AnyClientEvent) -> bytes:
     frame = write(event)
     if not isinstance(event, (ev.SessionUpdate, ev.ConversationItemCreate, ev.ResponseCreate)):
         return frame
-    frame = msgspec.json.encode(beta.client_event_from_ga(msgspec.json.decode(frame)))
+    frame = encode(beta.client_event_from_ga(msgspec.json.decode(frame)))
     said: Any = read(frame.decode(), _BETA_DECODERS[True], _BETA[True])
     if isinstance(said, ErrorDetail):
         raise LocalProtocolError(f"the beta dialect cannot say this {event.type}: {said.message}")

@@ -46,13 +46,13 @@ def read(frame: str | bytes, events: msgspec.json.Decoder[T], vocabulary: Vocabu
 
 # --- what both write --------------------------------------------------------------------------------------------------
 
-_ENCODER: Final = msgspec.json.Encoder()
+encode: Final = msgspec.json.Encoder().encode
 _STAND_IN: Final = f'"type":"{shapes.INTERNAL_TAG_PREFIX}unknown_'.encode()
 
 
 def write(event: msgspec.Struct) -> bytes:
     """The event as JSON; stand-ins for the unknown are written as what they stand for."""
-    frame = _ENCODER.encode(event)
+    frame = encode(event)
     return _restored(frame) if _STAND_IN in frame else frame
 
 
@@ -65,7 +65,7 @@ def _restored(frame: bytes) -> bytes:
             return dict(item["fields"])
         return with_parts(item, part_back)
 
-    return _ENCODER.encode(with_items(msgspec.json.decode(frame), item_back))
+    return encode(with_items(msgspec.json.decode(frame), item_back))
 
 
 # --- what servers say -------------------------------------------------------------------------------------------------
