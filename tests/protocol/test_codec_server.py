@@ -2,6 +2,8 @@
 
 import base64
 import json
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -443,3 +445,11 @@ def test_no_damaged_event_raises(fields):
             event_id = fields.get("event_id")
             echoed = event_id if isinstance(event_id, str) and len(event_id) <= 512 else None
             assert event.event_id == echoed
+
+
+def test_who_speaks_ga_does_not_load_beta():
+    code = (
+        "import sys; from vivavoce.protocol.codec import *; ServerCodec(), ClientCodec(); "
+        "sys.exit(any('beta' in name for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,116 @@
+"""The beta dialect at both ends: what is the same passes, what has another name is renamed, the rest is translated.
+
+`beta_events` is the schema, `beta` the tables. Imported by the codec when somebody speaks beta, and not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, get_args
+
+import msgspec
+
+from vivavoce.errors import LocalProtocolError
+from vivavoce.protocol import events as ev
+from vivavoce.protocol.events import AnyClientEvent, ErrorDetail
+from vivavoce.protocol.ga import GA, GA_DECODERS, SERVER_STRUCTS, Ways, no_such_event, with_playback
+from vivavoce.protocol.shapes import tag
+from vivavoce.protocol.vetting import misfit
+from vivavoce.protocol.violations import refusal
+from vivavoce.protocol.wire import GA_READER, decoder, encode, parse, read, unknown, write
+
+from . import beta
+from . import beta_events as schema
+from .table import Untranslatable
+from .temperatures import Temperatures
+
+_BETA_EVENTS: Final = get_args(schema.ClientEvent)
+_BETA: Final = with_playback(
+    _BETA_EVENTS, tuple(str(tag(event)) for event in _BETA_EVENTS if event is not ev.OutputAudioBufferClear)
+)
+_BETA_DECODERS: Final = {playback: decoder(vocabulary.events) for playback, vocabulary in _BETA.items()}
+_TRANSLATED: Final = get_args(schema.Translated)
+
+
+class BetaServer:
+    """What beta does with an event beyond reading and writing it."""
+
+    def __init__(self, playback: bool) -> None:
+        self.vocabulary = _BETA[playback]
+        self.decoder = _BETA_DECODERS[playback]
+        self.ways: Ways = _BETA_WAYS | {SERVER_STRUCTS[name]: self._say for name in beta.TRANSLATED_BY_FIELDS}
+        self._temperatures = Temperatures()
+
+    def settle(self, event: Any, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
+        if isinstance(event, (schema.ConversationItemCreate, schema.ResponseCreate)):
+            event = misfit(event, self.vocabulary, schema.PARTS_OF_ROLE) or event
+        if isinstance(event, _TRANSLATED):
+            return self._understand(event)
+        settled: AnyClientEvent | ErrorDetail = event
+        return settled
+
+    def _understand(self, event: schema.Translated) -> AnyClientEvent | ErrorDetail:
+        try:
+            fields = beta.client_event_to_ga(event)
+        except Untranslatable as error:
+            return refusal("invalid_value", error.message, error.name, event.event_id or None)
+        self._temperatures.hear(event)
+        understood: AnyClientEvent | ErrorDetail = read(encode(fields).decode(), GA_DECODERS[True], GA[True])
+        return understood
+
+    def _say(self, event: Any) -> bytes:
+        fields = beta.server_event_from_ga(msgspec.json.decode(write(event)), self._temperatures.of(event))
+        return encode(fields)
+
+
+def _renaming(ga: str, name: str) -> Callable[[Any], bytes]:
+    """A way to write an event whose name alone is different; a message begins with its name."""
+    opening, size = f'{{"type":"{name}"'.encode(), len(f'{{"type":"{ga}"')
+    return lambda event: opening + encode(event)[size:]
+
+
+_BETA_WAYS: Final[Ways] = dict.fromkeys((SERVER_STRUCTS[name] for name in beta.GA_ONLY), no_such_event) | {
+    SERVER_STRUCTS[ga]: _renaming(ga, name) for ga, name in beta.EVENT_NAMES.items()
+}
+
+
+def write_beta(event: AnyClientEvent) -> bytes:
+    """The message of a client's event. Raises `LocalProtocolError` for what beta cannot say."""
+    frame = write(event)
+    if not isinstance(event, (ev.SessionUpdate, ev.ConversationItemCreate, ev.ResponseCreate)):
+        return frame
+    frame = encode(beta.client_event_from_ga(msgspec.json.decode(frame)))
+    said: Any = read(frame.decode(), _BETA_DECODERS[True], _BETA[True])
+    if isinstance(said, ErrorDetail):
+        raise LocalProtocolError(f"the beta dialect cannot say this {event.type}: {said.message}")
+    return frame
+
+
+def _under_another_name(struct: Any, name: str) -> type[msgspec.Struct]:
+    return msgspec.defstruct(
+        struct.__name__, [], bases=(struct,), tag_field="type", tag=name, frozen=True, kw_only=True
+    )
+
+
+class BetaReader:
+    """Reads what a beta server says, as the GA events that it means."""
+
+    def __init__(self) -> None:
+        changed = beta.GA_ONLY | beta.TRANSLATED_BY_FIELDS - {"error", "response.function_call_arguments.done"}
+        same = [struct for name, struct in SERVER_STRUCTS.items() if name not in changed | set(beta.EVENT_NAMES)]
+        self._renamed = {
+            _under_another_name(SERVER_STRUCTS[ga], name): SERVER_STRUCTS[ga] for ga, name in beta.EVENT_NAMES.items()
+        }
+        self._decoder = decoder((*same, *self._renamed))
+
+    def read(self, frame: str | bytes) -> Any:
+        try:
+            event = self._decoder.decode(frame)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            fields = parse(frame)
+            return GA_READER.fit(beta.server_event_to_ga(fields)) or unknown(fields, frame)
+        struct = self._renamed.get(type(event))
+        return event if struct is None else struct(**msgspec.structs.asdict(event))
+
+
+BETA_READER: Final = BetaReader()

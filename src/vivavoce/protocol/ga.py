@@ -1,0 +1,101 @@
+"""The GA dialect at the server's end: its vocabulary, what it forgives, and what it does not say.
+
+Events are read and written as their structs are; here is the rest. The other dialects translate into this one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, get_args
+
+import msgspec
+
+from . import events as ev
+from .events import AnyClientEvent, AnyServerEvent, ErrorDetail
+from .shapes import fields, tag
+from .vetting import GA_PARTS_OF_ROLE, misfit
+from .violations import Vocabulary, not_json
+from .walk import Json, with_items, with_parts
+from .wire import decoder, encode, read, write
+
+# How a dialect writes an event that it does not write as it is.
+Ways = dict[type[msgspec.Struct], Callable[[Any], bytes | None]]
+
+# The order of the list in which the service names them (§3.2); it names two of translation sessions, too.
+_GA_NAMES: Final = (
+    "session.update",
+    "session.close",
+    "input_audio_buffer.append",
+    "session.input_audio_buffer.append",
+    "input_audio_buffer.commit",
+    "input_audio_buffer.clear",
+    "conversation.item.create",
+    "conversation.item.truncate",
+    "conversation.item.delete",
+    "conversation.item.retrieve",
+    "response.create",
+    "response.cancel",
+)
+
+
+def with_playback(events: tuple[Any, ...], names: tuple[str, ...]) -> dict[bool, Vocabulary]:
+    """The vocabulary where the server plays what it sends, and where it does not."""
+    without = tuple(event for event in events if event is not ev.OutputAudioBufferClear)
+    return {True: Vocabulary(events, (*names, "output_audio_buffer.clear")), False: Vocabulary(without, names)}
+
+
+GA: Final = with_playback(get_args(AnyClientEvent), _GA_NAMES)
+GA_DECODERS: Final = {playback: decoder(vocabulary.events) for playback, vocabulary in GA.items()}
+SERVER_STRUCTS: Final = {str(tag(struct)): struct for struct in get_args(AnyServerEvent)}
+# What may hold items or parts that stand for the unknown.
+_WITH_ITEMS: Final = tuple(struct for struct in SERVER_STRUCTS.values() if fields(struct).keys() & {"item", "response"})
+_PART_TYPE: Final = re.compile(r"\.content\[\d+\]\.type")
+
+
+def no_such_event(event: Any) -> None:
+    return None
+
+
+class GaServer:
+    """What GA does with an event beyond reading and writing it."""
+
+    ways: Final[Ways] = dict.fromkeys(_WITH_ITEMS, write) | {
+        ev.ConversationCreated: no_such_event,
+        ev.ConversationItemCreated: no_such_event,
+    }
+
+    def __init__(self, playback: bool) -> None:
+        self.vocabulary = GA[playback]
+        self.decoder = GA_DECODERS[playback]
+
+    def settle(self, event: Any, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
+        if isinstance(event, ErrorDetail) and isinstance(frame, str) and _is_about_a_part(event):
+            event = self._read_with_output_text(frame)
+        if isinstance(event, (ev.ConversationItemCreate, ev.ResponseCreate)):
+            return misfit(event, self.vocabulary, GA_PARTS_OF_ROLE) or event
+        settled: AnyClientEvent | ErrorDetail = event
+        return settled
+
+    def _read_with_output_text(self, frame: str) -> Any:
+        try:
+            renamed = _with_output_text(frame)
+        except (msgspec.DecodeError, RecursionError):
+            return not_json()
+        return read(renamed, self.decoder, self.vocabulary)
+
+
+def _is_about_a_part(error: ErrorDetail) -> bool:
+    return error.code == "invalid_value" and _PART_TYPE.search(error.param or "") is not None
+
+
+def _with_output_text(frame: str) -> str:
+    """The same event with the `text` parts of assistant messages called `output_text`, as GA has it (§2.7)."""
+
+    def rename_part(part: Json) -> Json:
+        return {**part, "type": "output_text"} if part.get("type") == "text" else part
+
+    def rename(item: Json) -> Json:
+        return with_parts(item, rename_part) if item.get("role") == "assistant" else item
+
+    return encode(with_items(msgspec.json.decode(frame), rename)).decode()
