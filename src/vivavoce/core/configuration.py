@@ -37,10 +37,7 @@ from .turns import TurnSettings
 
 S = TypeVar("S", AudioInput, AudioOutput)
 
-INSTRUCTIONS = (
-    "You are a friendly voice assistant. Your words are spoken aloud, so answer in one or two short, plain sentences, "
-    "without lists, markup or emoji."
-)
+INSTRUCTIONS = "You are a friendly voice assistant. Answer in one or two short, plain sentences."
 """What an untouched session says to the model; visible in `session.created`, cleared by an empty string."""
 
 VOICE = "alloy"

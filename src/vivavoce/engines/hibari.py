@@ -1,0 +1,135 @@
+"""The embedded voice: hibari, 24 kHz, English, on one thread.
+
+A sentence takes some 60 ms, so a phrase is synthesized whole and handed over in pieces. There is one voice in the
+package; the API's voice names are told apart by pitch where `PITCH` says so, and are otherwise that voice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from vivavoce.engines.options import read_options
+from vivavoce.engines.weights import HIBARI, library, verified
+from vivavoce.errors import EngineError
+
+__all__ = ["PITCH", "Hibari", "HibariSettings", "create"]
+
+RATE_HZ = 24_000
+PIECE_MS = 100
+SILENCE_AMPLITUDE = 0.004
+"""What is quieter than this, of full scale, at the ends of a phrase is cut off, but for the margin."""
+MARGIN_BEFORE_MS = 10
+MARGIN_AFTER_MS = 120
+"""Kept behind a phrase, because the next one follows at once and speech needs the pause."""
+PEAK_MAX = 0.9
+SPEED_MIN, SPEED_MAX = 0.25, 2.0
+
+PITCH: Mapping[str, float] = MappingProxyType({"echo": 0.72, "fable": 0.85, "onyx": 0.65, "nova": 1.15})
+"""Pitch of a voice name against the voice in the package; 1.0 for every other name."""
+
+
+class HibariSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`workers`: phrases that are synthesized at once, each on one thread."""
+
+    workers: int = 1
+
+
+class Hibari:
+    """The synthesizer. Nothing is loaded before `warm_up`."""
+
+    rate_hz = RATE_HZ
+
+    def __init__(self, settings: HibariSettings | None = None) -> None:
+        settings = settings or HibariSettings()
+        self._voice: Any = None
+        self._synth: Any = None
+        self._numpy: Any = None
+        self._loading = threading.Lock()
+        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="hibari")
+
+    async def warm_up(self) -> None:
+        """Load, and speak once. Raises `EngineMissing`, or `EngineError` where the voice cannot be used."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+
+    async def speak(self, text: str, voice: str, speed: float) -> AsyncIterator[bytes]:
+        """PCM16 in pieces of 100 ms; nothing for a text without a word in it."""
+        if self._voice is None:
+            raise EngineError("hibari: not warmed up", code="engine_not_ready")
+        loop = asyncio.get_running_loop()
+        size = RATE_HZ * PIECE_MS // 1000 * 2
+        for sentence in await loop.run_in_executor(self._threads, self._phonemes, text):
+            audio = await loop.run_in_executor(self._threads, self._speech, sentence, voice, speed)
+            for start in range(0, len(audio), size):
+                yield audio[start : start + size]
+
+    async def close(self) -> None:
+        """Free the voice, after what is being spoken."""
+        self._voice = None
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+
+    def _load(self) -> None:
+        with self._loading:
+            if self._voice is not None:
+                return
+            path = verified(HIBARI)
+            hibari, self._numpy = library("hibari"), library("numpy")
+            try:
+                loaded = hibari.Hibari(model=str(path), threads=1)
+                self._synth = hibari.dsp.synth
+                self._render(loaded, loaded.phonemize("Ready to speak.")[0], "", 1.0)
+            except Exception as error:  # onnxruntime has an exception class for each status code
+                raise EngineError(f"hibari: {path} cannot be used: {error}", code="engine_load_failed") from error
+            self._voice = loaded
+
+    def _phonemes(self, text: str) -> list[str]:
+        voice = self._voice
+        if voice is None or not any(char.isalnum() for char in text):
+            return []
+        try:
+            return [str(sentence) for sentence in voice.phonemize(text)]
+        except Exception as error:
+            raise EngineError(f"hibari: cannot read {text[:80]!r}: {error}", code="synthesis_failed") from error
+
+    def _speech(self, phonemes: str, voice: str, speed: float) -> bytes:
+        loaded = self._voice
+        if loaded is None:
+            return b""
+        try:
+            return self._render(loaded, phonemes, voice, speed)
+        except Exception as error:
+            raise EngineError(f"hibari: synthesis failed: {error}", code="synthesis_failed") from error
+
+    def _render(self, loaded: Any, phonemes: str, voice: str, speed: float) -> bytes:
+        numpy = self._numpy
+        ids = loaded.ids(phonemes)
+        if len(ids) < 3:
+            return b""
+        pace = numpy.asarray([min(max(speed, SPEED_MIN), SPEED_MAX)], numpy.float32)
+        outputs = loaded.sess.run(None, {"ids": numpy.asarray([ids], numpy.int64), "speed": pace})
+        *spectrum, f0 = (output[0] for output in outputs)
+        audio = self._synth(*spectrum, f0 * PITCH.get(voice, 1.0), numpy.random.default_rng(len(ids)))
+        return bytes(self._level(self._trimmed(audio)).tobytes())
+
+    def _trimmed(self, audio: Any) -> Any:
+        loud = self._numpy.flatnonzero(self._numpy.abs(audio) > SILENCE_AMPLITUDE)
+        if not len(loud):
+            return audio[:0]
+        begin = max(int(loud[0]) - RATE_HZ * MARGIN_BEFORE_MS // 1000, 0)
+        return audio[begin : int(loud[-1]) + RATE_HZ * MARGIN_AFTER_MS // 1000]
+
+    def _level(self, audio: Any) -> Any:
+        peak = float(self._numpy.abs(audio).max(initial=0.0))
+        scale = 32_767.0 * min(1.0, PEAK_MAX / peak if peak else 1.0)
+        return (audio * scale).astype("<i2")
+
+
+def create(options: Mapping[str, object]) -> Hibari:
+    """The engine from its options: see `HibariSettings`. Raises `SettingsError`."""
+    return Hibari(read_options("hibari", HibariSettings, options))
