@@ -36,6 +36,7 @@ from vivavoce.protocol.items import (
     Message,
     OutputText,
 )
+from vivavoce.testing import virtual_time
 
 T = TypeVar("T")
 WEATHER = FunctionTool(name="weather")
@@ -208,30 +209,13 @@ def test_voice_activity_has_one_clear_threshold(level: int, probability: float) 
 # --- pace -------------------------------------------------------------------------------------------------------------
 
 
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock jumps to the next timer whenever nothing else is ready."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._now = 0.0
-
-    def time(self) -> float:
-        return self._now
-
-    def _run_once(self) -> None:
-        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
-            self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
-        super()._run_once()  # type: ignore[misc]
-
-
 def times_s(pieces: AsyncIterator[object]) -> list[float]:
     """When each piece came, in seconds of virtual time."""
 
     async def watch() -> list[float]:
         return [asyncio.get_running_loop().time() async for _ in pieces]
 
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(watch())
+    return virtual_time.run(watch())
 
 
 def test_waits_before_the_first_piece_and_between_pieces() -> None:
@@ -271,7 +255,7 @@ def fails_after(pieces: AsyncIterator[object]) -> int:
             came.append(piece)  # noqa: PERF401
 
     with pytest.raises(EngineError, match="script says") as failure:
-        asyncio.run(run())
+        virtual_time.run(run())
     assert failure.value.code == "scripted_failure"
     return len(came)
 

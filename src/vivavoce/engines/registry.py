@@ -49,6 +49,10 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: str
     options: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        # Options may hold keys.
+        return f"{type(self).__name__}({self.engine!r}, options={sorted(self.options)})"
+
 
 class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The engines that serve one model name."""

@@ -1,0 +1,80 @@
+"""Transcripts from any server with OpenAI's `/audio/transcriptions`.
+
+The audio goes out as a WAV file in one request, and the transcript comes back in one piece. See `openai_http` for what
+happens when something fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+from vivavoce.audio import wav
+from vivavoce.engines import TranscriptionHints
+from vivavoce.engines.openai_http import Endpoint, EndpointSettings
+from vivavoce.engines.options import read_options
+
+__all__ = ["OpenAITranscription", "TranscriptionSettings", "create"]
+
+RATE_HZ = 16_000
+"""What speech recognition works with; more would only be sent and thrown away."""
+
+TRANSCRIPT_BYTES_MAX = 1024 * 1024
+
+
+class TranscriptionSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`parameters` are further form fields of the request, such as `{"temperature": 0}`."""
+
+    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class _Transcript(msgspec.Struct):
+    text: str
+
+
+class OpenAITranscription:
+    """The transcriber; any number of recordings at once."""
+
+    rate_hz: int = RATE_HZ
+
+    def __init__(self, settings: TranscriptionSettings) -> None:
+        self._parameters = settings.parameters
+        self._endpoint = Endpoint("openai-transcription", settings)
+
+    async def warm_up(self) -> None:
+        """See whether the server is there. Raises `EngineError`."""
+        await self._endpoint.check()
+
+    async def transcribe(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[str]:
+        """The transcript of PCM16 mono at 16 kHz as one piece; none where nothing was said."""
+        if not audio:
+            return
+        form = {"model": self._endpoint.model, "response_format": "json"} | self._parameters
+        if hints.language:
+            form["language"] = hints.language
+        if hints.prompt:
+            form["prompt"] = hints.prompt
+        file = ("audio.wav", wav.encoded(audio, RATE_HZ), "audio/wav")
+        async with self._endpoint.post("/audio/transcriptions", data=form, files={"file": file}) as response:
+            answer = b""
+            async for chunk in response.aiter_bytes():
+                answer += chunk
+                if len(answer) > TRANSCRIPT_BYTES_MAX:
+                    raise self._endpoint.broken(f"the transcript exceeds {TRANSCRIPT_BYTES_MAX} bytes")
+        try:
+            text = msgspec.json.decode(answer, type=_Transcript).text.strip()
+        except msgspec.MsgspecError as error:
+            raise self._endpoint.broken(f"the answer is no transcript ({error})") from error
+        if text:
+            yield text
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._endpoint.close()
+
+
+def create(options: Mapping[str, object]) -> OpenAITranscription:
+    """Options: the fields of `TranscriptionSettings`. Raises `SettingsError`."""
+    return OpenAITranscription(read_options("openai-transcription", TranscriptionSettings, options))
