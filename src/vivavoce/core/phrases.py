@@ -26,6 +26,8 @@ class Phrases:
 
     def __init__(self) -> None:
         self._text = ""
+        self._seen = 0
+        """No phrase ends before this index, whatever comes: text without any end is looked at once, not at every delta."""
         self._first = True
 
     def push(self, delta: str) -> list[str]:
@@ -35,12 +37,13 @@ class Phrases:
         while end := self._end():
             complete.append(self._text[:end])
             self._text = self._text[end:]
+            self._seen = 0
             self._first = False
         return complete
 
     def flush(self) -> str:
         """What is left: the text has ended."""
-        rest, self._text = self._text, ""
+        rest, self._text, self._seen = self._text, "", 0
         return rest
 
     def _end(self) -> int:
@@ -51,7 +54,8 @@ class Phrases:
         """
         clause_min = FIRST_CHARS_MIN if self._first else LATER_CLAUSE_CHARS_MIN
         longest = FIRST_CHARS_MAX if self._first else LATER_CHARS_MAX
-        for index, char in enumerate(self._text):
+        for index in range(self._seen, len(self._text)):
+            char = self._text[index]
             if char in WIDE_SENTENCE_ENDS or (char in WIDE_CLAUSE_ENDS and index >= clause_min):
                 return index + 1
             if not char.isspace():
@@ -63,4 +67,5 @@ class Phrases:
                 return index + 1
             if index >= longest:
                 return index + 1
+        self._seen = len(self._text)
         return 0
