@@ -16,7 +16,6 @@ import secrets
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -32,7 +31,6 @@ from vivavoce.protocol.items import (
     FunctionCallOutput,
     InputAudio,
     InputText,
-    Item,
     Message,
     OutputAudio,
     OutputText,
@@ -44,8 +42,8 @@ CHARS_PER_TOKEN = 3
 """A cautious guess, to drop the oldest items before the model has to refuse."""
 SENTENCE_ENDS = (".", "!", "?")
 WARM_UP_TOKENS = 4
-RETRIES_MAX = 4
-"""How often a prompt that is still too long is halved."""
+ATTEMPTS_MAX = 3
+"""How often a prompt is tried that is too long after all, each time with half of it."""
 
 Chat = list[dict[str, str]]
 
@@ -199,8 +197,8 @@ class SmolLM:
             "temperature": settings.temperature,
             "repeat_penalty": settings.repeat_penalty,
         }
-        chat = _fitting(chat, (settings.context_tokens - body["max_tokens"]) * CHARS_PER_TOKEN)
-        working = loop.run_in_executor(self._threads, self._work, chat, body, run, say)
+        chars_max = max(settings.context_tokens - body["max_tokens"], 1) * CHARS_PER_TOKEN
+        working = loop.run_in_executor(self._threads, self._work, chat, chars_max, body, run, say)
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece
@@ -210,8 +208,8 @@ class SmolLM:
         if run.error is not None:
             raise EngineError(f"smollm: {run.error}", code="generation_failed")
 
-    def _work(self, chat: Chat, body: dict[str, Any], run: _Run, say: Any) -> None:
-        """In a thread: run the model; a prompt that is too long after all loses its older half and is tried again."""
+    def _work(self, chat: Chat, chars_max: int, body: dict[str, Any], run: _Run, say: Any) -> None:
+        """In a thread: run the model; a prompt that is too long after all is cut to half and tried again."""
 
         def take(chunk: Any) -> bool:
             if text := run.take(chunk):
@@ -219,12 +217,12 @@ class SmolLM:
             return run.is_stopped
 
         try:
-            for _ in range(RETRIES_MAX):
+            for attempt in range(ATTEMPTS_MAX):
                 run.error = None
-                self._server.handle_chat_completions({**body, "messages": chat}, take)
-                if not run.is_too_long or len(chat) < 3:
+                messages = _joined(_fitting(chat, chars_max >> attempt))
+                self._server.handle_chat_completions({**body, "messages": messages}, take)
+                if not run.is_too_long:
                     break
-                chat = [chat[0], *chat[1 + len(chat) // 2 :]]
         except Exception as error:
             run.error = str(error)
         finally:
@@ -278,36 +276,23 @@ class _Run:
 # --- the prompt as a chat ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    role: str
-    text: str
-
-
 def _chat(prompt: Prompt) -> Chat:
-    """System message first, then the items; consecutive lines of one role are joined, as the model expects."""
-    lines = [_Line("system", prompt.instructions)] if prompt.instructions else []
-    lines += [line for item in prompt.items if (line := _line(item)) is not None]
-    chat: Chat = []
-    for line in lines:
-        if chat and chat[-1]["role"] == line.role:
-            chat[-1]["content"] += "\n" + line.text
-        else:
-            chat.append({"role": line.role, "content": line.text})
+    """System message first, then the items."""
+    chat = [_line("system", prompt.instructions)] if prompt.instructions else []
+    for item in prompt.items:
+        match item:
+            case Message():
+                if text := "".join(_texts(item)).strip():
+                    chat.append(_line(item.role, text))
+            case FunctionCall():
+                chat.append(_line("assistant", f"I call {item.name} with {item.arguments}."))
+            case FunctionCallOutput():
+                chat.append(_line("user", f"The function answered: {item.output}\nTell me what that means."))
     return chat
 
 
-def _line(item: Item) -> _Line | None:
-    match item:
-        case Message():
-            text = "".join(_texts(item)).strip()
-            return _Line(item.role, text) if text else None
-        case FunctionCall():
-            return _Line("assistant", f"I call {item.name} with {item.arguments}.")
-        case FunctionCallOutput():
-            return _Line("user", f"The function answered: {item.output}\nTell me what that means.")
-        case _:
-            return None
+def _line(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
 
 
 def _texts(message: Message) -> Iterable[str]:
@@ -320,7 +305,7 @@ def _texts(message: Message) -> Iterable[str]:
 
 
 def _with_task(chat: Chat, task: str) -> Chat:
-    return [*chat, {"role": "user", "content": task}]
+    return [*chat, _line("user", task)]
 
 
 def _described(tools: Iterable[FunctionTool]) -> str:
@@ -328,12 +313,24 @@ def _described(tools: Iterable[FunctionTool]) -> str:
 
 
 def _fitting(chat: Chat, chars_max: int) -> Chat:
-    """Without the oldest lines that do not fit; the system message and the last line stay."""
+    """Without the oldest lines that do not fit. The system message stays, and of the last line what fits."""
     head = chat[:1] if chat and chat[0]["role"] == "system" else []
     rest = chat[len(head) :]
-    while len(rest) > 1 and sum(len(line["content"]) for line in (*head, *rest)) > chars_max:
+    left = chars_max - sum(len(line["content"]) for line in head)
+    while len(rest) > 1 and sum(len(line["content"]) for line in rest) > left:
         rest = rest[1:]
-    return [*head, *rest]
+    return [*head, *(_line(line["role"], line["content"][-max(left, 1) :]) for line in rest)]
+
+
+def _joined(chat: Chat) -> Chat:
+    """Neighbours of one role as one line: the model was taught that roles take turns."""
+    joined: Chat = []
+    for line in chat:
+        if joined and joined[-1]["role"] == line["role"]:
+            joined[-1] = _line(line["role"], f"{joined[-1]['content']}\n{line['content']}")
+        else:
+            joined.append(line)
+    return joined
 
 
 def create(options: Mapping[str, object]) -> SmolLM:
