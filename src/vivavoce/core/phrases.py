@@ -27,7 +27,7 @@ class Phrases:
     def __init__(self) -> None:
         self._text = ""
         self._seen = 0
-        """No phrase ends before this index, whatever comes: text without any end is looked at once, not at every delta."""
+        """No phrase ends before this index, whatever comes: so text without any end is looked at only once."""
         self._first = True
 
     def push(self, delta: str) -> list[str]:
