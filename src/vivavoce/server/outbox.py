@@ -18,6 +18,9 @@ from .channel import Channel
 
 STALLED = Close(1008, "The client has stopped reading.")
 
+EARLY_S = 0.001
+"""A timer may ring a moment before its time, by rounding; it is not set anew for that."""
+
 CLOSE_S = 5.0
 """Time for the closing itself, once everything before it is sent or given up."""
 
@@ -40,6 +43,11 @@ class Outbox:
         self._stall_s = stall_s
         self._sending_since: float | None = None
         self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """What waits to be sent."""
+        return self._frames.bytes
 
     def offer(self, frame: bytes) -> bool:
         """Send the frame if there is room for it; say whether. Raises `ConnectionClosed`."""
@@ -95,7 +103,7 @@ class Outbox:
             self._watch = None
             if self._sending_since is None:
                 return
-            if loop.time() - self._sending_since < self._stall_s:
+            if loop.time() + EARLY_S < self._sending_since + self._stall_s:
                 self._watch_from(self._sending_since, patience)
             else:
                 patience.reschedule(loop.time())

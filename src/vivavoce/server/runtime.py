@@ -106,7 +106,7 @@ class Runtime:
         limits: ConnectionLimits | None = None,
     ) -> None:
         self._limits = limits = limits or ConnectionLimits()
-        self._session = session
+        self.session = session
         self._codec = codec
         self._transport = transport
         self._session_id = session_id
@@ -141,6 +141,11 @@ class Runtime:
             sending.cancel()
             await asyncio.gather(reading, sending, return_exceptions=True)
             await self._work.end(self._limits.engine_grace_ms / 1000)
+
+    @property
+    def held_bytes(self) -> tuple[int, int]:
+        """What waits in the inbox and in the outbox."""
+        return self._inbox.bytes, self._outbox.held_bytes
 
     def drain(self) -> None:
         """Let the running responses end, then close."""
@@ -184,7 +189,7 @@ class Runtime:
 
     def _set_alarm(self) -> None:
         """One timer, set for the earliest deadline; it rings in vain rather than being moved with every input."""
-        due_ms = self._session.deadline()
+        due_ms = self.session.deadline()
         if due_ms is None:
             return
         due_s = self._opened_s + due_ms / 1000
@@ -196,7 +201,7 @@ class Runtime:
 
     def _ring(self) -> None:
         self._alarm = None
-        due_ms = self._session.deadline()
+        due_ms = self.session.deadline()
         if due_ms is None:
             return
         if self._now_ms < due_ms:
@@ -229,7 +234,7 @@ class Runtime:
         """
         inputs = deque([first])
         while inputs:
-            for effect in self._session.handle(inputs.popleft(), self._now_ms):
+            for effect in self.session.handle(inputs.popleft(), self._now_ms):
                 match effect:
                     case Send():
                         frame = self._codec.encode(effect.event)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from vivavoce.core.session import Session
@@ -34,13 +34,24 @@ log = logging.getLogger(__name__)
 
 
 class Sessions:
-    """Admits clients, runs their sessions, ends them. `wall_s` gives unix seconds, for `expires_at` alone."""
+    """Admits clients, runs their sessions, ends them.
 
-    def __init__(self, settings: Settings, pipelines: Pipelines, wall_s: Callable[[], float] = time.time) -> None:
+    `wall_s` gives unix seconds, for `expires_at` alone; `new_ids` gives a source of ids for each session.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pipelines: Pipelines,
+        *,
+        wall_s: Callable[[], float] = time.time,
+        new_ids: Callable[[], Callable[[str], str]] = ids,
+    ) -> None:
         self._settings = settings
         self._pipelines = pipelines
         self._keys = Keys(settings)
         self._wall_s = wall_s
+        self._new_ids = new_ids
         self._tasks: set[asyncio.Task[object]] = set()
         self._running: set[Runtime] = set()
         self._idle = asyncio.Event()
@@ -49,6 +60,9 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._running)
+
+    def __iter__(self) -> Iterator[Runtime]:
+        return iter(tuple(self._running))
 
     async def serve(self, asked: Asked, transport: Transport) -> None:
         """Run a session to its end, or tell the client why there is none."""
@@ -107,7 +121,7 @@ class Sessions:
 
     async def _run(self, asked: Asked, transport: Transport) -> None:
         await self._wait_for_pipelines()
-        settings, model, new_id = self._settings, asked.model(), ids()
+        settings, model, new_id = self._settings, asked.model(), self._new_ids()
         session_id = new_id("sess")
         session = Session(
             id=session_id,
@@ -148,7 +162,7 @@ class Sessions:
 
     async def _refuse(self, asked: Asked, transport: Transport, refusal: Refusal) -> None:
         log.info("refused: %s", refusal.close.reason)
-        frame = ServerCodec(asked.dialect).encode(ErrorEvent(event_id=ids()("event"), error=refusal.detail))
+        frame = ServerCodec(asked.dialect).encode(ErrorEvent(event_id=self._new_ids()("event"), error=refusal.detail))
         assert frame is not None
         with suppress(ConnectionClosed, TimeoutError):
             async with asyncio.timeout(STOP_S):

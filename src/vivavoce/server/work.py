@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from vivavoce.audio.convert import Converter
 from vivavoce.audio.formats import Format, pcm16
@@ -69,7 +69,7 @@ class Work:
         self._start(
             wanted.item_id,
             "transcription",
-            self._transcribe(wanted),
+            lambda: self._transcribe(wanted),
             lambda code, message: TranscriptFailed(wanted.item_id, code, message),
         )
 
@@ -78,7 +78,7 @@ class Work:
         self._start(
             wanted.response_id,
             "generation",
-            self._generate(wanted),
+            lambda: self._generate(wanted),
             lambda code, message: GenerationFailed(wanted.response_id, code, message),
         )
 
@@ -92,7 +92,7 @@ class Work:
         self._start(
             owner,
             "speech",
-            self._speak_all(phrases),
+            lambda: self._speak_all(phrases),
             lambda code, message: SynthesisFailed(owner, phrases[0].item_id, code, message),
         )
 
@@ -118,10 +118,9 @@ class Work:
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
-    def _start(self, owner_id: str, doing: str, work: Coroutine[Any, Any, None], failure: Failure) -> None:
+    def _start(self, owner_id: str, doing: str, work: Callable[[], Awaitable[None]], failure: Failure) -> None:
         if len(self._tasks) >= TASKS_MAX:
-            work.close()
-            work = self._refuse()
+            work = self._refuse
         name = f"{doing} of {owner_id}"
         task = asyncio.create_task(self._attempt(work, name, failure), name=name)
         self._tasks.add(task)
@@ -138,9 +137,9 @@ class Work:
             if not owned:
                 del self._owned[owner_id]
 
-    async def _attempt(self, work: Coroutine[Any, Any, None], name: str, failure: Failure) -> None:
+    async def _attempt(self, work: Callable[[], Awaitable[None]], name: str, failure: Failure) -> None:
         try:
-            await work
+            await work()
         except ConnectionClosed:
             pass  # nobody is left who would want the report
         except EngineError as error:
