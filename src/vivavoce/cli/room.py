@@ -134,13 +134,15 @@ class Loudspeaker:
         """Be silent now; the items that were cut, which includes those that had not begun."""
         now = self.now_ms
         cut = [item_id for item_id, played in self._items.items() if played.ends_ms > now]
-        for item_id in cut:
-            self._items[item_id].stopped_ms = max(now, self._items[item_id].began_ms)
+        for played in (self._items[item_id] for item_id in cut):
+            played.began_ms = min(played.began_ms, now)
+            played.stopped_ms = now
         return cut
 
     def track(self) -> Track:
         """Everything that was really played."""
         track = Track()
-        for played in sorted(self._items.values(), key=lambda played: played.began_ms):
+        heard = [played for played in self._items.values() if played.ends_ms > played.began_ms]
+        for played in sorted(heard, key=lambda played: played.began_ms):
             track.put(played.began_ms, bytes(played.audio[: PCM16_24K.bytes_of(played.ends_ms - played.began_ms)]))
         return track

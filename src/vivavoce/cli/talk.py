@@ -117,7 +117,10 @@ def _read(source: Path) -> bytes:
     from vivavoce.audio import wav
     from vivavoce.audio.resample import resample
 
-    pcm, rate_hz = wav.read(source)
+    try:
+        pcm, rate_hz = wav.read(source)
+    except (OSError, ValueError) as error:
+        raise VivavoceError(f"{source}: {getattr(error, 'strerror', None) or error}") from error
     return resample(pcm, rate_hz, PCM16_24K.rate_hz)
 
 
@@ -155,7 +158,7 @@ def _speech_bytes(audio: bytes) -> int:
     step = PCM16_24K.bytes_of(PACED_CHUNK_MS)
     quiet = rms_db(audio) - SPEECH_ABOVE_MEAN_DB
     loud = [start + step for start in range(0, len(audio), step) if rms_db(audio[start : start + step]) > quiet]
-    return loud[-1] if loud else len(audio)
+    return min(loud[-1], len(audio)) if loud else len(audio)
 
 
 async def paced(audio: bytes) -> AsyncIterator[bytes]:
