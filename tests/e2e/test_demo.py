@@ -40,7 +40,9 @@ async def heard(path: Path) -> str:
 def test_the_demo_speaks_and_is_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    assert "interrupted: 1." in shown
+    interruption = re.search(r"interrupted: (\S+) s of (\S+) s were heard", shown)
+    assert interruption is not None
+    assert 1.2 <= float(interruption[1]) < float(interruption[2])
     asked = re.findall(r"^ +you  (.+)$", shown, re.MULTILINE)
     answers = re.findall(r"^ +assistant  (.+)$", shown, re.MULTILINE)
     assert "capital of france" in plain(asked[-1])
