@@ -44,10 +44,8 @@ class Outbox:
         self._sending_since: float | None = None
         self._watch: asyncio.TimerHandle | None = None
 
-    @property
-    def held_bytes(self) -> int:
-        """What waits to be sent."""
-        return self._frames.bytes
+    def __len__(self) -> int:
+        return len(self._frames)
 
     def offer(self, frame: bytes) -> bool:
         """Send the frame if there is room for it; say whether. Raises `ConnectionClosed`."""

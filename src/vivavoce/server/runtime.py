@@ -143,9 +143,9 @@ class Runtime:
             await self._work.end(self._limits.engine_grace_ms / 1000)
 
     @property
-    def held_bytes(self) -> tuple[int, int]:
-        """What waits in the inbox and in the outbox."""
-        return self._inbox.bytes, self._outbox.held_bytes
+    def waiting(self) -> tuple[int, int]:
+        """How many inputs wait in the inbox, and how many frames in the outbox."""
+        return len(self._inbox), len(self._outbox)
 
     def drain(self) -> None:
         """Let the running responses end, then close."""
