@@ -189,6 +189,7 @@ class Referee:
         self._require(item_id in self.order, "only an item that is there can be deleted")
         self._require(item_id not in self._undone, "an item must be done before it is deleted")
         self.order.remove(item_id)
+        self._seen.discard(item_id)
 
     def _item_truncated(self, event: ev.ConversationItemTruncated) -> None:
         self._require(event.item_id in self.order, "only an item that is there can be truncated")

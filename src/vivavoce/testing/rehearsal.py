@@ -53,7 +53,7 @@ from vivavoce.engines import (
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.errors import EngineError
 
-from .playbook import Machine, Moment
+from .playbook import WAKE_UPS_MAX, Machine, Moment
 
 __all__ = ["AT_ONCE", "DETECTION", "Pace", "Rehearsal", "Stream"]
 
@@ -116,6 +116,7 @@ class Rehearsal:
         self._witness = witness or self.record.append
         self._streams: dict[str, Stream] = {}
         self._begun = 0
+        self._woken = 0
         self._epoch = 0
         self._detector: VoiceActivityStream = self._pipeline.vad.open()
 
@@ -162,6 +163,12 @@ class Rehearsal:
             self._happen(*due)
         self.now_ms = max(self.now_ms, t_ms)
 
+    def wake_until(self, t_ms: int) -> None:
+        """Let time pass until `t_ms` while the engines are silent: wake-ups only."""
+        while (deadline := self.machine.deadline()) is not None and deadline <= t_ms and self.closed is None:
+            self._happen(deadline, None)
+        self.now_ms = max(self.now_ms, t_ms)
+
     def after(self, ms: int) -> None:
         """Let `ms` milliseconds pass."""
         self.at(self.now_ms + ms)
@@ -189,8 +196,12 @@ class Rehearsal:
         return None if deadline is None else (deadline, None)
 
     def _happen(self, due_ms: int, stream: str | None) -> None:
-        self.now_ms = max(self.now_ms, due_ms)
+        if due_ms > self.now_ms:
+            self.now_ms, self._woken = due_ms, 0
         if stream is None:
+            self._woken += 1
+            if self._woken > WAKE_UPS_MAX:
+                raise AssertionError(f"woken {self._woken} times at {self.now_ms} ms, the machine asks for more")
             self.say(WakeUp())
         else:
             self.deliver(stream)

@@ -1,0 +1,503 @@
+"""Any client, any engines, in any order: the session machine keeps the rules of the protocol (reference §9.2).
+
+One `Rehearsal` plays the engines and leaves it to hypothesis which report comes next, which engine fails, which report
+comes too late. A `Referee` watches what is sent; two replicas fold it, one through each dialect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
+
+from vivavoce.core.conversation import Conversation
+from vivavoce.core.limits import Limits
+from vivavoce.core.messages import (
+    AudioSynthesized,
+    CallArguments,
+    CallStarted,
+    Cancel,
+    Drain,
+    Effect,
+    EngineReport,
+    GenerationEnded,
+    GenerationFailed,
+    Input,
+    Opened,
+    PhraseSpoken,
+    Send,
+    SpeechScored,
+    SynthesisFailed,
+    TextGenerated,
+    TranscriptDelta,
+    TranscriptEnded,
+    TranscriptFailed,
+)
+from vivavoce.core.session import Session
+from vivavoce.protocol import config as cfg
+from vivavoce.protocol import events as ev
+from vivavoce.protocol.base import UNSET, given
+from vivavoce.protocol.codec import ClientCodec, Dialect, ServerCodec
+from vivavoce.protocol.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputAudio,
+    InputItem,
+    InputText,
+    Item,
+    ItemReference,
+    Message,
+    OutputAudio,
+    OutputText,
+)
+from vivavoce.testing.matching import brief
+from vivavoce.testing.playbook import Moment, counting_ids
+from vivavoce.testing.referee import Referee
+from vivavoce.testing.rehearsal import DETECTION, Rehearsal
+from vivavoce.testing.sounds import silence, tone
+
+LIMITS = Limits(
+    session_ms_max=120_000,
+    input_ms_max=3_000,
+    turn_ms_max=2_000,
+    audio_bytes_max=150_000,
+    items_max=12,
+    responses_max=3,
+    response_chars_max=120,
+    engine_silence_ms_max=5_000,
+)
+FRAMES_MS = 20
+TEXTS = ("hello", "One two three. Four five six.", 'call look {"at": [1, 2]}', 'call a {} call b {"x": 1}', "")
+LONG_TEXT = "word " * 40
+
+SUCCESS: dict[type[ev.ClientEvent], list[str]] = {
+    ev.SessionUpdate: ["session.updated"],
+    ev.InputAudioBufferAppend: [],
+    ev.InputAudioBufferCommit: ["input_audio_buffer.committed", "conversation.item.added", "conversation.item.done"],
+    ev.InputAudioBufferClear: ["input_audio_buffer.cleared"],
+    ev.ConversationItemCreate: ["conversation.item.added", "conversation.item.done"],
+    ev.ConversationItemDelete: ["conversation.item.deleted"],
+    ev.ConversationItemRetrieve: ["conversation.item.retrieved"],
+    ev.ConversationItemTruncate: ["conversation.item.truncated"],
+    ev.ResponseCreate: ["response.created"],
+}
+"""What a client event that succeeds is answered with, first of all."""
+
+CLOSE_OUT = {
+    "response.output_audio.done",
+    "response.output_audio_transcript.done",
+    "response.output_text.done",
+    "response.function_call_arguments.done",
+    "response.content_part.done",
+    "conversation.item.done",
+    "response.output_item.done",
+    "response.done",
+}
+"""What may follow a cancellation."""
+
+
+def types_sent(effects: list[Effect]) -> list[str]:
+    return [effect.event.type for effect in effects if isinstance(effect, Send)]
+
+
+class Replica:
+    """A client's conversation: the fold of what comes through one dialect."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.server, self.client = ServerCodec(dialect), ClientCodec(dialect)
+        self.conversation = Conversation(LIMITS)
+
+    def take(self, event: ev.AnyServerEvent) -> None:
+        seen = self.seen(event)
+        if seen is not None:
+            self.conversation.apply(seen)
+
+    def seen(self, event: ev.AnyServerEvent) -> ev.AnyServerEvent | ev.Unknown | None:
+        """The event as this dialect can say it; None where it has no such event."""
+        frame = self.server.encode(event)
+        return None if frame is None else self.client.decode(frame)
+
+    def responses(self, conversation: Conversation) -> object:
+        """What the dialect can say of another conversation's responses: beta does not count images."""
+        events = (ev.ResponseDone(response=response) for response in conversation.responses.values())
+        return [seen.response for event in events if isinstance(seen := self.seen(event), ev.ResponseDone)]
+
+    def session(self, conversation: Conversation) -> object:
+        """What the dialect can say of another conversation's session: beta lacks some of its fields."""
+        assert conversation.session is not None
+        seen = self.seen(ev.SessionUpdated(session=conversation.session))
+        return seen.session if isinstance(seen, ev.SessionUpdated) else None
+
+
+class SessionMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.session = Session(id="sess_1", model="scripted", ids=counting_ids(), expires_at=0, limits=LIMITS)
+        self.referee = Referee()
+        self.replicas = {dialect: Replica(dialect) for dialect in ("ga", "beta")}
+        self.rehearsal = Rehearsal(self.session, witness=self.witness)
+        self.events = 0
+        self.draining = False
+
+    def witness(self, moment: Moment) -> None:
+        if isinstance(moment.message, Send):
+            self.referee.server(moment.message.event)
+            for replica in self.replicas.values():
+                replica.take(moment.message.event)
+
+    @property
+    def conversation(self) -> Conversation:
+        return self.session.conversation
+
+    def known_id(self, data: st.DataObject, extra: tuple[str, ...] = ("item_unknown",)) -> str:
+        return data.draw(st.sampled_from([*self.conversation.item_ids, *extra]))
+
+    # --- what a client says -------------------------------------------------------------------------------------------
+
+    def say(self, event: ev.ClientEvent) -> list[Effect]:
+        """Every client event has its success events, or one error and no other effect, or (append) nothing."""
+        self.events += 1
+        event = structs.replace(event, event_id=f"client_{self.events}")
+        before = self.snapshot()
+        closed = self.session.is_closed
+        effects = self.rehearsal.say(event)  # type: ignore[arg-type]
+        types = types_sent(effects)
+        if closed:
+            assert effects == []
+        elif "error" in types:
+            assert len(effects) == 1, brief(effects)
+            error = effects[0].event.error  # type: ignore[union-attr]
+            assert error.event_id == event.event_id
+            assert self.snapshot() == before, "a refused event must have no effect"
+        elif isinstance(event, ev.ResponseCancel):
+            assert types[-1] == "response.done"
+            assert set(types) <= CLOSE_OUT
+        else:
+            expected = SUCCESS[type(event)]
+            assert types[: len(expected)] == expected, types
+            assert set(types[len(expected) :]) <= {"response.done"}, types
+        return effects
+
+    def snapshot(self) -> object:
+        conversation = self.conversation
+        audio = [(item_id, self.entry_audio(item_id)) for item_id in conversation.item_ids]
+        held = self.session._listening._audio
+        return (conversation.items, conversation.responses, conversation.session, audio, held.start, held.end)
+
+    def entry_audio(self, item_id: str) -> tuple[bytes, int]:
+        entry = self.conversation.entry(item_id)
+        assert entry is not None
+        return bytes(entry.audio), entry.audio_bytes
+
+    @initialize(told=st.booleans(), silence_ms=st.sampled_from([100, 300]), interrupt=st.booleans())
+    def open(self, told: bool, silence_ms: int, interrupt: bool) -> None:
+        assert types_sent(self.rehearsal.say(Opened())) == ["session.created", "conversation.created"]
+        detection = cfg.ServerVad(silence_duration_ms=silence_ms, interrupt_response=interrupt)
+        transcription = cfg.Transcription(model="scripted") if told else None
+        listen = cfg.AudioInput(turn_detection=detection, transcription=transcription)
+        self.say(ev.SessionUpdate(session=cfg.RealtimeSession(audio=cfg.AudioConfig(input=listen))))
+
+    # Whole turns, because single steps seldom add up to one.
+
+    @rule(ms=st.sampled_from([200, 700]), heard=st.booleans())
+    def speak_a_turn(self, ms: int, heard: bool) -> None:
+        self.say(ev.InputAudioBufferAppend(audio=bytes(tone(ms) + silence(400))))
+        while heard and DETECTION in self.rehearsal.streams:
+            self.rehearsal.deliver(DETECTION)
+
+    @rule(text=st.sampled_from([*TEXTS, LONG_TEXT]), reports=st.sampled_from([0, 3, 8, 30]))
+    def ask(self, text: str, reports: int) -> None:
+        self.say(ev.ConversationItemCreate(item=Message(role="user", content=(InputText(text=text),))))
+        self.say(ev.ResponseCreate())
+        for _ in range(reports):
+            if self.rehearsal.streams:
+                self.rehearsal.deliver(self.rehearsal.streams[-1])
+
+    @rule()
+    def answer_the_call(self) -> None:
+        calls = [given(item.call_id, "") for item in self.conversation if isinstance(item, FunctionCall)]
+        if calls:
+            self.say(ev.ConversationItemCreate(item=FunctionCallOutput(call_id=calls[-1], output="{}")))
+            self.say(ev.ResponseCreate())
+
+    @rule(loud=st.booleans(), ms=st.sampled_from([0, 20, 90, 200, 700, 2_500]))
+    def append(self, loud: bool, ms: int) -> None:
+        audio = tone(ms) if loud else silence(ms)
+        self.say(ev.InputAudioBufferAppend(audio=bytes(audio)))
+
+    @rule()
+    def append_half_a_sample(self) -> None:
+        self.say(ev.InputAudioBufferAppend(audio=b"\x01"))
+
+    @rule()
+    def commit(self) -> None:
+        self.say(ev.InputAudioBufferCommit())
+
+    @rule()
+    def clear(self) -> None:
+        self.say(ev.InputAudioBufferClear())
+
+    @rule(text=st.sampled_from([*TEXTS, LONG_TEXT]), data=st.data())
+    def create_item(self, text: str, data: st.DataObject) -> None:
+        item = data.draw(st.sampled_from(self.possible_items(text)))
+        item = structs.replace(item, id=data.draw(st.sampled_from([UNSET, UNSET, "mine", "yours"])))
+        previous = data.draw(st.sampled_from([UNSET, None, "", "root", "item_unknown", *self.conversation.item_ids]))
+        self.say(ev.ConversationItemCreate(item=item, previous_item_id=previous))
+
+    def possible_items(self, text: str) -> list[Item]:
+        calls = [item.call_id for item in self.conversation if isinstance(item, FunctionCall)]
+        call_id = given(calls[-1], "") if calls else "call_unknown"
+        return [
+            Message(role="user", content=(InputText(text=text),)),
+            Message(role="user", content=(InputAudio(audio=tone(100)), InputText(text=text))),
+            Message(role="user", content=(InputAudio(audio=b"", transcript=text),)),
+            Message(role="user", content=(InputAudio(),)),
+            Message(role="system", content=(InputText(text=text),)),
+            Message(role="assistant", content=(OutputText(text=text),)),
+            Message(role="assistant", content=(OutputAudio(transcript=text),)),
+            FunctionCall(name="look", arguments="{}"),
+            FunctionCallOutput(call_id=call_id, output=text),
+            FunctionCallOutput(call_id="call_unknown", output=text),
+        ]
+
+    @rule(data=st.data())
+    def delete_item(self, data: st.DataObject) -> None:
+        self.say(ev.ConversationItemDelete(item_id=self.known_id(data)))
+
+    @rule(data=st.data())
+    def retrieve_item(self, data: st.DataObject) -> None:
+        self.say(ev.ConversationItemRetrieve(item_id=self.known_id(data)))
+
+    @rule(end_ms=st.sampled_from([0, 50, 100, 300]))
+    def truncate_what_was_said(self, end_ms: int) -> None:
+        spoken = [item_id for item_id in self.conversation.item_ids if self.entry_audio(item_id)[1]]
+        if spoken:
+            self.say(ev.ConversationItemTruncate(item_id=spoken[-1], content_index=0, audio_end_ms=end_ms))
+
+    @rule(data=st.data(), index=st.sampled_from([0, 0, 0, 1]), end_ms=st.sampled_from([0, 50, 100, 300, 100_000]))
+    def truncate_item(self, data: st.DataObject, index: int, end_ms: int) -> None:
+        item_id = self.known_id(data)
+        self.say(ev.ConversationItemTruncate(item_id=item_id, content_index=index, audio_end_ms=end_ms))
+
+    @rule(
+        modality=st.sampled_from([UNSET, ("text",), ("audio",)]),
+        tokens=st.sampled_from([UNSET, UNSET, 1, 3, "inf"]),
+        choice=st.sampled_from([UNSET, UNSET, "none", "required", cfg.ToolChoiceFunction(name="look")]),
+    )
+    def create_response(self, modality: object, tokens: object, choice: object) -> None:
+        params = ev.ResponseParams(
+            output_modalities=modality, max_output_tokens=tokens, tool_choice=choice, tools=(TOOL,)
+        )  # type: ignore[arg-type]
+        self.say(ev.ResponseCreate(response=params))
+
+    @rule()
+    def create_plain_response(self) -> None:
+        self.say(ev.ResponseCreate())
+
+    @rule(data=st.data(), text=st.sampled_from(TEXTS), modality=st.sampled_from([("text",), ("audio",)]))
+    def create_response_aside(self, data: st.DataObject, text: str, modality: tuple[str, ...]) -> None:
+        choices: list[InputItem] = [ItemReference(id=item_id) for item_id in self.conversation.item_ids]
+        choices += [ItemReference(id="item_unknown"), *self.possible_items(text)]
+        items = data.draw(st.lists(st.sampled_from(choices), max_size=3))
+        params = ev.ResponseParams(
+            conversation=data.draw(st.sampled_from(["none", "none", "auto"])),
+            input=data.draw(st.sampled_from([UNSET, tuple(items)])),
+            output_modalities=modality,  # type: ignore[arg-type]
+            metadata={"topic": "aside"},
+        )
+        self.say(ev.ResponseCreate(response=params))
+
+    @rule(data=st.data())
+    def cancel_response(self, data: st.DataObject) -> None:
+        ids = [response.id for response in self.conversation.active_responses]
+        self.say(ev.ResponseCancel(response_id=data.draw(st.sampled_from([UNSET, "resp_unknown", *ids]))))
+
+    @rule()
+    def clear_playback(self) -> None:
+        effects = self.say(ev.OutputAudioBufferClear())
+        assert self.session.is_closed or types_sent(effects) == ["error"]
+
+    @rule(
+        detection=st.sampled_from(
+            [
+                UNSET,
+                None,
+                cfg.ServerVad(silence_duration_ms=100, prefix_padding_ms=0),
+                cfg.ServerVad(silence_duration_ms=300, interrupt_response=False),
+                cfg.ServerVad(silence_duration_ms=0, create_response=False),
+                cfg.SemanticVad(),
+            ]
+        ),
+        transcription=st.sampled_from([UNSET, None, cfg.Transcription(model="scripted")]),
+        into=st.sampled_from([UNSET, UNSET, cfg.PcmFormat(), cfg.PcmuFormat()]),
+        voice=st.sampled_from([UNSET, UNSET, "alloy", "cedar"]),
+        out=st.sampled_from([UNSET, UNSET, cfg.PcmFormat(), cfg.PcmaFormat()]),
+        speed=st.sampled_from([UNSET, UNSET, 1.0, 1.5]),
+    )
+    def update_session(self, detection, transcription, into, voice, out, speed) -> None:  # type: ignore[no-untyped-def]
+        audio = cfg.AudioConfig(
+            input=cfg.AudioInput(format=into, transcription=transcription, turn_detection=detection),
+            output=cfg.AudioOutput(format=out, voice=voice, speed=speed),
+        )
+        self.say(ev.SessionUpdate(session=cfg.RealtimeSession(audio=audio)))
+
+    @rule(
+        update=st.sampled_from(
+            [
+                cfg.RealtimeSession(model="another"),
+                cfg.RealtimeSession(output_modalities=("text",)),
+                cfg.RealtimeSession(output_modalities=("audio",), instructions=""),
+                cfg.RealtimeSession(max_output_tokens=2),
+                cfg.RealtimeSession(max_output_tokens="inf", tools=(cfg.FunctionTool(name="look"),)),
+                cfg.RealtimeSession(tools=(cfg.McpTool(server_label="x"),)),
+                cfg.RealtimeSession(tool_choice=cfg.ToolChoiceFunction(name="nothing"), tools=()),
+                cfg.TranscriptionSession(),
+            ]
+        )
+    )
+    def update_more(self, update: cfg.SessionConfig) -> None:
+        self.say(ev.SessionUpdate(session=update))
+
+    @rule()
+    def say_what_is_no_event(self) -> None:
+        error = ev.ErrorDetail(type="invalid_request_error", code="invalid_json", message="no", event_id="mine")
+        effects = self.rehearsal.say(error)
+        assert self.session.is_closed or types_sent(effects) == ["error"]
+
+    # --- what engines and the clock do --------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.rehearsal.streams)
+    @rule(data=st.data(), times=st.integers(1, 5))
+    def deliver(self, data: st.DataObject, times: int) -> None:
+        name = data.draw(st.sampled_from(self.rehearsal.streams))
+        for _ in range(times):
+            if name not in self.rehearsal.streams:
+                return
+            epoch = self.session._listening._epoch
+            report, effects = self.rehearsal.deliver(name)
+            if isinstance(report, SpeechScored) and report.epoch != epoch:
+                assert effects == [], "scores of an older epoch must have no effect"
+
+    @precondition(lambda self: self.rehearsal.streams)
+    @rule()
+    def deliver_all(self) -> None:
+        self.rehearsal.settle()
+
+    @precondition(lambda self: any(name != DETECTION for name in self.rehearsal.streams))
+    @rule(data=st.data())
+    def fail_an_engine(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from([name for name in self.rehearsal.streams if name != DETECTION]))
+        assert self.rehearsal.fail(name)
+        self.rehearsal.deliver(name)
+
+    @precondition(lambda self: self.rehearsal.late)
+    @rule(data=st.data())
+    def deliver_late(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.rehearsal.late) - 1))
+        before = self.snapshot()
+        report, effects = self.rehearsal.deliver_late(index)
+        assert effects == [], f"a late report must have no effect: {report!r}"
+        assert self.snapshot() == before
+
+    @rule(
+        report=st.sampled_from(
+            [
+                lambda owner: TranscriptDelta(owner, "x"),
+                lambda owner: TranscriptEnded(owner),
+                lambda owner: TranscriptFailed(owner, "x", "x"),
+                lambda owner: TextGenerated(owner, "x"),
+                lambda owner: CallStarted(owner, "x"),
+                lambda owner: CallArguments(owner, "x"),
+                lambda owner: GenerationEnded(owner, "stop"),
+                lambda owner: GenerationFailed(owner, "x", "x"),
+                lambda owner: AudioSynthesized(owner, "item_1", b"xx"),
+                lambda owner: PhraseSpoken(owner, "item_1", 0),
+                lambda owner: SynthesisFailed(owner, "item_1", "x", "x"),
+            ]
+        ),
+        data=st.data(),
+    )
+    def report_for_what_is_over(self, report: Callable[[str], EngineReport], data: st.DataObject) -> None:
+        over = [one.id for one in self.conversation.responses.values() if one.status != "in_progress"]
+        input: Input = report(data.draw(st.sampled_from([*over, "resp_unknown", "item_unknown"])))
+        before = self.snapshot()
+        assert self.rehearsal.say(input) == [], "a report for what is over must have no effect"
+        assert self.snapshot() == before
+
+    @rule(ms=st.sampled_from([1, 1_000, 6_000, 40_000]))
+    def time_passes(self, ms: int) -> None:
+        """Reports stay where they are: only the machine's own deadlines are due."""
+        target = self.rehearsal.now_ms + ms
+        self.rehearsal.wake_until(target)
+
+    @rule(sure=st.sampled_from([False] * 20 + [True]))
+    def drain(self, sure: bool) -> None:
+        if sure:
+            self.rehearsal.say(Drain())
+            self.draining = True
+
+    # --- what always holds --------------------------------------------------------------------------------------------
+
+    @invariant()
+    def replicas_equal_the_server(self) -> None:
+        for dialect, replica in self.replicas.items():
+            mine, theirs = self.conversation, replica.conversation
+            assert theirs.item_ids == mine.item_ids, dialect
+            assert theirs.items == mine.items, dialect
+            assert list(theirs.responses.values()) == replica.responses(mine), dialect
+            assert theirs.session == replica.session(mine), dialect
+            if dialect == "ga":
+                assert theirs.responses == mine.responses
+                assert theirs.session == mine.session
+            for item_id in mine.item_ids:
+                one, other = mine.entry(item_id), theirs.entry(item_id)
+                assert one is not None
+                assert other is not None
+                assert (one.audio, one.audio_bytes, one.truncated) == (other.audio, other.audio_bytes, other.truncated)
+
+    @invariant()
+    def the_referee_agrees_on_the_order(self) -> None:
+        assert self.conversation.item_ids == tuple(self.referee.order)
+
+    @invariant()
+    def no_engine_works_for_nobody(self) -> None:
+        active = {response.id for response in self.conversation.active_responses}
+        for name in self.rehearsal.streams:
+            kind, _, owner = name.partition(" ")
+            if kind == "generation":
+                assert owner in active, f"{name} goes on for a response that is over"
+            elif kind == "speech":
+                entry = self.conversation.entry(owner)
+                assert entry is not None, f"{name} goes on for an item that is gone"
+                assert entry.item.status == "in_progress", f"{name} goes on for an item that is done"  # type: ignore[union-attr]
+
+    @invariant()
+    def buffers_stay_within_their_limits(self) -> None:
+        session = self.session
+        assert session._listening._audio.ticks <= LIMITS.input_ms_max * 24
+        assert len(session._runs) <= LIMITS.responses_max
+        spoken = [entry for entry in session.conversation._entries.values() if entry.audio]
+        assert len(spoken) <= 1 or sum(len(entry.audio) for entry in spoken) <= LIMITS.audio_bytes_max
+        heard = [item for item in session._hearing._items.values() if item.audio]
+        assert len(heard) <= 1 or sum(len(item.audio) for item in heard) <= LIMITS.audio_bytes_max
+
+    def teardown(self) -> None:
+        self.rehearsal.settle()
+        if not self.session.is_closed:
+            assert self.rehearsal.streams == ()
+        self.referee.end()
+        if not self.session.is_closed:
+            assert not self.draining
+            assert not self.session._runs
+            effects = self.rehearsal.say(ev.SessionUpdate(session=cfg.RealtimeSession(instructions="still here")))
+            assert types_sent(effects) == ["session.updated"]
+        assert Cancel("nobody") not in self.rehearsal.record
+
+
+TOOL = cfg.FunctionTool(name="look", description=None, parameters={"type": "object"})
+
+TestSession = SessionMachine.TestCase
+TestSession.settings = settings(stateful_step_count=40)
