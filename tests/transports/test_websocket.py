@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import hashlib
 import logging
 import shutil
@@ -389,7 +390,7 @@ def test_a_cancelled_handshake_leaves_no_socket() -> None:
             hung_up.set()
 
         async with raw_server(until_gone, answer=b"") as url:
-            dialling = asyncio.create_task(dial(url))
+            dialling = asyncio.create_task(dial(url, open_timeout_s=60))
             await waiting.wait()
             dialling.cancel()
             await asyncio.gather(dialling, return_exceptions=True)
@@ -562,9 +563,7 @@ def test_a_lost_connection_is_1006() -> None:
         (b"\x81\x80mask", 1002, "masked"),
     ],
 )
-def test_a_peer_that_breaks_the_protocol_is_told_and_left(
-    wire: bytes, code: int, reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_peer_that_breaks_the_protocol_is_told_and_left(wire: bytes, code: int, reason: str) -> None:
     async def main() -> None:
         told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -585,6 +584,16 @@ def test_a_peer_that_breaks_the_protocol_is_told_and_left(
             await connection.close()
 
     run(main())
+
+
+def test_a_connection_that_broke_may_be_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with raw_server(says(frame(TEXT, b"x" * 1_001))) as url:
+            connection = await dial(url, message_bytes_max=1_000)
+            await closed(connection.receive())
+
+    run(main())
+    gc.collect()
     assert "never retrieved" not in caplog.text
 
 
@@ -596,28 +605,25 @@ def test_reading_stops_when_nobody_receives_and_goes_on_later(monkeypatch: pytes
     total, message = 3_000, "x" * 10_000
 
     async def main() -> None:
-        sent = 0
-        stuck = asyncio.Event()
+        begun, finished = asyncio.Event(), asyncio.Event()
 
-        async def behaviour(connection: ServerConnection) -> None:
-            nonlocal sent
+        async def behaviour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             for _ in range(total):
-                try:
-                    await asyncio.wait_for(
-                        asyncio.shield(sending := asyncio.ensure_future(connection.send(message))), 0.3
-                    )
-                except TimeoutError:
-                    stuck.set()
-                    await sending
-                sent += 1
-            await connection.wait_closed()
+                writer.write(frame(TEXT, message.encode()))
+                await writer.drain()
+                begun.set()
+            finished.set()
+            await silent(reader, writer)
 
-        async with server(behaviour) as url:
+        async with raw_server(behaviour) as url:
             connection = await dial(url)
-            await stuck.wait()
-            assert sent < total
+            await begun.wait()
+            for _ in range(3_000):  # turns of the loop, in which everything could be read if nothing held it back
+                await asyncio.sleep(0)
+            assert not finished.is_set()
             for _ in range(total):
                 assert await connection.receive() == message
+            assert finished.is_set()
             await connection.close()
 
     run(main())
