@@ -500,6 +500,20 @@ def test_a_bug_in_the_session_closes_with_1011(caplog: pytest.LogCaptureFixture)
     assert "the session has failed" in caplog.text
 
 
+def test_a_transport_with_a_bug_closes_with_1011(caplog: pytest.LogCaptureFixture) -> None:
+    class Buggy(Throttled):
+        async def receive(self) -> str | bytes:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        async with call(wrap=Buggy) as one:
+            with pytest.raises(ConnectionClosed, match=r"1011 The server has failed\."):
+                await one.client.recv()
+
+    run(main())
+    assert "reading has failed" in caplog.text
+
+
 # --- slow readers -----------------------------------------------------------------------------------------------------
 
 

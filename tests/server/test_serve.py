@@ -83,12 +83,12 @@ async def closing(socket: ClientConnection) -> tuple[int, str]:
 
 
 async def is_true_soon(condition: Callable[[], bool]) -> bool:
-    """Whether it holds after some turns of the event loop."""
-    for _ in range(10_000):
-        if condition():
-            return True
+    """Whether it comes to hold within a few seconds."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + 5
+    while not condition() and clock() < until:
         await asyncio.sleep(0)
-    return False
+    return condition()
 
 
 def message(text: str) -> str:
@@ -167,6 +167,27 @@ def test_a_message_above_every_limit_closes_with_1009() -> None:
                 await socket.send(" " * (FRAME_BYTES_MAX + 1))
             await socket.wait_closed()
             assert socket.close_code == 1009
+
+    within_time(main())
+
+
+def test_a_client_that_stops_reading_loses_its_session_and_nobody_else_does() -> None:
+    async def main() -> None:
+        settings = scripted(connection_limits={"stall_ms_max": 300, "close_ms_max": 100})
+        async with running(settings) as server, socket_to(server, ping_interval=None) as deaf:
+            await until(deaf, "session.created")
+            audio = base64.b64encode(bytes(48 * 10_000)).decode()
+            part = {"type": "input_audio", "audio": audio, "transcript": "long"}
+            item = {"id": "long", "type": "message", "role": "user", "content": [part]}
+            await deaf.send(json.dumps({"type": "conversation.item.create", "item": item}))
+            async with socket_to(server) as other:
+                await until(other, "session.created")
+                for _ in range(60):  # 38 MB of answers, which no socket holds
+                    await deaf.send('{"type": "conversation.item.retrieve", "item_id": "long"}')
+                assert await is_true_soon(lambda: len(server.app.state.sessions) == 1)
+                await other.send('{"type": "input_audio_buffer.clear"}')
+                await until(other, "input_audio_buffer.cleared")
+            deaf.transport.abort()
 
     within_time(main())
 

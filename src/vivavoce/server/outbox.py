@@ -21,9 +21,6 @@ STALLED = Close(1008, "The client has stopped reading.")
 EARLY_S = 0.001
 """A timer may ring a moment before its time, by rounding; it is not set anew for that."""
 
-CLOSE_S = 5.0
-"""Time for the closing itself, once everything before it is sent or given up."""
-
 
 class Outbox:
     """Frames on their way to a transport. `run` sends them, in a task of its own; `lost` is told of a broken end."""
@@ -36,11 +33,13 @@ class Outbox:
         bytes_max: int,
         frames_max: int,
         stall_s: float,
+        close_s: float,
     ) -> None:
         self._transport = transport
         self._lost = lost
         self._frames: Channel[bytes | Close] = Channel(bytes_max=bytes_max, messages_max=frames_max)
         self._stall_s = stall_s
+        self._close_s = close_s
         self._sending_since: float | None = None
         self._watch: asyncio.TimerHandle | None = None
 
@@ -78,7 +77,7 @@ class Outbox:
                 self._watch.cancel()
         self.end(ConnectionClosed(close.code, close.reason))
         with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
+            async with asyncio.timeout(self._close_s):
                 await self._transport.close(close.code, close.reason)
 
     async def _send_all(self) -> Close:

@@ -61,6 +61,9 @@ class ConnectionLimits:
     stall_ms_max: int = 20_000
     """Time in which the client takes nothing of what is sent. Then close 1008."""
 
+    close_ms_max: int = 5_000
+    """Time for the closing handshake. Then the connection is dropped."""
+
     goodbye_ms_max: int = 30_000
     """Time to send what is left, and the close, once the session is over. Then the connection is dropped."""
 
@@ -117,6 +120,7 @@ class Runtime:
             bytes_max=limits.outbox_bytes_max,
             frames_max=limits.outbox_frames_max,
             stall_s=limits.stall_ms_max / 1000,
+            close_s=limits.close_ms_max / 1000,
         )
         self._detection = SpeechDetection(pipeline.vad)
         self._work = Work(pipeline, self._inbox.put, session_id)
