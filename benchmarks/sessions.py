@@ -264,7 +264,10 @@ def show(outcomes: Sequence[Outcome], sessions: int) -> None:
             )
             print(f"{variant:30}" + "".join(f"{cell:>14}" for cell in cells))
     late = max(each.load_late_p99_ms for each in outcomes)
-    print(f"\nThe load itself was late by {late:.1f} ms (p99) in its worst run; above 20 ms, distrust the figures.")
+    print(
+        "\nTurn detection here is the scripted detector, whose own work is part of the figures; the reference has none."
+    )
+    print(f"The load itself was late by {late:.1f} ms (p99) in its worst run; above 20 ms, distrust the figures.")
 
 
 def parse() -> argparse.Namespace:
