@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +69,7 @@ def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--url", help="ws://, wss://, http:// or https:// of the endpoint, for example http://host:8080/v1"
     )
     talk.add_argument("--model", default="local", help="model to ask for (default local)")
-    talk.add_argument("--api-key", default=os.environ.get("OPENAI_API_KEY"), help="key (default: OPENAI_API_KEY)")
+    talk.add_argument("--api-key", help="key (default: OPENAI_API_KEY, for OpenAI's own endpoint alone)")
     talk.add_argument("--dialect", choices=("ga", "beta"), default="ga", help="how the endpoint speaks (default ga)")
     talk.add_argument("--instructions", help="instructions for the model")
     talk.add_argument("--voice", help="voice of the answer")

@@ -67,11 +67,16 @@ class Listening:
         self._turns = Turns(settings, self._audio.end) if settings else None
 
     def change(self, settings: TurnSettings | None) -> None:
-        """Other parameters apply from the next scores; on or off begins anew (§5.4)."""
+        """Other parameters apply from the next scores; on or off begins a new epoch (§5.4).
+
+        A turn that is open stays open under its item id: without detection until the client commits it.
+        """
         if self._turns is not None and settings is not None:
             self._turns.settings = settings
-        else:
-            self.begin(settings)
+            return
+        self._epoch += 1
+        is_open = self._turn is not None
+        self._turns = Turns(settings, self._audio.end, speaking=is_open) if settings else None
 
     def change_format(self, format: Format, settings: TurnSettings | None) -> None:
         """Audio from here on is in another format."""

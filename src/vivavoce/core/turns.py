@@ -45,9 +45,9 @@ class SpeechStopped:
 class Turns:
     """One stream of scores, from tick `start` on."""
 
-    def __init__(self, settings: TurnSettings, start: int) -> None:
+    def __init__(self, settings: TurnSettings, start: int, *, speaking: bool = False) -> None:
         self.settings = settings
-        self.speaking = False
+        self.speaking = speaking
         self.position = start
         """Scored up to here."""
         self._onset: int | None = None

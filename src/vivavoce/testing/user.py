@@ -193,8 +193,6 @@ class User:
         transcription = self._random.choice((None, cfg.Transcription(model="any")))
         listening = cfg.AudioInput(turn_detection=detection, transcription=transcription)
         instructions = self._random.choice(("be brief", "be long"))
-        # What becomes of a turn that is open while detection is switched, the API does not say (reference §5.4).
-        await self._clear()
         await self.connection.update_session(
             cfg.RealtimeSession(instructions=instructions, audio=cfg.AudioConfig(input=listening))
         )

@@ -1,0 +1,49 @@
+"""Text to phrases that can be spoken on their own."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vivavoce.core.phrases import FIRST_CHARS_MAX, LATER_CHARS_MAX, Phrases
+
+
+def split(*deltas: str) -> list[str]:
+    phrases = Phrases()
+    return [phrase for delta in deltas for phrase in phrases.push(delta)] + [phrases.flush()]
+
+
+@given(st.lists(st.text(alphabet="ab .,;!?\n。，1\u00a0", max_size=12), max_size=30))
+def test_the_phrases_joined_are_the_text(deltas: list[str]) -> None:
+    text = "".join(deltas)
+    assert "".join(split(*deltas)) == text
+    assert split(text) == split(*text)
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("Certainly, I can help. What is it?", ["Certainly, ", "I can help. ", "What is it?"]),
+        ("Well, that is fine. Yes.", ["Well, that is fine. ", "Yes."]),
+        ("It is 3.5 meters.", ["It is 3.5 meters."]),
+        ('He said "stop." Then he left.', ['He said "stop." ', "Then he left."]),
+        ("one\ntwo\n", ["one\n", "two\n", ""]),
+        ("你好，我很好。谢谢", ["你好，我很好。", "谢谢"]),
+        ("...", ["..."]),
+        ("", [""]),
+    ],
+)
+def test_where_phrases_end(text: str, phrases: list[str]) -> None:
+    assert split(text) == phrases
+
+
+def test_the_first_phrase_does_not_wait_for_the_end_of_a_long_sentence() -> None:
+    first, *_ = split("word " * 60)
+    assert len(first) <= FIRST_CHARS_MAX + len("word ")
+
+
+def test_later_phrases_are_sentences_but_not_without_end() -> None:
+    _, second, *rest = split("Certainly, of course. " + "word " * 100)
+    assert second == "of course. "
+    assert len(rest[0]) <= LATER_CHARS_MAX + len("word ")
