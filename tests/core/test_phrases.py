@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.core.phrases import FIRST_CHARS_MAX, LATER_CHARS_MAX, Phrases
+from vivavoce.core.phrases import FIRST_CHARS_MAX, LATER_CHARS_MAX, UNBROKEN_CHARS_MAX, Phrases
 
 
 def split(*deltas: str) -> list[str]:
@@ -47,3 +47,8 @@ def test_later_phrases_are_sentences_but_not_without_end() -> None:
     _, second, *rest = split("Certainly, of course. " + "word " * 100)
     assert second == "of course. "
     assert len(rest[0]) <= LATER_CHARS_MAX + len("word ")
+
+
+def test_no_phrase_is_longer_than_a_synthesizer_can_be_given() -> None:
+    assert [len(phrase) for phrase in split("x" * 1000)] == [UNBROKEN_CHARS_MAX, UNBROKEN_CHARS_MAX, 200]
+    assert max(len(phrase) for phrase in split(" " * 1000)) == UNBROKEN_CHARS_MAX

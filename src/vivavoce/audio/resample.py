@@ -11,10 +11,10 @@ from typing import Final, Literal
 import numpy as np
 import soxr
 
-Quality = Literal["LQ", "MQ", "HQ"]
+Quality = Literal["QQ", "LQ", "MQ", "HQ"]
 
 # Measured with 20 ms chunks between 8, 16, 24 and 48 kHz: audio that a stream has taken and not yet given back.
-HELD_MS_MAX: Final[dict[Quality, int]] = {"LQ": 45, "MQ": 80, "HQ": 80}
+HELD_MS_MAX: Final[dict[Quality, int]] = {"QQ": 1, "LQ": 45, "MQ": 80, "HQ": 80}
 
 _NOTHING = np.zeros(0, np.float32)
 

@@ -15,6 +15,8 @@ LATER_CLAUSE_CHARS_MIN = 80
 """A later phrase is cut at a clause only when it is this long already."""
 LATER_CHARS_MAX = 200
 """Without any mark, a phrase ends at a space once it is longer than the maximum."""
+UNBROKEN_CHARS_MAX = 400
+"""Without even a space, a phrase ends here: no synthesizer is given more at once."""
 WIDE_SENTENCE_ENDS = "。！？"
 WIDE_CLAUSE_ENDS = "，；："
 """Marks of scripts that put no space behind them."""
@@ -57,6 +59,8 @@ class Phrases:
         for index in range(self._seen, len(self._text)):
             char = self._text[index]
             if char in WIDE_SENTENCE_ENDS or (char in WIDE_CLAUSE_ENDS and index >= clause_min):
+                return index + 1
+            if index + 1 >= UNBROKEN_CHARS_MAX:
                 return index + 1
             if not char.isspace():
                 continue

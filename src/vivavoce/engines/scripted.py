@@ -18,7 +18,6 @@ import asyncio
 import functools
 import json
 import math
-import operator
 import re
 import sys
 from array import array
@@ -201,7 +200,7 @@ class _LevelStream:
         samples = array("h", frame)
         if sys.byteorder == "big":
             samples.byteswap()
-        power = sum(map(operator.mul, samples, samples)) / len(samples)
+        power = math.hypot(*samples) ** 2 / len(samples)
         return 1.0 if power >= self._power_min else 0.0
 
 
