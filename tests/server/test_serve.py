@@ -86,7 +86,7 @@ async def is_true_soon(condition: Callable[[], bool]) -> bool:
     """Whether it comes to hold within a few seconds."""
     clock = asyncio.get_running_loop().time
     until = clock() + 5
-    while not condition() and clock() < until:
+    while not condition() and clock() < until:  # noqa: ASYNC110 - what is looked at announces nothing
         await asyncio.sleep(0)
     return condition()
 
