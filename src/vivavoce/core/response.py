@@ -121,6 +121,8 @@ class RunningResponse:
         """Whether the language model was asked; before, the response waits for transcripts."""
         self.heard_at_ms = now_ms
         """When an engine was last heard of, in wall time."""
+        self.own_audio_ids: tuple[str, ...] = ()
+        """Items with audio that came with the request: nobody else knows them, so they end with it."""
         self.chars = 0
         self._outlet = outlet
         self._conversation_id = conversation_id if terms.in_conversation else None

@@ -14,7 +14,7 @@ from msgspec import structs
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UnsetType, given
 from vivavoce.protocol.config import RealtimeSessionResource, ServerVad, Transcription
-from vivavoce.protocol.items import InputAudio, Item, ItemReference, Message, OutputAudio
+from vivavoce.protocol.items import InputAudio, InputItem, Item, ItemReference, Message, OutputAudio
 
 from . import configuration as cfg
 from .adoption import Adopted, adopt, check_call_id
@@ -191,6 +191,7 @@ class Session:
         """After every input: forget what is done, and leave when that was the last thing to wait for."""
         for run in [run for run in self._runs.values() if run.done]:
             del self._runs[run.id]
+            self._forget_heard(*run.own_audio_ids)
         if self._is_draining and not self._runs and not self.is_closed:
             self._close(1001, "The server is stopping.")
 
@@ -335,7 +336,7 @@ class Session:
     def _create_item(self, event: ev.ConversationItemCreate) -> None:
         if len(self.conversation) >= self.limits.items_max:
             raise Refused("conversation_full", f"A conversation holds at most {self.limits.items_max} items.")
-        adopted = adopt(event.item, "item", self._ids, self.conversation)
+        adopted = self._adopt(event.item, "item")
         check_call_id(adopted.item, self.conversation)
         previous = given(event.previous_item_id, None) or self.conversation.last_item_id
         if previous == "root":
@@ -347,6 +348,12 @@ class Session:
             )
         self._announce(adopted.item, previous)
         self._listen_to(adopted)
+
+    def _adopt(self, item: InputItem, where: str) -> Adopted:
+        adopted = adopt(item, where, self._ids, self.conversation)
+        if self._hearing.get(adopted.id) is not None:  # it is in the context of a response that is running
+            raise invalid(f"{where}.id", f"An item with the id '{adopted.id}' exists already.")
+        return adopted
 
     def _listen_to(self, adopted: Adopted) -> None:
         """An item that came with audio is transcribed, unless it came with its transcript."""
@@ -366,10 +373,16 @@ class Session:
             raise invalid("item_id", f"The item '{item_id}' is still being generated; cancel its response first.")
         self._send(ev.ConversationItemDeleted(item_id=item_id))
         self._said.pop(item_id, None)
-        if self._hearing.forget(item_id):
-            self._ask(Cancel(item_id))
+        if self._forget_heard(item_id):
             for run in list(self._runs.values()):
                 self._generate(run)
+
+    def _forget_heard(self, *item_ids: str) -> bool:
+        """These items are gone: their audio too, and their transcription where it goes on. Says whether one did."""
+        pending = [item_id for item_id in item_ids if self._hearing.forget(item_id)]
+        for item_id in pending:
+            self._ask(Cancel(item_id))
+        return bool(pending)
 
     def _retrieve_item(self, item_id: str) -> None:
         entry = self._find(item_id, "retrieving", "item_retrieve_invalid_item_id")
@@ -428,16 +441,20 @@ class Session:
             now_ms=self._now_ms,
         )
         self._runs[run.id] = run
+        run.own_audio_ids = tuple(one.id for one in given_items or () if one.audio is not None)
         for adopted in given_items or ():
             self._listen_to(adopted)
         run.begin()
         self._generate(run)
 
     def _adopt_all(self, items: tuple[Item | ItemReference, ...]) -> list[Adopted]:
-        adopted = []
+        adopted: list[Adopted] = []
         for index, item in enumerate(items):
             if not isinstance(item, ItemReference):
-                adopted.append(adopt(item, f"response.input[{index}]", self._ids, self.conversation))
+                one = self._adopt(item, f"response.input[{index}]")
+                if any(one.id == other.id for other in adopted):
+                    raise invalid(f"response.input[{index}].id", f"An item with the id '{one.id}' exists already.")
+                adopted.append(one)
             elif item.id in self.conversation and (entry := self.conversation.entry(item.id)):
                 adopted.append(Adopted(item.id, entry.item))
             else:
