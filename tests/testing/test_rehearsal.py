@@ -9,6 +9,8 @@ import pytest
 from vivavoce.core.messages import (
     AudioSynthesized,
     Close,
+    Effect,
+    Generate,
     GenerationFailed,
     Input,
     Opened,
@@ -29,9 +31,10 @@ from vivavoce.protocol.events import (
     InputAudioBufferCommit,
     ResponseCancel,
     ResponseCreate,
+    ResponseDone,
     SessionUpdate,
 )
-from vivavoce.protocol.items import InputText, Message
+from vivavoce.protocol.items import InputText, Message, Response
 from vivavoce.testing.playbook import counting_ids
 from vivavoce.testing.rehearsal import DETECTION, Pace, Rehearsal
 from vivavoce.testing.sounds import silence, tone
@@ -203,3 +206,27 @@ def test_phrases_of_an_item_are_spoken_in_their_order() -> None:
     rehearsal.settle()
     numbers = [report.phrase for report in heard(rehearsal, PhraseSpoken) if isinstance(report, PhraseSpoken)]
     assert numbers == [0, 1, 2]
+
+
+def test_a_machine_that_forgets_its_engines_is_found() -> None:
+    class Forgetful:
+        def deadline(self) -> None:
+            return None
+
+        def handle(self, input: Input, now_ms: int) -> list[Effect]:
+            done = ResponseDone(response=Response(id="resp_1", status="completed"))
+            return [Generate("resp_1", "", ())] if isinstance(input, Opened) else [Send(done)]
+
+    rehearsal = Rehearsal(Forgetful())
+    rehearsal.say(Opened())
+    with pytest.raises(AssertionError, match="resp_1 is done and goes on: generation resp_1"):
+        rehearsal.say(ResponseCreate())
+
+
+def test_time_may_pass_while_the_engines_are_silent() -> None:
+    rehearsal = rehearse()
+    ask(rehearsal, "hello")
+    rehearsal.wake_until(60_000)
+    assert rehearsal.now_ms == 60_000
+    assert sent(rehearsal)[-1] == "response.done"
+    assert not heard(rehearsal, TextGenerated)

@@ -29,6 +29,7 @@ from vivavoce.core.messages import (
     GenerationFailed,
     Input,
     PhraseSpoken,
+    Send,
     Speak,
     SpeechScored,
     SynthesisFailed,
@@ -52,6 +53,7 @@ from vivavoce.engines import (
 )
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.errors import EngineError
+from vivavoce.protocol.events import ResponseDone
 
 from .playbook import WAKE_UPS_MAX, Machine, Moment
 
@@ -129,7 +131,16 @@ class Rehearsal:
         for effect in effects:
             self._note(effect)
             self._carry_out(effect)
+        self._require_rest(effects)
         return effects
+
+    def _require_rest(self, effects: list[Effect]) -> None:
+        """Engine work for a response that is done has ended or was cancelled: nobody would hear of it."""
+        for effect in effects:
+            if isinstance(effect, Send) and isinstance(effect.event, ResponseDone):
+                idle = [name for name in self.streams if effect.event.response.id in self._streams[name].owners]
+                if idle:
+                    raise AssertionError(f"{effect.event.response.id} is done and goes on: {', '.join(idle)}")
 
     @property
     def streams(self) -> tuple[str, ...]:
