@@ -40,11 +40,13 @@ ALLOWED: dict[Role, tuple[type[Content], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """An item with its id, and the audio of all its audio parts; None where it has no audio part."""
+    """An item with its id, and beside it the part of audio that the client sent, None where it has none."""
 
     id: str
     item: Item
-    audio: bytes | None = None
+    audio: InputAudio | None = None
+    audio_index: int = 0
+    """Where in the content the audio stands."""
 
 
 def adopt(item: InputItem, where: str, new_id: Callable[[str], str], conversation: Conversation) -> Adopted:
@@ -64,7 +66,7 @@ def adopt(item: InputItem, where: str, new_id: Callable[[str], str], conversatio
         case Message():
             _check_content(item, where)
             content = tuple(_without_audio(part) for part in item.content)
-            return Adopted(item_id, structs.replace(item, **stamp, content=content), _audio(item))
+            return Adopted(item_id, structs.replace(item, **stamp, content=content), *_audio(item))
         case FunctionCall():
             return Adopted(item_id, structs.replace(item, **stamp, call_id=given(item.call_id, "") or new_id("call")))
         case _:
@@ -93,6 +95,8 @@ def _check_content(message: Message, where: str) -> None:
             raise invalid(f"{path}.type", "The language model of this session cannot see images.")
         if isinstance(part, InputAudio) and given(part.audio, None) is None and not given(part.transcript, None):
             raise Refused("missing_required_parameter", f"Missing required parameter: '{path}.audio'.", f"{path}.audio")
+        if isinstance(part, InputAudio) and _audio(message)[1] != index:
+            raise invalid(f"{path}.type", "An item can have one part of audio on this server; create an item for each.")
 
 
 def _without_audio(part: Content) -> Content:
@@ -101,8 +105,7 @@ def _without_audio(part: Content) -> Content:
     return InputAudio(audio=UNSET, transcript=given(part.transcript, None))
 
 
-def _audio(message: Message) -> bytes | None:
-    parts = [part for part in message.content if isinstance(part, InputAudio)]
-    if not parts:
-        return None
-    return b"".join(given(part.audio, None) or b"" for part in parts)
+def _audio(message: Message) -> tuple[InputAudio | None, int]:
+    return next(
+        ((part, index) for index, part in enumerate(message.content) if isinstance(part, InputAudio)), (None, 0)
+    )

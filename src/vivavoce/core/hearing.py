@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vivavoce.audio.formats import Format
+from vivavoce.protocol import events as ev
 
-from .messages import TranscriptFailed
+from .messages import TranscriptDelta, TranscriptEnded, TranscriptFailed
 
 
 @dataclass(slots=True)
@@ -21,6 +22,8 @@ class Heard:
     audio: bytes
     audio_bytes: int
     format: Format
+    content_index: int
+    """Where in the item's content the audio stands."""
     is_told: bool
     """Whether the client wants to be told the transcript."""
     pieces: list[str] = field(default_factory=list)
@@ -36,6 +39,27 @@ class Heard:
     def ms(self) -> int:
         """Duration of the audio."""
         return self.format.ms(self.audio_bytes // self.format.sample_bytes)
+
+    def told(self, report: TranscriptDelta | TranscriptEnded | TranscriptFailed) -> ev.AnyServerEvent:
+        """A report on this transcript as the client is told it."""
+        item_id, content_index = report.item_id, self.content_index
+        match report:
+            case TranscriptDelta():
+                return ev.ConversationItemInputAudioTranscriptionDelta(
+                    item_id=item_id, content_index=content_index, delta=report.text
+                )
+            case TranscriptEnded():
+                return ev.ConversationItemInputAudioTranscriptionCompleted(
+                    item_id=item_id,
+                    content_index=content_index,
+                    transcript="".join(self.pieces),
+                    usage=ev.DurationUsage(seconds=self.ms / 1000),
+                )
+            case TranscriptFailed():
+                error = ev.TranscriptionError(type="transcription_error", code=report.code, message=report.message)
+                return ev.ConversationItemInputAudioTranscriptionFailed(
+                    item_id=item_id, content_index=content_index, error=error
+                )
 
 
 class Hearing:
@@ -55,9 +79,20 @@ class Hearing:
         heard = self._items.get(item_id)
         return heard if heard is not None and heard.is_pending else None
 
-    def begin(self, item_id: str, audio: bytes, format: Format, *, is_told: bool) -> Heard:
-        """Keep an item's audio."""
-        heard = self._items[item_id] = Heard(audio, len(audio), format, is_told)
+    def begin(
+        self,
+        item_id: str,
+        audio: bytes,
+        format: Format,
+        *,
+        content_index: int = 0,
+        transcript: str | None = None,
+        is_told: bool,
+    ) -> Heard:
+        """Keep an item's audio. Nothing is pending where the transcript is known, or there is nothing to hear."""
+        heard = self._items[item_id] = Heard(audio, len(audio), format, content_index, is_told)
+        heard.pieces += [transcript] if transcript else []
+        heard.is_pending = bool(audio) and not transcript
         self._bytes += len(audio)
         for other in self._items.values():
             if self._bytes <= self._bytes_max or other is heard:

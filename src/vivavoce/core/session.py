@@ -20,7 +20,7 @@ from . import configuration as cfg
 from .adoption import Adopted, adopt, check_call_id
 from .context import as_heard, is_final, with_audio
 from .conversation import Conversation, Entry, format_of
-from .hearing import Heard, Hearing
+from .hearing import Hearing
 from .limits import Limits
 from .listening import Ear, Listening
 from .messages import (
@@ -275,15 +275,21 @@ class Session:
         )
         self._send(ev.InputAudioBufferCommitted(item_id=item_id, previous_item_id=previous))
         self._announce(item, previous)
-        self._transcribe(item_id, audio)
+        self._transcribe(item_id, InputAudio(audio=audio))
 
     # --- transcripts --------------------------------------------------------------------------------------------------
 
-    def _transcribe(self, item_id: str, audio: bytes) -> None:
-        wanted = given(cfg.audio_input(self.config).transcription, None)
-        heard = self._hearing.begin(item_id, audio, self._listening.format, is_told=wanted is not None)
-        if not audio:
-            heard.is_pending = False
+    def _transcribe(self, item_id: str, part: InputAudio, content_index: int = 0) -> None:
+        wanted, audio = given(cfg.audio_input(self.config).transcription, None), given(part.audio, None) or b""
+        heard = self._hearing.begin(
+            item_id,
+            audio,
+            self._listening.format,
+            content_index=content_index,
+            transcript=given(part.transcript, None),
+            is_told=wanted is not None,
+        )
+        if not heard.is_pending:
             return
         hints = wanted or Transcription()
         self._ask(Transcribe(item_id, audio, heard.format, given(hints.language, None), given(hints.prompt, None)))
@@ -300,32 +306,10 @@ class Session:
             case TranscriptFailed():
                 known.is_pending, known.failure = False, report
         if known.is_told:
-            self._tell(known, report)
+            self._send(known.told(report))
         for run in list(self._runs.values()):
             run.heard_at_ms = self._now_ms
             self._generate(run)
-
-    def _tell(self, known: Heard, report: TranscriptDelta | TranscriptEnded | TranscriptFailed) -> None:
-        item_id = report.item_id
-        match report:
-            case TranscriptDelta():
-                self._send(
-                    ev.ConversationItemInputAudioTranscriptionDelta(item_id=item_id, content_index=0, delta=report.text)
-                )
-            case TranscriptEnded():
-                self._send(
-                    ev.ConversationItemInputAudioTranscriptionCompleted(
-                        item_id=item_id,
-                        content_index=0,
-                        transcript="".join(known.pieces),
-                        usage=ev.DurationUsage(seconds=known.ms / 1000),
-                    )
-                )
-            case TranscriptFailed():
-                error = ev.TranscriptionError(type="transcription_error", code=report.code, message=report.message)
-                self._send(
-                    ev.ConversationItemInputAudioTranscriptionFailed(item_id=item_id, content_index=0, error=error)
-                )
 
     # --- items --------------------------------------------------------------------------------------------------------
 
@@ -357,9 +341,8 @@ class Session:
 
     def _listen_to(self, adopted: Adopted) -> None:
         """An item that came with audio is transcribed, unless it came with its transcript."""
-        if adopted.audio is None:
-            return
-        self._transcribe(adopted.id, adopted.audio)
+        if adopted.audio is not None:
+            self._transcribe(adopted.id, adopted.audio, adopted.audio_index)
 
     def _find(self, item_id: str, doing: str, code: str) -> Entry:
         entry = self.conversation.entry(item_id) if item_id in self.conversation else None
