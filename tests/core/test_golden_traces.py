@@ -1,7 +1,7 @@
 """Golden traces: the dialogues of the protocol reference (§4.4), played against the bare machine in each dialect.
 
 `tests/traces/<rule>.jsonl` is the wire of GA, `tests/traces/beta/<rule>.jsonl` the same dialogue on the wire of beta.
-`pytest tests/core/test_traces.py --record-traces` plays the clients' lines again and writes what comes; read the diff.
+`--record-traces` plays the clients' lines again and writes what comes; then read the diff.
 """
 
 from __future__ import annotations
