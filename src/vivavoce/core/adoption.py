@@ -6,10 +6,10 @@ repeat it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from msgspec import UNSET, structs
+from msgspec import UNSET, Struct, structs
 
 from vivavoce.protocol.base import UnsetType, given
 from vivavoce.protocol.items import (
@@ -28,6 +28,7 @@ from vivavoce.protocol.items import (
 )
 
 from .conversation import Conversation
+from .limits import Limits
 from .refused import Refused, invalid
 
 ALLOWED: dict[Role, tuple[type[Content], ...]] = {
@@ -36,6 +37,9 @@ ALLOWED: dict[Role, tuple[type[Content], ...]] = {
     "assistant": (OutputText,),
 }
 """What a client may put into a message of each role; assistant audio cannot be created."""
+
+PART_CHARS = 64
+"""What a content part weighs beside its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,12 @@ class Adopted:
     audio: InputAudio | None = None
     audio_index: int = 0
     """Where in the content the audio stands."""
+
+    @property
+    def chars(self) -> int:
+        """How much it counts against the limit of text: ids count too, and parts that hold nothing."""
+        parts = self.item.content if isinstance(self.item, Message) else (self.item,)
+        return len(self.id) + sum(PART_CHARS + _chars(part) for part in parts)
 
 
 def adopt(item: InputItem, where: str, new_id: Callable[[str], str], conversation: Conversation) -> Adopted:
@@ -79,6 +89,17 @@ def check_call_id(item: Item, conversation: Conversation) -> None:
         return
     if not any(isinstance(call, FunctionCall) and call.call_id == item.call_id for call in conversation):
         raise Refused("invalid_tool_call_id", f"Tool call ID '{item.call_id}' not found in conversation.")
+
+
+def check_room(adopted: Iterable[Adopted], taken_chars: int, limits: Limits) -> None:
+    """Items may hold so much text together."""
+    if taken_chars + sum(one.chars for one in adopted) > limits.text_chars_max:
+        raise Refused("conversation_full", f"Items hold at most {limits.text_chars_max} characters of text together.")
+
+
+def _chars(part: Struct) -> int:
+    texts = (getattr(part, field) for field in part.__struct_fields__)
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _check_content(message: Message, where: str) -> None:

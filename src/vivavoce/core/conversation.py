@@ -118,7 +118,8 @@ class Entry:
         """More speech."""
         if not self.truncated:
             self.format = format
-            self.audio += delta
+            if len(self.audio) == self.audio_bytes:  # what follows on audio that was let go would be heard as its begin
+                self.audio += delta
             self.audio_bytes += len(delta)
 
     def truncate(self, index: int, audio_end_ms: int) -> None:
@@ -212,8 +213,9 @@ class Conversation:
         match event:
             case ev.ResponseOutputAudioDelta():
                 if entry := self._entries.get(event.item_id):
+                    held = len(entry.audio)
                     entry.stream_audio(event.delta, self._formats.get(event.response_id, PCM16_24K))
-                    self._count_audio(len(event.delta))
+                    self._count_audio(len(entry.audio) - held)
             case ev.ResponseOutputTextDelta() | ev.ResponseOutputAudioTranscriptDelta():
                 if entry := self._entries.get(event.item_id):
                     entry.stream_text(event.content_index, event.delta)

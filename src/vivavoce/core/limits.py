@@ -22,7 +22,12 @@ class Limits:
     """Audio kept for items, each of user and assistant. Beyond it the oldest items keep text and duration only."""
 
     items_max: int = 4_096
-    """Items in the conversation. Beyond it `conversation.item.create` is refused; turns and answers still enter."""
+    """Items in the conversation, or in the context of one response. Beyond it `conversation.item.create`, a client's
+    commit, and such a response are refused; turns that voice activity finds and answers still enter."""
+
+    text_chars_max: int = 4 * 1024 * 1024
+    """Text that clients create: of the conversation's items, and likewise of one response's own context. Beyond it the
+    event is refused."""
 
     responses_max: int = 8
     """Responses running at once, out-of-band ones included. Beyond it `response.create` is refused."""

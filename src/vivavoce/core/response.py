@@ -347,7 +347,8 @@ class RunningResponse:
         content: Content
         if self.terms.with_audio:
             content, part = OutputAudio(transcript=text), ev.ContentPart(type="audio", transcript=text)
-            self._outlet.said[message.id] = [*message.spoken, *self._half_spoken(message)]
+            if self.terms.in_conversation:
+                self._outlet.said[message.id] = [*message.spoken, *self._half_spoken(message)]
             self._outlet.send(ev.ResponseOutputAudioDone(**position))
             self._outlet.send(ev.ResponseOutputAudioTranscriptDone(**position, transcript=text))
         else:

@@ -17,7 +17,7 @@ from vivavoce.protocol.config import RealtimeSessionResource, ServerVad, Transcr
 from vivavoce.protocol.items import InputAudio, InputItem, Item, ItemReference, Message, OutputAudio
 
 from . import configuration as cfg
-from .adoption import Adopted, adopt, check_call_id
+from .adoption import Adopted, adopt, check_call_id, check_room
 from .context import as_heard, is_final, with_audio
 from .conversation import Conversation, Entry, format_of
 from .hearing import Hearing
@@ -87,6 +87,7 @@ class Session:
         self._hearing = Hearing(self.limits.audio_bytes_max)
         self._runs: dict[str, RunningResponse] = {}
         self._said: dict[str, Said] = {}
+        self._chars: dict[str, int] = {}
         self._has_spoken = False
         self._outlet = Outlet(
             send=self._send,
@@ -141,6 +142,7 @@ class Session:
             case ev.SessionUpdate():
                 self._update(event)
             case ev.InputAudioBufferCommit():
+                self._require_room()
                 self._listening.commit()
             case ev.InputAudioBufferClear():
                 self._listening.clear()
@@ -317,11 +319,15 @@ class Session:
         self._send(ev.ConversationItemAdded(item=item, previous_item_id=previous))
         self._send(ev.ConversationItemDone(item=item, previous_item_id=previous))
 
-    def _create_item(self, event: ev.ConversationItemCreate) -> None:
+    def _require_room(self) -> None:
         if len(self.conversation) >= self.limits.items_max:
             raise Refused("conversation_full", f"A conversation holds at most {self.limits.items_max} items.")
+
+    def _create_item(self, event: ev.ConversationItemCreate) -> None:
+        self._require_room()
         adopted = self._adopt(event.item, "item")
         check_call_id(adopted.item, self.conversation)
+        check_room((adopted,), sum(self._chars.values()), self.limits)
         previous = given(event.previous_item_id, None) or self.conversation.last_item_id
         if previous == "root":
             previous = None
@@ -330,6 +336,7 @@ class Session:
                 "item_create_invalid_previous_item_id",
                 f"Error adding item: the previous item with id '{previous}' does not exist.",
             )
+        self._chars[adopted.id] = adopted.chars
         self._announce(adopted.item, previous)
         self._listen_to(adopted)
 
@@ -356,6 +363,7 @@ class Session:
             raise invalid("item_id", f"The item '{item_id}' is still being generated; cancel its response first.")
         self._send(ev.ConversationItemDeleted(item_id=item_id))
         self._said.pop(item_id, None)
+        self._chars.pop(item_id, None)
         if self._forget_heard(item_id):
             for run in list(self._runs.values()):
                 self._generate(run)
@@ -431,17 +439,23 @@ class Session:
         self._generate(run)
 
     def _adopt_all(self, items: tuple[Item | ItemReference, ...]) -> list[Adopted]:
+        if len(items) > self.limits.items_max:
+            said = f"A response can be given at most {self.limits.items_max} items."
+            raise Refused("array_above_max_length", said, "response.input")
         adopted: list[Adopted] = []
+        ids: set[str] = set()
         for index, item in enumerate(items):
             if not isinstance(item, ItemReference):
                 one = self._adopt(item, f"response.input[{index}]")
-                if any(one.id == other.id for other in adopted):
+                if one.id in ids:
                     raise invalid(f"response.input[{index}].id", f"An item with the id '{one.id}' exists already.")
+                ids.add(one.id)
                 adopted.append(one)
             elif item.id in self.conversation and (entry := self.conversation.entry(item.id)):
                 adopted.append(Adopted(item.id, entry.item))
             else:
                 raise invalid(f"response.input[{index}].id", f"There is no item with the id '{item.id}'.")
+        check_room((one for one in adopted if one.id in ids), 0, self.limits)
         return adopted
 
     def _generate(self, run: RunningResponse) -> None:
