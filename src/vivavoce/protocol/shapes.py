@@ -15,7 +15,6 @@ import msgspec
 INTERNAL_TAG_PREFIX = "vivavoce."  # tags of structs that stand for what is not known; never on the wire
 
 
-@lru_cache(maxsize=1024)
 def members(kind: Any) -> tuple[Any, ...]:
     """The alternatives of a union, without constraints and without *absent*; a plain type is its own only member."""
     origin = get_origin(kind)
