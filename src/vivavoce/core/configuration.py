@@ -82,7 +82,7 @@ def initial(*, id: str, model: str, expires_at: int, instructions: str = INSTRUC
 
 
 def updated(
-    now: RealtimeSessionResource, update: SessionConfig, *, voice_is_fixed: bool, is_responding: bool
+    now: RealtimeSessionResource, update: SessionConfig, *, spoken_voice: Voice | None, is_responding: bool
 ) -> RealtimeSessionResource:
     """The configuration after a `session.update`; raises `Refused` where the update as a whole is not possible."""
     if not isinstance(update, RealtimeSession):
@@ -90,11 +90,12 @@ def updated(
     _check_support(update)
     if given(update.model, now.model) != now.model:
         raise invalid("session.model", "The model of a session cannot be changed.")
-    check_tools(update.tools, update.tool_choice, "session")
+    if not isinstance(update.tools, UnsetType) or not isinstance(update.tool_choice, UnsetType):
+        check_tools(given(update.tools, given(now.tools, ())), given(update.tool_choice, now.tool_choice), "session")
     if given(update.tracing, None) is not None and now.tracing not in (None, update.tracing):
         raise invalid("session.tracing", "Tracing cannot be changed once it is enabled.")
     audio = _merge_audio(given(now.audio, AudioConfig()), given(update.audio, AudioConfig()))
-    _check_output(now, audio, voice_is_fixed=voice_is_fixed, is_responding=is_responding)
+    _check_output(now, audio, spoken_voice=spoken_voice, is_responding=is_responding)
     return structs.replace(now, **_present(update), audio=audio)
 
 
@@ -124,10 +125,10 @@ def audio_output(session: RealtimeSessionResource) -> AudioOutput:
     return given(given(session.audio, AudioConfig()).output, AudioOutput())
 
 
-def check_tools(tools: tuple[Tool, ...] | UnsetType, choice: ToolChoice | UnsetType, where: str) -> None:
+def check_tools(tools: tuple[Tool, ...], choice: ToolChoice | UnsetType, where: str) -> None:
     """Refuse tools and choices that nothing here could serve; `where` is `session` or `response`."""
     names: set[str] = set()
-    for index, tool in enumerate(given(tools, ())):
+    for index, tool in enumerate(tools):
         if isinstance(tool, McpTool):
             raise invalid(f"{where}.tools[{index}].type", _unsupported("MCP tools"))
         if tool.name in names:
@@ -135,7 +136,7 @@ def check_tools(tools: tuple[Tool, ...] | UnsetType, choice: ToolChoice | UnsetT
         names.add(tool.name)
     if isinstance(choice, ToolChoiceMcp):
         raise invalid(f"{where}.tool_choice", _unsupported("MCP tools"))
-    if isinstance(choice, ToolChoiceFunction) and not isinstance(tools, UnsetType) and choice.name not in names:
+    if isinstance(choice, ToolChoiceFunction) and choice.name not in names:
         raise invalid(f"{where}.tool_choice.name", f"There is no tool with the name '{choice.name}'.")
 
 
@@ -214,10 +215,10 @@ def _with_nulls(transcription: Transcription | None) -> Transcription | None:
 
 
 def _check_output(
-    now: RealtimeSessionResource, audio: AudioConfig, *, voice_is_fixed: bool, is_responding: bool
+    now: RealtimeSessionResource, audio: AudioConfig, *, spoken_voice: Voice | None, is_responding: bool
 ) -> None:
     before, after = audio_output(now), given(audio.output, AudioOutput())
-    if voice_is_fixed and after.voice != before.voice:
+    if spoken_voice is not None and after.voice not in (before.voice, spoken_voice):
         raise cannot_update_voice()
     if is_responding and after.speed != before.speed:
         raise invalid("session.audio.output.speed", "The speed cannot be changed while a response is in progress.")

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UnsetType, given
-from vivavoce.protocol.config import RealtimeSessionResource, ServerVad, Transcription
+from vivavoce.protocol.config import RealtimeSessionResource, ServerVad, Transcription, Voice
 from vivavoce.protocol.items import InputAudio, InputItem, Item, ItemReference, Message, OutputAudio
 
 from . import configuration as cfg
@@ -88,7 +88,7 @@ class Session:
         self._runs: dict[str, RunningResponse] = {}
         self._said: dict[str, Said] = {}
         self._chars: dict[str, int] = {}
-        self._has_spoken = False
+        self._spoken_voice: Voice | None = None
         self._outlet = Outlet(
             send=self._send,
             ask=self._ask,
@@ -237,7 +237,7 @@ class Session:
 
     def _update(self, event: ev.SessionUpdate) -> None:
         before = self.config
-        after = cfg.updated(before, event.session, voice_is_fixed=self._has_spoken, is_responding=bool(self._runs))
+        after = cfg.updated(before, event.session, spoken_voice=self._spoken_voice, is_responding=bool(self._runs))
         format = format_of(cfg.audio_input(after).format)
         if format != self._listening.format and self._listening.holds_audio_to_keep:
             raise invalid(
@@ -422,7 +422,7 @@ class Session:
             raise Refused("too_many_responses", f"At most {self.limits.responses_max} responses run at once.")
         given_items = None if isinstance(params.input, UnsetType) else self._adopt_all(params.input)
         context = None if given_items is None else tuple(one.item for one in given_items)
-        settled = terms(params, self.config, context, voice_is_fixed=self._has_spoken)
+        settled = terms(params, self.config, context, self._spoken_voice)
         run = RunningResponse(
             self._ids("resp"),
             settled,
@@ -531,7 +531,8 @@ class Session:
     def _answer(self, run: RunningResponse, report: Input) -> None:
         match report:
             case AudioSynthesized():
-                self._has_spoken = self._has_spoken or run.terms.in_conversation
+                if self._spoken_voice is None and run.terms.in_conversation:
+                    self._spoken_voice = run.terms.voice
                 run.take_audio(report.item_id, report.audio)
             case PhraseSpoken():
                 run.phrase_spoken(report.item_id, report.phrase)

@@ -53,9 +53,9 @@ class Terms:
 
 
 def terms(
-    params: ResponseParams, session: RealtimeSessionResource, input: tuple[Item, ...] | None, *, voice_is_fixed: bool
+    params: ResponseParams, session: RealtimeSessionResource, input: tuple[Item, ...] | None, spoken_voice: Voice | None
 ) -> Terms:
-    """Settle them; raises `Refused`."""
+    """Settle them; raises `Refused`. `spoken_voice` is the one in which the conversation was heard already."""
     if given(params.prompt, None) is not None:
         raise invalid("response.prompt", "Stored prompts are not supported by this server.")
     tools = given(params.tools, given(session.tools, ()))
@@ -65,9 +65,8 @@ def terms(
     ours = cfg.audio_output(session)
     theirs = given(given(params.audio, ResponseAudioConfig()).output, ResponseAudioOutput())
     default_voice: Voice = cfg.VOICE
-    session_voice = given(ours.voice, default_voice)
-    voice = given(theirs.voice, session_voice)
-    if voice_is_fixed and voice != session_voice:
+    voice = given(theirs.voice, spoken_voice or given(ours.voice, default_voice))
+    if spoken_voice not in (None, voice):
         raise cfg.cannot_update_voice()
     default_format: AudioFormat = PcmFormat()
     no_limit: MaxOutputTokens = "inf"
