@@ -238,3 +238,10 @@ def test_an_error_in_the_block_is_not_hidden_by_the_playbook() -> None:
 def test_counting_ids_counts_for_each_prefix() -> None:
     ids = counting_ids()
     assert [ids("item"), ids("resp"), ids("item")] == ["item_1", "resp_1", "item_2"]
+
+
+def test_a_failure_is_told_once() -> None:
+    with playbook(Toy()) as play:
+        play >> ResponseCreate()
+        with pytest.raises(PlaybookFailed):
+            play << sends("session.created")

@@ -139,6 +139,7 @@ class Playbook:
         self._known: dict[str, Id] = {}
         self._step = _Step(0, now_ms, "(nothing was said yet)")
         self._open = False
+        self._has_failed = False
 
     def __enter__(self) -> Playbook:
         self._open = True
@@ -146,7 +147,7 @@ class Playbook:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._open = False
-        if kind is not None:
+        if kind is not None or self._has_failed:  # it was said already
             return
         if self._step.number == 0:
             raise PlaybookFailed("the playbook was never run: nothing was said in its block")
@@ -234,6 +235,7 @@ class Playbook:
             self._known[value] = one
 
     def _failure(self, why: str) -> PlaybookFailed:
+        self._has_failed = True
         step = self._step
         lines = [f"step {step.number} at {step.t_ms} ms: >> {step.said}", f"  {why}", "  effects of this step:"]
         for index, effect in enumerate(step.effects):
