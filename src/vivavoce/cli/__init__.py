@@ -8,19 +8,41 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vivavoce import __version__
 from vivavoce.errors import VivavoceError
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
 
+EMBEDDED = "local"
+"""The pipeline of the embedded engines, which answers where nothing else is said."""
+
+ANY_MODEL = "gpt-realtime"
+"""What an endpoint is asked for where nothing else is said: OpenAI has it, and vivavoce serves any name."""
+
+EXAMPLES = """\
+for example:
+  vivavoce demo                                   a spoken conversation, offline
+  vivavoce talk --text "What is a fugue?"         the embedded engines answer
+  vivavoce talk question.wav --url http://127.0.0.1:8080/v1
+  vivavoce serve --model scripted                 a server for tests, without models
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code is 0 when it did what it was asked."""
-    arguments = _parser().parse_args(argv)
+    _show_what_the_terminal_can()
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         return int(arguments.run(arguments))
     except VivavoceError as error:
@@ -29,18 +51,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("vivavoce"):
             raise
-        extra = "local" if arguments.command == "demo" else "server"
-        print(f'vivavoce: {error.name} is missing; pip install "vivavoce[{extra}]"', file=sys.stderr)
+        print(f'vivavoce: {error.name} is missing; pip install "vivavoce[{_extra(arguments)}]"', file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has enough, as `head` does. What is still buffered must not fail again at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
+def _show_what_the_terminal_can() -> None:
+    """A console or pipe whose encoding lacks a character gets `?` in its place."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _extra(arguments: argparse.Namespace) -> str:
+    """The extra of this package that a command needs."""
+    if arguments.command == "demo":
+        return "local"
+    is_elsewhere = arguments.config if arguments.command == "serve" else arguments.url
+    return "server" if is_elsewhere or arguments.model not in (None, EMBEDDED) else "local"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="vivavoce", description="The Realtime API from both ends: talk to any endpoint, or serve it yourself."
+        prog="vivavoce",
+        description="The Realtime API from both ends: talk to any endpoint, or serve it yourself.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"vivavoce {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_serve(commands)
     _add_talk(commands)
     _add_demo(commands)
@@ -48,12 +92,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    serve = commands.add_parser("serve", help="run the server", description="Serve the Realtime API.")
+    serve = commands.add_parser("serve", help="run the server", description="Serve the Realtime API until Ctrl-C.")
     serve.add_argument("--host", help="address to bind; another than loopback needs keys (default 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to bind, 0 for any free one (default 8080)")
-    serve.add_argument("--model", metavar="PIPELINE", help="the default pipeline: local, scripted, or one of --config")
+    serve.add_argument(
+        "--model", metavar="PIPELINE", help="what answers: local (default), scripted, or one of --config"
+    )
     serve.add_argument("--api-key", action="append", metavar="KEY", help="accept this key; may be given several times")
-    serve.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file")
+    serve.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file (default: VIVAVOCE_CONFIG)")
     serve.set_defaults(run=_serve)
 
 
@@ -66,14 +112,20 @@ def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     talk.add_argument("files", nargs="*", type=Path, metavar="FILE.wav", help="what to say; any PCM WAV")
     talk.add_argument("--text", help="write instead of speaking")
     talk.add_argument(
-        "--url", help="ws://, wss://, http:// or https:// of the endpoint, for example http://host:8080/v1"
+        "--url", help="endpoint, with ws://, wss://, http:// or https://, for example http://127.0.0.1:8080/v1"
     )
-    talk.add_argument("--model", default="local", help="model to ask for (default local)")
-    talk.add_argument("--api-key", help="key (default: OPENAI_API_KEY, for OpenAI's own endpoint alone)")
+    talk.add_argument("--model", help=f"model to ask for (default {ANY_MODEL}; without --url {EMBEDDED})")
+    talk.add_argument("--api-key", metavar="KEY", help="key (default: OPENAI_API_KEY, for OpenAI's own endpoint alone)")
     talk.add_argument("--dialect", choices=("ga", "beta"), default="ga", help="how the endpoint speaks (default ga)")
-    talk.add_argument("--instructions", help="instructions for the model")
+    talk.add_argument("--instructions", metavar="TEXT", help="instructions for the model")
     talk.add_argument("--voice", help="voice of the answer")
-    talk.add_argument("--out", type=Path, default=Path("replies"), help="WAV file or folder (default replies/)")
+    talk.add_argument(
+        "--out",
+        type=Path,
+        default=Path("replies"),
+        metavar="PATH",
+        help="WAV file or folder for the spoken answer (default replies/)",
+    )
     talk.add_argument("--paced", action="store_true", help="play the file in real time and let the server find its end")
     talk.add_argument("--json", action="store_true", help="one JSON object a line")
     talk.set_defaults(run=_talk)
@@ -85,7 +137,9 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="a spoken conversation with the embedded engines",
         description="Start the server with the embedded engines and hold a spoken conversation with it.",
     )
-    demo.add_argument("--out", type=Path, default=Path("demo"), help="folder for the sound files (default demo/)")
+    demo.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="FOLDER", help="folder for the sound files (default demo/)"
+    )
     demo.set_defaults(run=_demo)
 
 
@@ -107,12 +161,16 @@ def _talk(arguments: argparse.Namespace) -> int:
     from .talk import Options, talk
 
     if bool(arguments.files) == (arguments.text is not None):
-        raise VivavoceError("talk takes either WAV files or --text")
+        raise VivavoceError(
+            'talk takes either WAV files or --text: vivavoce talk question.wav, or talk --text "Hello!"'
+        )
+    if arguments.url == "":
+        raise VivavoceError("--url is empty; leave it out for the embedded engines, or name an endpoint")
     options = Options(
         files=tuple(arguments.files),
         text=arguments.text,
         url=arguments.url,
-        model=arguments.model,
+        model=arguments.model or (EMBEDDED if arguments.url is None else ANY_MODEL),
         api_key=arguments.api_key,
         dialect=arguments.dialect,
         instructions=arguments.instructions,

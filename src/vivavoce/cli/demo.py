@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import wave
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from vivavoce.errors import VivavoceError
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 
-from . import screen
+from . import files, screen
 from .embedded import embedded
 from .room import Loudspeaker, Microphone
 from .turn import Turn
@@ -53,6 +52,7 @@ SCRIPT = (
 async def demo(out: Path) -> int:
     """Hold the conversation; 0 where every turn was answered and the interruption was heard."""
     began = time.perf_counter()
+    files.check_folder(out)
     screen.say(screen.paint("vivavoce demo: a spoken conversation, offline, on this machine", "bold"))
     async with embedded(PIPELINE) as server:
         screen.say(f"  server at {server.url}, ready after {time.perf_counter() - began:.1f} s")
@@ -172,33 +172,18 @@ async def _until(holds: Callable[[], bool]) -> None:
 
 
 def _save(out: Path, call: Call, turns: list[Turn]) -> None:
-    from vivavoce.audio import wav
-
-    out.mkdir(parents=True, exist_ok=True)
     screen.say("\nsound files")
     for number, turn in enumerate(turns, 1):
         path, audio = out / f"turn-{number}-reply.wav", bytes(turn.audio)
-        wav.write(path, audio, PCM16_24K.rate_hz)
+        with files.saving(path):
+            seconds = files.write_wav(path, [audio]) / 1000
         level = rms_db(audio)
-        seconds = PCM16_24K.duration_ms(audio) / 1000
         screen.say(f"  {path}  {seconds:4.1f} s  {screen.meter(level)} {level:.0f} dB, peak {peak_db(audio):.0f} dB")
     path = out / "conversation.wav"
-    seconds = _write_stereo(path, bytes(call.microphone.track.audio), bytes(call.loudspeaker.track().audio))
+    with files.saving(path):
+        sides = [bytes(call.microphone.track.audio), bytes(call.loudspeaker.track().audio)]
+        seconds = files.write_wav(path, sides) / 1000
     screen.say(f"  {path}  {seconds:4.1f} s  both sides: user left, assistant right")
-
-
-def _write_stereo(path: Path, left: bytes, right: bytes) -> float:
-    size = max(len(left), len(right))
-    frames = bytearray(size * 2)
-    for channel, audio in enumerate((left.ljust(size, b"\0"), right.ljust(size, b"\0"))):
-        frames[channel * 2 :: 4] = audio[0::2]
-        frames[channel * 2 + 1 :: 4] = audio[1::2]
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(PCM16_24K.rate_hz)
-        file.writeframes(frames)
-    return size / 2 / PCM16_24K.rate_hz
 
 
 def _verdict(out: Path, turns: list[Turn]) -> int:

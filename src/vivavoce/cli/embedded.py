@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ ROLES = {
 @asynccontextmanager
 async def embedded(pipeline: str, *, quiet: bool = False) -> AsyncIterator[Server]:
     """A warm server on a free port of loopback, that ends with the block."""
+    # Without a log of its own a command would show a failure twice: as a bare line of logging, and as what it raises.
+    logging.getLogger("vivavoce").addHandler(logging.NullHandler())
     settings = load_settings(host="127.0.0.1", port=0, model=pipeline, environment={})
     async with running(settings, progress=None if quiet else _Progress()) as server:
         yield server

@@ -10,20 +10,20 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vivavoce.audio.formats import PCM16_24K
 from vivavoce.client import Connection, connect
-from vivavoce.errors import VivavoceError
+from vivavoce.errors import ConnectionClosed, VivavoceError
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.codec import Dialect
 from vivavoce.protocol.items import InputText, Message
 
-from . import screen
+from . import files, screen
 from .turn import Turn
 
 CHUNK_MS = 100
@@ -54,17 +54,35 @@ class Options:
 
 
 async def talk(options: Options) -> int:
-    """Hold the turns; 0 where every one was answered."""
+    """Hold the turns; 0 where every one was answered. Raises `VivavoceError` for files that cannot be used."""
+    for path in options.files:
+        _samples(path)  # models take seconds to load: what is wrong with the files is better told before
+    replies = [_reply(options, number) for number in range(max(len(options.files), 1))]
+    files.check_folder(replies[0].parent)
     failures = 0
     async with endpoint(options.url, options.model, quiet=options.as_json) as url:
-        for source in options.files or (None,):
+        sources: tuple[Path | None, ...] = options.files or (None,)
+        for source, reply in zip(sources, replies, strict=True):
             try:
                 turn = await asyncio.wait_for(_one(options, url, source), TURN_SECONDS_MAX)
             except (VivavoceError, TimeoutError) as error:
                 turn = Turn(time.perf_counter, error=str(error) or f"no answer within {TURN_SECONDS_MAX:.0f} s")
             failures += turn.error is not None
-            _show(options, source, turn)
+            _show(options, source, turn, reply)
     return 1 if failures else 0
+
+
+def _reply(options: Options, number: int) -> Path:
+    """Where the answer to a turn is saved; files of one name in several folders are told apart by number."""
+    if options.out.suffix.lower() == ".wav":
+        if len(options.files) > 1:
+            raise VivavoceError(f"--out {options.out}: there are several answers to save; name a folder")
+        return options.out
+    if not options.files:
+        return options.out / "text.reply.wav"
+    stem = options.files[number].stem
+    namesakes = sum(source.stem == stem for source in options.files[:number])
+    return options.out / (f"{stem}-{namesakes + 1}.reply.wav" if namesakes else f"{stem}.reply.wav")
 
 
 @asynccontextmanager
@@ -84,21 +102,29 @@ async def _one(options: Options, url: str, source: Path | None) -> Turn:
     audio = _read(source) if source is not None else None
     async with connect(options.model, url=url, api_key=options.api_key, dialect=options.dialect) as connection:
         await connection.send(ev.SessionUpdate(session=_session(options, is_spoken=audio is not None)))
-        if audio is None:
-            await _write(connection, options.text or "", turn)
-        elif options.is_paced:
-            asking = asyncio.create_task(_speak_paced(connection, audio, turn))
-        else:
-            await _speak(connection, audio, turn)
+        asking = asyncio.create_task(_ask(options, connection, audio, turn))
         try:
             async for event in connection:
                 turn.take(event)
                 if turn.is_over:
                     break
         finally:
-            if audio is not None and options.is_paced:
-                asking.cancel()
+            asking.cancel()
+            # Where it could not send, the connection has ended, and what was received tells so.
+            with suppress(asyncio.CancelledError, ConnectionClosed):
+                await asking
+    if not turn.is_over:
+        turn.error = "the server closed the connection before the answer was complete"
     return turn
+
+
+async def _ask(options: Options, connection: Connection, audio: bytes | None, turn: Turn) -> None:
+    if audio is None:
+        await _write(connection, options.text or "", turn)
+    elif options.is_paced:
+        await _speak_paced(connection, audio, turn)
+    else:
+        await _speak(connection, audio, turn)
 
 
 def _session(options: Options, *, is_spoken: bool) -> cfg.RealtimeSession:
@@ -114,14 +140,22 @@ def _session(options: Options, *, is_spoken: bool) -> cfg.RealtimeSession:
 
 
 def _read(source: Path) -> bytes:
-    from vivavoce.audio import wav
     from vivavoce.audio.resample import resample
+
+    pcm, rate_hz = _samples(source)
+    return resample(pcm, rate_hz, PCM16_24K.rate_hz)
+
+
+def _samples(source: Path) -> tuple[bytes, int]:
+    from vivavoce.audio import wav
 
     try:
         pcm, rate_hz = wav.read(source)
     except (OSError, ValueError) as error:
         raise VivavoceError(f"{source}: {getattr(error, 'strerror', None) or error}") from error
-    return resample(pcm, rate_hz, PCM16_24K.rate_hz)
+    if not pcm:
+        raise VivavoceError(f"{source}: there is no sound in it; expected at least 100 ms")
+    return pcm, rate_hz
 
 
 async def _write(connection: Connection, text: str, turn: Turn) -> None:
@@ -149,6 +183,12 @@ async def _speak_paced(connection: Connection, audio: bytes, turn: Turn) -> None
         sent += len(chunk)
         if turn.ended_at is None and sent >= speech_bytes:
             turn.end_of_speech()
+    if turn.item_id is None:
+        turn.error = (
+            f"the server found no end of a turn in {TRAILING_SILENCE_MS / 1000:.0f} s of silence behind the file; "
+            "is there speech in it? Without --paced the command itself says where the turn ends"
+        )
+        await connection.close()
 
 
 def _speech_bytes(audio: bytes) -> int:
@@ -171,33 +211,30 @@ async def paced(audio: bytes) -> AsyncIterator[bytes]:
         yield audio[start : start + step]
 
 
-def _show(options: Options, source: Path | None, turn: Turn) -> None:
-    reply = _save(options, source, turn)
+def _show(options: Options, source: Path | None, turn: Turn, reply: Path) -> None:
+    saved = _save(turn, reply)
     if options.as_json:
-        screen.say(json.dumps(_summary(options, source, turn, reply), ensure_ascii=False))
+        screen.say(json.dumps(_summary(options, source, turn, saved)))
         return
     if source is not None:
         screen.say(screen.paint(source.name, "bold"))
-    screen.speech("user", (turn.transcript if source is not None else options.text) or "(nothing was understood)")
+    understood = turn.transcript if source is not None else options.text
+    if understood or turn.error is None:
+        screen.speech("user", understood or "(nothing was understood)")
     if turn.error is not None:
         screen.say(screen.paint(f"  error: {turn.error}", "bad"))
         return
     screen.speech("assistant", turn.answer.strip() or ", ".join(turn.calls) or "(no answer)")
-    if reply is not None:
-        screen.note(f"{PCM16_24K.duration_ms(turn.audio) / 1000:.1f} s of speech in {reply}")
+    if saved is not None:
+        screen.note(f"{PCM16_24K.duration_ms(turn.audio) / 1000:.1f} s of speech in {saved}")
     screen.say(screen.waterfall(turn.marks_ms))
 
 
-def _save(options: Options, source: Path | None, turn: Turn) -> Path | None:
+def _save(turn: Turn, path: Path) -> Path | None:
     if not turn.audio:
         return None
-    from vivavoce.audio import wav
-
-    path = options.out
-    if path.suffix.lower() != ".wav" or len(options.files) > 1:
-        path = path / f"{source.stem if source else 'text'}.reply.wav"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wav.write(path, bytes(turn.audio), PCM16_24K.rate_hz)
+    with files.saving(path):
+        files.write_wav(path, [bytes(turn.audio)])
     return path
 
 
