@@ -44,6 +44,9 @@ CHUNK_MS = 100
 TASKS_MAX = 64
 """Engine tasks of one session, those included that are being cancelled. More work than that is refused as failed."""
 
+TRANSCRIPTION_BYTES_MAX = 64 * 1024 * 1024
+"""Audio of one session that is being transcribed or waits for it. More is refused as failed."""
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -61,16 +64,19 @@ class Work:
         self._tasks: set[asyncio.Task[None]] = set()
         self._owned: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._phrases: dict[str, deque[Speak]] = {}
+        self._bytes = 0
 
     # --- what the runtime may ask -------------------------------------------------------------------------------------
 
     def transcribe(self, wanted: Transcribe) -> None:
         """Begin; the outcome is reported."""
+        item_id = wanted.item_id
         self._start(
-            wanted.item_id,
+            item_id,
             "transcription",
             lambda: self._transcribe(wanted),
-            lambda code, message: TranscriptFailed(wanted.item_id, code, message),
+            lambda code, message: TranscriptFailed(item_id, code, message),
+            audio_bytes=len(wanted.audio),
         )
 
     def generate(self, wanted: Generate) -> None:
@@ -118,20 +124,34 @@ class Work:
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
-    def _start(self, owner_id: str, doing: str, work: Callable[[], Awaitable[None]], failure: Failure) -> None:
-        if len(self._tasks) >= TASKS_MAX:
-            work = self._refuse
+    def _start(
+        self,
+        owner_id: str,
+        doing: str,
+        work: Callable[[], Awaitable[None]],
+        failure: Failure,
+        *,
+        audio_bytes: int = 0,
+    ) -> None:
+        if len(self._tasks) >= TASKS_MAX or self._bytes + audio_bytes > TRANSCRIPTION_BYTES_MAX:
+            work, audio_bytes = self._refuse, 0
+        self._bytes += audio_bytes
         name = f"{doing} of {owner_id}"
         task = asyncio.create_task(self._attempt(work, name, failure), name=name)
         self._tasks.add(task)
         self._owned[owner_id].add(task)
-        task.add_done_callback(lambda task: self._forget(owner_id, task))
+        task.add_done_callback(lambda task: self._forget(owner_id, task, audio_bytes))
 
     async def _refuse(self) -> None:
-        raise EngineError(f"A session may have {TASKS_MAX} engine tasks at once.", code="too_much_work")
+        raise EngineError(
+            f"A session may have {TASKS_MAX} engine tasks at once, and {TRANSCRIPTION_BYTES_MAX} bytes of audio to "
+            "transcribe.",
+            code="too_much_work",
+        )
 
-    def _forget(self, owner_id: str, task: asyncio.Task[None]) -> None:
+    def _forget(self, owner_id: str, task: asyncio.Task[None], audio_bytes: int) -> None:
         self._tasks.discard(task)
+        self._bytes -= audio_bytes
         if owned := self._owned.get(owner_id):
             owned.discard(task)
             if not owned:

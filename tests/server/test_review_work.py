@@ -1,0 +1,55 @@
+"""Engine work that a session may have at once: counted in tasks, and in bytes of audio that wait to be transcribed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from vivavoce.audio.formats import PCM16_24K
+from vivavoce.core.messages import EngineReport, Transcribe, TranscriptEnded, TranscriptFailed
+from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
+from vivavoce.server import work
+from vivavoce.server.work import Work
+
+
+def transcribe(item_id: str, size: int) -> Transcribe:
+    return Transcribe(item_id, bytes(size), PCM16_24K)
+
+
+def test_audio_that_waits_to_be_transcribed_is_limited_until_some_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "TRANSCRIPTION_BYTES_MAX", 10_000)
+
+    async def main() -> None:
+        reports: asyncio.Queue[EngineReport] = asyncio.Queue()
+        busy = Work(scripted_pipeline(transcriber=ScriptedSettings(first_delay_s=3_600)), reports.put, "session")
+        busy.transcribe(transcribe("one", 6_000))
+        (first,) = busy._tasks
+        busy.transcribe(transcribe("two", 6_000))
+        refused = await reports.get()
+        assert isinstance(refused, TranscriptFailed)
+        assert (refused.item_id, refused.code) == ("two", "too_much_work")
+        busy.transcribe(transcribe("three", 4_000))
+        busy.cancel("one")
+        await asyncio.wait((first,))
+        busy.transcribe(transcribe("four", 6_000))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert reports.empty()
+        await busy.end(1)
+
+    asyncio.run(main())
+
+
+def test_what_is_done_does_not_count() -> None:
+    async def main() -> None:
+        reports: asyncio.Queue[EngineReport] = asyncio.Queue()
+        idle = Work(scripted_pipeline(), reports.put, "session")
+        for item_id in ("one", "two", "three"):
+            idle.transcribe(transcribe(item_id, work.TRANSCRIPTION_BYTES_MAX // 1_000))
+            while not isinstance(await reports.get(), TranscriptEnded):
+                pass
+            await idle.end(1)
+            assert idle._bytes == 0
+
+    asyncio.run(main())
