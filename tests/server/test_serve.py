@@ -29,6 +29,7 @@ from vivavoce.engines.scripted import ScriptedSettings, ScriptedVad, scripted_pi
 from vivavoce.errors import EngineMissing, SettingsError
 from vivavoce.protocol.codec import FRAME_BYTES_MAX
 from vivavoce.server import Server, create_app, running
+from vivavoce.server.serve import _told_by_signals
 from vivavoce.server.settings import Settings, settings_of
 
 KEY = "sk-the-right-key-0001"
@@ -458,7 +459,7 @@ def test_the_app_can_be_mounted_in_another_and_loads_its_models_by_itself() -> N
 def test_a_port_that_is_taken_is_told() -> None:
     async def main() -> None:
         taken = socket.create_server(("127.0.0.1", 0))
-        with taken, pytest.raises(SettingsError, match=r"host, port: cannot bind 127\.0\.0\.1:.*in use"):
+        with taken, pytest.raises(SettingsError, match=r"host, port: cannot bind 127\.0\.0\.1:.*in use; .* 0 for any"):
             async with running(scripted(port=taken.getsockname()[1])):
                 raise AssertionError("it must not begin")
 
@@ -550,3 +551,53 @@ def test_the_command_stops_at_the_first_signal_when_idle_and_at_the_second_in_an
             assert "Traceback" not in process.stdout.read()
         finally:
             process.kill()
+
+
+UNREACHABLE = """
+port = 0
+pipeline = "away"
+
+[pipelines.away]
+vad = { engine = "scripted" }
+transcriber = { engine = "scripted" }
+language_model = { engine = "openai-chat", options = { url = "http://127.0.0.1:1/v1", model = "m" } }
+synthesizer = { engine = "scripted" }
+"""
+
+
+def test_the_command_says_once_why_it_cannot_serve(tmp_path: Path) -> None:
+    config = tmp_path / "away.toml"
+    config.write_text(UNREACHABLE)
+    command = [sys.executable, "-m", "vivavoce", "serve", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 1
+    assert done.stderr.count("cannot reach http://127.0.0.1:1/v1") == 1
+    assert "Traceback" not in done.stderr
+    assert "httpx" not in done.stderr
+
+
+class WindowsLoop(asyncio.SelectorEventLoop):
+    """A loop that has no signals of its own, as on Windows."""
+
+    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+        raise NotImplementedError
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("loop", [WindowsLoop, asyncio.SelectorEventLoop])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_the_server_also_where_the_loop_has_none(
+    loop: type[asyncio.SelectorEventLoop], number: signal.Signals
+) -> None:
+    async def main() -> None:
+        told = asyncio.Event()
+        before = signal.getsignal(number)
+        with _told_by_signals(told.set):
+            signal.raise_signal(number)
+            await asyncio.wait_for(told.wait(), TIMEOUT_S)
+        assert signal.getsignal(number) is before
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())

@@ -8,11 +8,13 @@ the port is free.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,12 @@ SOCKET_STALL_MS = 60_000
 """The kernel drops a connection whose peer acknowledges nothing for so long, also when nobody writes any more."""
 
 BACKLOG = 128
+
+_BINDING_HINTS = {
+    errno.EADDRINUSE: "; is it served already? Choose another port, or 0 for any free one",
+    errno.EACCES: "; ports below 1024 may be reserved: choose a higher one, or 0 for any free one",
+    errno.EADDRNOTAVAIL: "; the host has to be an address of this machine",
+}
 
 log = logging.getLogger(__name__)
 
@@ -87,40 +95,65 @@ async def running(
 
 
 def serve(settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM; a second one does not wait for running responses. Returns the exit code."""
+    """Serve until SIGINT or SIGTERM; a second one does not wait for running responses. Returns the exit code.
+
+    That is 1 where a pipeline cannot be loaded, which the log has told then.
+    """
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    # It logs every request to an engine, with its URL.
+    logging.getLogger("httpx").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_until_stopped(settings))
 
 
 async def _until_stopped(settings: Settings) -> int:
     stopped = asyncio.Event()
-    async with running(settings, warm=False) as server:
-        sessions, loop = server.app.state.sessions, asyncio.get_running_loop()
+    with ExitStack() as signals:  # which also counts a second one, while responses end
+        async with running(settings, warm=False) as server:
+            sessions = server.app.state.sessions
 
-        def stop() -> None:
-            if stopped.is_set():
-                sessions.stop()
-            stopped.set()
+            def stop() -> None:
+                if stopped.is_set():
+                    sessions.stop()
+                stopped.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
-        log.info(
-            "listening on %s/realtime, default pipeline %r", server.url.replace("http", "ws", 1), settings.pipeline
-        )
-        loading = server.app.state.pipelines.warm_up()
-        stopping = asyncio.create_task(stopped.wait())
-        await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if not stopped.is_set():
-            try:
-                await asyncio.shield(loading)
-            except BaseException:
-                stopping.cancel()
-                raise
-            log.info("ready")
-        await stopping
-        log.info("stopping")
+            signals.enter_context(_told_by_signals(stop))
+            where = server.url.replace("http", "ws", 1)
+            log.info("listening on %s/realtime, default pipeline %r", where, settings.pipeline)
+            return await _load_and_wait(server, stopped)
+
+
+async def _load_and_wait(server: Server, stopped: asyncio.Event) -> int:
+    loading = server.app.state.pipelines.warm_up()
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not stopped.is_set():
+        if loading.exception() is not None:
+            stopping.cancel()
+            return 1
+        log.info("ready")
+    await stopping
+    log.info("stopping")
     return 0
+
+
+@contextmanager
+def _told_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Within the block SIGINT and SIGTERM call `stop` in the event loop."""
+    loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    for number in numbers:
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # on Windows; there the loop wakes up for a signal, but has no word for it
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
+    try:
+        yield
+    finally:
+        for number, earlier in zip(numbers, before, strict=True):
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+            signal.signal(number, earlier)
 
 
 # --- uvicorn ----------------------------------------------------------------------------------------------------------
@@ -168,14 +201,19 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # The protocol is named, because asyncio switches Nagle's delay off only where it sees that a socket is TCP.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":
+            # Windows binds a port again without it, and with it would share one that another program listens on.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # Accepted sockets take it over. Without it a peer that never reads could keep its socket for ever.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SOCKET_STALL_MS)
         try:
             listener.bind((settings.host, settings.port))
         except OSError as error:
-            raise SettingsError(f"host, port: cannot bind {settings.host}:{settings.port}: {error.strerror}") from None
+            hint = _BINDING_HINTS.get(error.errno or 0, "")
+            raise SettingsError(
+                f"host, port: cannot bind {settings.host}:{settings.port}: {error.strerror or error}{hint}"
+            ) from None
         listener.listen(BACKLOG)
         listener.setblocking(False)
         yield listener
