@@ -293,3 +293,28 @@ def test_speech_that_is_cut_while_it_is_made_stays_cut(play: Playbook, session: 
     play >> PhraseSpoken("resp_1", "item_1", 0) << ... << sends("response.done", response={"status": "completed"})
     play >> truncate(51) << error("invalid_value", "audio_end_ms")
     assert session.conversation.items[0].content == (OutputAudio(transcript=""),)  # type: ignore[union-attr]
+
+
+def test_audio_of_users_is_kept_up_to_a_limit_oldest_let_go_first() -> None:
+    limits = Limits(audio_bytes_max=3 * len(tone(100)))
+    with playbook(Session(id="s", model="m", ids=counting_ids(), expires_at=0, limits=limits)) as play:
+        play >> Opened() << ...
+
+        def spoken(id: str) -> None:
+            play >> create(Message(role="user", content=(InputAudio(audio=tone(100)),), id=id)) << ...
+
+        def kept(id: str) -> bool:
+            play >> ConversationItemRetrieve(item_id=id) << ...
+            (part,) = play.record[-1].message.event.item.content  # type: ignore[union-attr]
+            return bool(part.audio)
+
+        for id in ("a", "b", "c"):
+            spoken(id)
+        assert [kept(id) for id in ("a", "b", "c")] == [True, True, True]
+        spoken("d")
+        assert [kept(id) for id in ("a", "b", "c", "d")] == [False, True, True, True]
+        play >> ConversationItemDelete(item_id="c") << ...
+        spoken("e")
+        assert [kept(id) for id in ("b", "d", "e")] == [True, True, True]
+        spoken("f")
+        assert [kept(id) for id in ("b", "d", "e", "f")] == [False, True, True, True]
