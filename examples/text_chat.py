@@ -1,0 +1,56 @@
+"""Chat by text with any Realtime endpoint, with vivavoce's client.
+
+uv run vivavoce serve                          # in one terminal; with --model scripted for one without models
+uv run python examples/text_chat.py            # in another; an empty line ends it
+uv run python examples/text_chat.py wss://api.openai.com/v1      # with OPENAI_API_KEY
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+import vivavoce
+from vivavoce import config, events, items
+
+URL = "http://127.0.0.1:8080/v1"
+
+
+async def chat(url: str, read_line: Callable[[], str]) -> list[str]:
+    """Say each line, show the answer as it comes, up to an empty line; returns the answers."""
+    answers = []
+    async with vivavoce.connect("gpt-realtime", url=url) as connection:
+        await connection.update_session(config.RealtimeSession(output_modalities=("text",)))
+        # In a thread: while somebody types, the connection still has to answer the server's pings.
+        while line := await asyncio.to_thread(read_line):
+            await connection.create_item(items.Message(role="user", content=(items.InputText(text=line),)))
+            await connection.create_response()
+            answers.append(await show_answer(connection))
+    return answers
+
+
+async def show_answer(connection: vivavoce.Connection) -> str:
+    """Print one answer word by word, until it is complete."""
+    answer = ""
+    async for event in connection:
+        match event:
+            case events.ResponseOutputTextDelta():
+                print(event.delta, end="", flush=True)
+                answer += event.delta
+            case events.ResponseDone():
+                break
+            case events.ErrorEvent():
+                raise SystemExit(event.error.message)
+    print()
+    return answer
+
+
+def typed_line() -> str:
+    """What the user types; nothing at the end of the input."""
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
+
+
+if __name__ == "__main__":
+    asyncio.run(chat(sys.argv[1] if len(sys.argv) > 1 else URL, typed_line))

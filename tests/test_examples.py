@@ -1,0 +1,64 @@
+"""The examples, run as they are, against a scripted server in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import runpy
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from vivavoce.server import running
+from vivavoce.server.settings import settings_of
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+LINES_MAX = 60
+TIMEOUT_S = 20.0
+
+
+def example(name: str) -> dict[str, Any]:
+    """The names that an example defines; what it does as a program is not done."""
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+
+def with_server(main: Callable[[str], Awaitable[Any]]) -> Any:
+    async def serving() -> Any:
+        async with asyncio.timeout(TIMEOUT_S), running(settings_of({"pipeline": "scripted", "port": 0})) as server:
+            return await main(server.url)
+
+    return asyncio.run(serving())
+
+
+def test_a_text_chat_shows_every_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    chat = example("text_chat")["chat"]
+    typed = iter(["hello", "good bye", ""])
+    assert with_server(lambda url: chat(url, lambda: next(typed))) == ["echo: hello", "echo: good bye"]
+    assert capsys.readouterr().out == "echo: hello\necho: good bye\n"
+
+
+def test_a_function_is_called_and_its_output_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    assert with_server(example("function_call")["ask"]) == "tool said: It is sunny in Oslo."
+    assert 'the model calls weather({"city": "Oslo"})' in capsys.readouterr().out
+
+
+def test_the_mounted_voice_is_ready_with_the_app_and_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("VIVAVOCE_CONFIG", "VIVAVOCE_API_KEYS", "VIVAVOCE_HOST"):
+        monkeypatch.delenv(variable, raising=False)
+    with TestClient(example("mount_in_fastapi_or_starlette")["app"]) as client:
+        assert "/voice/v1/realtime" in client.get("/").text
+        with client.websocket_connect("/voice/v1/realtime?model=m") as socket:
+            assert socket.receive_json()["type"] == "session.created"
+        assert client.get("/voice/readyz").json() == {"status": "ready"}
+
+
+def test_an_example_is_short_and_says_how_to_run_it() -> None:
+    files = sorted(EXAMPLES.glob("*.py"))
+    assert len(files) == 3
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= LINES_MAX
+        assert "uv run" in text
+        assert file.stem in text
