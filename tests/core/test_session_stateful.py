@@ -7,15 +7,15 @@ comes too late. A `Referee` watches what is sent; two replicas fold it, one thro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import structs
+from stateful_world import CLOSE_OUT, LIMITS, SUCCESS, Replica, TalkativeModel, check_buffers, types_sent, wanted_ids
 
 from vivavoce.core.conversation import Conversation
-from vivavoce.core.limits import Limits
 from vivavoce.core.messages import (
     AudioSynthesized,
     CallArguments,
@@ -38,12 +38,10 @@ from vivavoce.core.messages import (
     TranscriptFailed,
 )
 from vivavoce.core.session import Session
-from vivavoce.engines import Piece, Prompt, TextPiece
-from vivavoce.engines.scripted import ScriptedLanguageModel, scripted_pipeline
+from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UNSET, given
-from vivavoce.protocol.codec import ClientCodec, Dialect, ServerCodec
 from vivavoce.protocol.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -62,16 +60,6 @@ from vivavoce.testing.referee import Referee
 from vivavoce.testing.rehearsal import DETECTION, Rehearsal
 from vivavoce.testing.sounds import silence, tone
 
-LIMITS = Limits(
-    session_ms_max=120_000,
-    input_ms_max=3_000,
-    turn_ms_max=2_000,
-    audio_bytes_max=150_000,
-    items_max=12,
-    responses_max=3,
-    response_chars_max=120,
-    engine_silence_ms_max=5_000,
-)
 TEXTS = (
     "hello",
     "One two three. Four five six.",
@@ -81,83 +69,6 @@ TEXTS = (
     "",
 )
 LONG_TEXT = "word " * 40
-
-SUCCESS: dict[type[ev.ClientEvent], list[str]] = {
-    ev.SessionUpdate: ["session.updated"],
-    ev.InputAudioBufferAppend: [],
-    ev.InputAudioBufferCommit: ["input_audio_buffer.committed", "conversation.item.added", "conversation.item.done"],
-    ev.InputAudioBufferClear: ["input_audio_buffer.cleared"],
-    ev.ConversationItemCreate: ["conversation.item.added", "conversation.item.done"],
-    ev.ConversationItemDelete: ["conversation.item.deleted"],
-    ev.ConversationItemRetrieve: ["conversation.item.retrieved"],
-    ev.ConversationItemTruncate: ["conversation.item.truncated"],
-    ev.ResponseCreate: ["response.created"],
-}
-"""What a client event that succeeds is answered with, first of all."""
-
-CLOSE_OUT = {
-    "response.output_audio.done",
-    "response.output_audio_transcript.done",
-    "response.output_text.done",
-    "response.function_call_arguments.done",
-    "response.content_part.done",
-    "conversation.item.done",
-    "response.output_item.done",
-    "response.done",
-}
-"""What may follow a cancellation."""
-
-
-def types_sent(effects: list[Effect]) -> list[str]:
-    return [effect.event.type for effect in effects if isinstance(effect, Send)]
-
-
-def wanted_ids(session: Session) -> set[str]:
-    """Items of the conversation, and those that only a running response knows."""
-    contexts = (run.terms.input or () for run in session._runs.values())
-    return {*session.conversation.item_ids, *(given(item.id, "") for items in contexts for item in items)}
-
-
-class TalkativeModel(ScriptedLanguageModel):
-    """Says something before it calls a function where the user asks it to: a message and a call in one response."""
-
-    async def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
-        """The script, behind a sentence."""
-        said = [item.content for item in prompt.items if isinstance(item, Message) and item.role == "user"]
-        if any(isinstance(part, InputText) and part.text.startswith("First") for parts in said[-1:] for part in parts):
-            yield TextPiece("Let me see. One ")
-            yield TextPiece("moment")
-        async for piece in super().generate(prompt):
-            yield piece
-
-
-class Replica:
-    """A client's conversation: the fold of what comes through one dialect."""
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.server, self.client = ServerCodec(dialect), ClientCodec(dialect)
-        self.conversation = Conversation(LIMITS)
-
-    def take(self, event: ev.AnyServerEvent) -> None:
-        seen = self.seen(event)
-        if seen is not None:
-            self.conversation.apply(seen)
-
-    def seen(self, event: ev.AnyServerEvent) -> ev.AnyServerEvent | ev.Unknown | None:
-        """The event as this dialect can say it; None where it has no such event."""
-        frame = self.server.encode(event)
-        return None if frame is None else self.client.decode(frame)
-
-    def responses(self, conversation: Conversation) -> object:
-        """What the dialect can say of another conversation's responses: beta does not count images."""
-        events = (ev.ResponseDone(response=response) for response in conversation.responses.values())
-        return [seen.response for event in events if isinstance(seen := self.seen(event), ev.ResponseDone)]
-
-    def session(self, conversation: Conversation) -> object:
-        """What the dialect can say of another conversation's session: beta lacks some of its fields."""
-        assert conversation.session is not None
-        seen = self.seen(ev.SessionUpdated(session=conversation.session))
-        return seen.session if isinstance(seen, ev.SessionUpdated) else None
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -558,14 +469,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @invariant()
     def buffers_stay_within_their_limits(self) -> None:
-        session = self.session
-        assert session._listening._audio.ticks <= LIMITS.input_ms_max * 24
-        assert len(session._runs) <= LIMITS.responses_max
-        spoken = [entry for entry in session.conversation._entries.values() if entry.audio]
-        assert len(spoken) <= 1 or sum(len(entry.audio) for entry in spoken) <= LIMITS.audio_bytes_max
-        assert len(session._hearing._items) <= len(wanted_ids(session))
-        heard = [item for item in session._hearing._items.values() if item.audio]
-        assert len(heard) <= 1 or sum(len(item.audio) for item in heard) <= LIMITS.audio_bytes_max
+        check_buffers(self.session)
 
     def teardown(self) -> None:
         self.rehearsal.settle()
