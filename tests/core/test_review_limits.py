@@ -79,8 +79,8 @@ def test_a_full_conversation_refuses_a_commit_and_keeps_its_audio() -> None:
         play >> ev.InputAudioBufferCommit() << sends("input_audio_buffer.committed") << ...
 
 
-def speak(play: Playbook, response: Id, item: Id, params: ev.ResponseParams | None = None) -> None:
-    play >> ev.ResponseCreate(**({"response": params} if params else {}))
+def speak(play: Playbook, response: Id, item: Id, request: ev.ResponseCreate) -> None:
+    play >> request
     play << sends("response.created", response={"id": response}) << asks(Generate)
     play >> TextGenerated(response, "Hello there. ") << ...
     play << asks(Speak, item_id=item)
@@ -92,7 +92,7 @@ def test_what_was_said_outside_the_conversation_is_not_kept() -> None:
     machine = session()
     with playbook(machine) as play:
         play >> Opened() << ...
-        speak(play, response, item, ev.ResponseParams(conversation="none", input=()))
+        speak(play, response, item, ev.ResponseCreate(response=ev.ResponseParams(conversation="none", input=())))
         play >> PhraseSpoken(response, item, 0)
         play >> GenerationEnded(response, "stop") << ... << sends("response.done")
     assert machine._said == {}
@@ -103,7 +103,7 @@ def test_audio_behind_a_truncation_does_not_count() -> None:
     machine = session()
     with playbook(machine) as play:
         play >> Opened() << ...
-        speak(play, response, item)
+        speak(play, response, item, ev.ResponseCreate())
         play >> ev.ConversationItemTruncate(item_id=item, content_index=0, audio_end_ms=20)
         play << sends("conversation.item.truncated")
         for _ in range(10):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from vivavoce.core.messages import (
@@ -20,7 +22,9 @@ from vivavoce.protocol.config import (
     AudioConfig,
     AudioOutput,
     FunctionTool,
+    Prompt,
     RealtimeSession,
+    Reasoning,
     ResponseAudioConfig,
     ResponseAudioOutput,
     ToolChoiceFunction,
@@ -98,3 +102,16 @@ def test_a_session_may_name_the_voice_that_was_heard_and_change_anything_else() 
             >> update(audio=voice("echo"))
             << sends("session.updated", session={"audio": {"output": {"voice": "echo"}}})
         )
+
+
+@pytest.mark.parametrize(
+    "field", [{"reasoning": Reasoning(effort="low")}, {"parallel_tool_calls": False}, {"prompt": Prompt(id="p")}]
+)
+def test_what_the_server_does_not_have_is_refused_by_name_in_session_and_response(field: dict[str, Any]) -> None:
+    (name,) = field
+    with playbook(session()) as play:
+        play >> Opened() << ...
+        play >> update(**field) << sends("error", error={"code": "invalid_value", "param": f"session.{name}"})
+        request = ev.ResponseCreate(response=ev.ResponseParams(**field))
+        play >> request << sends("error", error={"code": "invalid_value", "param": f"response.{name}"})
+        play >> update(parallel_tool_calls=True) << sends("session.updated", session={"parallel_tool_calls": True})

@@ -156,9 +156,16 @@ def _check_support(update: RealtimeSession) -> None:
             "An idle timeout is",
         ),
         "session.prompt": (given(update.prompt, None) is not None, "Stored prompts are"),
+        "session.reasoning": (given(update.reasoning, None) is not None, "Reasoning effort is"),
+        "session.parallel_tool_calls": (not given(update.parallel_tool_calls, True), "One call at a time is"),
         "session.truncation": (given(update.truncation, "auto") != "auto", "Any truncation but 'auto' is"),
         "session.include": (bool(given(update.include, None)), "Log probabilities are"),
     }
+    refuse_wanted(wanted)
+
+
+def refuse_wanted(wanted: dict[str, tuple[bool, str]]) -> None:
+    """Refuse by its param the first thing that is wanted here and not to be had."""
     for param, (is_wanted, what) in wanted.items():
         if is_wanted:
             raise invalid(param, _unsupported(what))

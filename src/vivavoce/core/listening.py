@@ -60,6 +60,11 @@ class Listening:
         """Whether the buffer holds more than the rolling prefix of a turn that has not begun."""
         return bool(self._audio) and (self._turns is None or self._turn is not None)
 
+    @property
+    def open_item_id(self) -> str | None:
+        """The id under which the turn that is open will be committed."""
+        return self._turn.item_id if self._turn else None
+
     def begin(self, settings: TurnSettings | None) -> None:
         """Wait for speech from here on: a new epoch, in which scores of older ones are stale."""
         self._epoch += 1

@@ -310,8 +310,9 @@ class Session:
         if known.is_told:
             self._send(known.told(report))
         for run in list(self._runs.values()):
-            run.heard_at_ms = self._now_ms
-            self._generate(run)
+            if not run.generating:
+                run.heard_at_ms = self._now_ms
+                self._generate(run)
 
     # --- items --------------------------------------------------------------------------------------------------------
 
@@ -342,7 +343,8 @@ class Session:
 
     def _adopt(self, item: InputItem, where: str) -> Adopted:
         adopted = adopt(item, where, self._ids, self.conversation)
-        if self._hearing.get(adopted.id) is not None:  # it is in the context of a response that is running
+        # Taken, though not by the conversation: by the context of a running response, or by the turn that is open.
+        if self._hearing.get(adopted.id) is not None or adopted.id == self._listening.open_item_id:
             raise invalid(f"{where}.id", f"An item with the id '{adopted.id}' exists already.")
         return adopted
 
@@ -474,7 +476,7 @@ class Session:
         if run.is_automatic and last is not None and not last.transcript:
             run.complete()  # a noise that the detector took for speech: there is nothing to answer
             return
-        run.generating = True
+        run.generating, run.heard_at_ms = True, self._now_ms
         run.input_audio_tokens = sum(-(-known.ms // USER_AUDIO_TOKEN_MS) for known in heard_items)
         limit = run.terms.max_output_tokens
         self._ask(

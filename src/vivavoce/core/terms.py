@@ -26,7 +26,6 @@ from vivavoce.protocol.items import Item
 
 from . import configuration as cfg
 from .conversation import format_of
-from .refused import invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,13 @@ def terms(
     params: ResponseParams, session: RealtimeSessionResource, input: tuple[Item, ...] | None, spoken_voice: Voice | None
 ) -> Terms:
     """Settle them; raises `Refused`. `spoken_voice` is the one in which the conversation was heard already."""
-    if given(params.prompt, None) is not None:
-        raise invalid("response.prompt", "Stored prompts are not supported by this server.")
+    cfg.refuse_wanted(
+        {
+            "response.prompt": (given(params.prompt, None) is not None, "Stored prompts are"),
+            "response.reasoning": (given(params.reasoning, None) is not None, "Reasoning effort is"),
+            "response.parallel_tool_calls": (not given(params.parallel_tool_calls, True), "One call at a time is"),
+        }
+    )
     tools = given(params.tools, given(session.tools, ()))
     choice: ToolChoice = given(params.tool_choice, given(session.tool_choice, _AUTO))
     if not isinstance(params.tools, UnsetType) or not isinstance(params.tool_choice, UnsetType):
