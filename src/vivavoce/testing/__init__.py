@@ -5,7 +5,8 @@
 - `referee`: objects to server events that break the protocol
 - `traces`: golden recordings of what was said
 - `virtual_time`: an event loop on which hours pass in no time
-- `sounds`: audio that its name describes
+- `sounds`: audio that its description makes again
+- `simulation`: whole conversations from a seed, with the `user` and the `network` that they need
 
 Nothing here is imported by the rest of the package.
 """
