@@ -34,10 +34,15 @@ def test_a_model_is_quoted_and_may_be_left_out() -> None:
     assert endpoint("ws://h/v1", model=None, api_key=None, dialect="ga").url == "ws://h/v1/realtime"
 
 
-@pytest.mark.parametrize("given", ["", "127.0.0.1:8080", "ftp://host/v1", "wss:///v1/realtime", "host"])
+@pytest.mark.parametrize(
+    "given",
+    ["", "127.0.0.1:8080", "ftp://host/v1", "wss:///v1/realtime", "host", "http://[::1/v1", "ws://host:99999/v1"],
+)
 def test_what_is_no_url_of_an_endpoint_is_refused(given: str) -> None:
     with pytest.raises(LocalProtocolError, match="is no URL of an endpoint"):
         endpoint(given, model="m", api_key=None, dialect="ga")
+    with pytest.raises(LocalProtocolError, match="is no URL of an endpoint"):
+        is_same_host(given, "https://api.openai.com")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol.codec import Dialect
@@ -39,11 +39,7 @@ def endpoint(
 
     Raises `LocalProtocolError` for a URL that cannot be one.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES or not parts.hostname:
-        raise LocalProtocolError(
-            f"{url!r} is no URL of an endpoint; expected for example http://127.0.0.1:8080/v1 or wss://host/v1/realtime"
-        )
+    parts = _parts(url)
     query = parse_qsl(parts.query, keep_blank_values=True)
     if model is not None and not _SELECTORS & {name for name, _ in query}:
         query.append(("model", model))
@@ -52,8 +48,21 @@ def endpoint(
 
 
 def is_same_host(url: str, other: str) -> bool:
-    """Whether two URLs lead to the same host."""
-    return urlsplit(url).hostname == urlsplit(other).hostname
+    """Whether two URLs lead to the same host. Raises `LocalProtocolError` for what is no URL of an endpoint."""
+    return _parts(url).hostname == _parts(other).hostname
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        is_one = False
+    if not is_one:
+        raise LocalProtocolError(
+            f"{url!r} is no URL of an endpoint; expected for example http://127.0.0.1:8080/v1 or wss://host/v1/realtime"
+        )
+    return parts
 
 
 def _path(path: str) -> str:
