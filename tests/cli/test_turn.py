@@ -89,3 +89,25 @@ def test_an_error_event_ends_the_turn() -> None:
     turn.take(ev.ErrorEvent(error=ev.ErrorDetail(type="invalid_request_error", message="no")))
     assert turn.error == "no"
     assert turn.is_over
+
+
+def test_an_answer_into_which_the_user_goes_on_speaking_is_not_the_answer() -> None:
+    turn = Turn(Clock())
+    turn.take(ev.InputAudioBufferCommitted(item_id="item_1"))
+    turn.take(delta(b"\1\1"))
+    turn.take(done(status="cancelled", status_details=StatusDetails(type="cancelled", reason="turn_detected")))
+    assert not turn.is_over
+    turn.take(ev.InputAudioBufferCommitted(item_id="item_3"))
+    turn.end_of_speech()
+    turn.take(delta(b"\2\2"))
+    usage = ev.DurationUsage(seconds=1)
+    for item_id, text in (("item_3", "the rest"), ("item_1", "the beginning")):
+        turn.take(
+            ev.ConversationItemInputAudioTranscriptionCompleted(
+                item_id=item_id, content_index=0, transcript=text, usage=usage
+            )
+        )
+    turn.take(done(status="completed"))
+    assert turn.is_over
+    assert turn.transcript == "the rest"
+    assert turn.audio == b"\2\2"

@@ -106,7 +106,7 @@ async def _one(options: Options, url: str, source: Path | None) -> Turn:
         try:
             async for event in connection:
                 turn.take(event)
-                if turn.is_over:
+                if turn.error is not None or (turn.is_over and turn.ended_at is not None):
                     break
         finally:
             asking.cancel()
@@ -188,7 +188,8 @@ async def _speak_paced(connection: Connection, audio: bytes, turn: Turn) -> None
             f"the server found no end of a turn in {TRAILING_SILENCE_MS / 1000:.0f} s of silence behind the file; "
             "is there speech in it? Without --paced the command itself says where the turn ends"
         )
-        await connection.close()
+    if turn.is_over:
+        await connection.close()  # nothing more will come, and nobody waits for it
 
 
 def _speech_bytes(audio: bytes) -> int:

@@ -52,8 +52,7 @@ class Turn:
         """Note what an event says about this turn."""
         match event:
             case ev.InputAudioBufferCommitted():
-                self.item_id = event.item_id
-                self.mark("turn_found")
+                self._begin(event.item_id)
             case ev.ConversationItemInputAudioTranscriptionCompleted() if event.item_id == self.item_id:
                 self.transcript = event.transcript
                 self.mark("transcript")
@@ -70,7 +69,16 @@ class Turn:
             case ev.ErrorEvent():
                 self.error = event.error.message
 
+    def _begin(self, item_id: str) -> None:
+        """The user's turn; where they paused so long that the server found several, the last one counts."""
+        self.item_id = item_id
+        self.transcript, self.response, self.answer = None, None, ""
+        self.audio.clear()
+        self.mark("turn_found")
+
     def _finish(self, response: Response) -> None:
+        if self._is_given_up(response):
+            return
         self.mark("done")
         self.response = response
         self.calls = [f"{item.name}({item.arguments})" for item in response.output if isinstance(item, FunctionCall)]
@@ -79,6 +87,12 @@ class Turn:
         details = given(response.status_details, None)
         if response.status == "failed" and details is not None and (error := given(details.error, None)):
             self.error = given(error.message, None) or "the response failed"
+
+    @staticmethod
+    def _is_given_up(response: Response) -> bool:
+        """Whether the user went on speaking, so that this was not the answer."""
+        details = given(response.status_details, None)
+        return response.status == "cancelled" and details is not None and details.reason == "turn_detected"
 
     @property
     def is_over(self) -> bool:
