@@ -22,11 +22,12 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as ws_connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from vivavoce.client import connect
 from vivavoce.engines import Pipeline
 from vivavoce.engines.scripted import ScriptedSettings, ScriptedVad, scripted_pipeline
-from vivavoce.errors import EngineMissing, SettingsError
+from vivavoce.errors import ConnectionFailed, EngineMissing, SettingsError
 from vivavoce.protocol.codec import FRAME_BYTES_MAX
 from vivavoce.server import Server, create_app, running
 from vivavoce.server.serve import _told_by_signals
@@ -432,6 +433,37 @@ def test_http_errors_have_the_shape_of_the_api() -> None:
                 response = await get(server, path)
                 assert response.status_code == status
                 assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+    within_time(main())
+
+
+def test_a_websocket_to_a_wrong_path_is_told_so_and_does_not_look_like_a_wrong_key() -> None:
+    async def main() -> None:
+        async with running(scripted()) as server:
+            with pytest.raises(ConnectionFailed, match=r"404 Not Found .*check the path"):
+                await connect("m", url=f"http://{server.host}:{server.port}/v2")
+            with pytest.raises(InvalidStatus) as refused:
+                async with socket_to(server, "/v1/chat?model=m"):
+                    raise AssertionError("it must not open")
+            assert refused.value.response.status_code == 404
+            assert "/v1/realtime" in json.loads(refused.value.response.body or b"")["error"]["message"]
+
+    within_time(main())
+
+
+def test_an_asgi_server_that_cannot_deny_with_a_status_closes_instead() -> None:
+    async def main() -> None:
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, str]:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        scope = {"type": "websocket", "path": "/v2", "headers": [], "query_string": b"", "subprotocols": []}
+        await create_app(scripted())(scope, receive, send)
+        assert sent == ["websocket.close"]
 
     within_time(main())
 

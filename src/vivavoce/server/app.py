@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from vivavoce.engines import Pipeline
 from vivavoce.errors import ConnectionClosed
@@ -46,6 +47,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
     routes = [
         *(WebSocketRoute(path, _Sockets(surface, sessions)) for path, surface in PATHS.items()),
         *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
+        WebSocketRoute("/{path:path}", _no_such_endpoint),
         Route("/healthz", _healthz, methods=["GET"]),
         Route("/readyz", _readyz, methods=["GET"]),
     ]
@@ -101,8 +103,23 @@ async def _upgrade_required(request: Request) -> Response:
     raise HTTPException(426, "This is a WebSocket endpoint: connect to it with ws:// or wss://.")
 
 
+async def _no_such_endpoint(socket: WebSocket) -> None:
+    """404, where the ASGI server can say it; its own word for a WebSocket that nobody takes is 403, as for a key."""
+    if "websocket.http.response" in (socket.scope.get("extensions") or {}):
+        paths = ", ".join(PATHS)
+        await socket.send_denial_response(
+            _error(f"There is no WebSocket endpoint at this path; there is {paths}.", 404)
+        )
+    else:
+        await socket.close()
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     """Every HTTP error in the API's own shape (reference §1.9)."""
     assert isinstance(error, HTTPException)
-    body = {"message": error.detail, "type": "invalid_request_error", "param": None, "code": None}
-    return JSONResponse({"error": body}, error.status_code, headers=dict(error.headers or {}))
+    return _error(error.detail, error.status_code, error.headers)
+
+
+def _error(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    body = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": body}, status, headers=dict(headers or {}))
