@@ -6,7 +6,7 @@ repeat it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from msgspec import UNSET, Struct, structs
@@ -59,6 +59,84 @@ class Adopted:
         return len(self.id) + sum(PART_CHARS + _chars(part) for part in parts)
 
 
+class Adoption:
+    """Admits clients' items, within the limits of a session and under ids that are free.
+
+    `is_taken` knows the ids that are taken though no item of the conversation has them.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        limits: Limits,
+        new_id: Callable[[str], str],
+        is_taken: Callable[[str], bool],
+    ) -> None:
+        self._conversation = conversation
+        self._limits = limits
+        self._new_id = new_id
+        self._is_taken = is_taken
+        self._chars: dict[str, int] = {}
+
+    def require_room(self) -> None:
+        """One more item must fit into the conversation."""
+        if len(self._conversation) >= self._limits.items_max:
+            raise Refused("conversation_full", f"A conversation holds at most {self._limits.items_max} items.")
+
+    def item(self, item: InputItem) -> Adopted:
+        """The item of a `conversation.item.create`."""
+        self.require_room()
+        adopted = self._adopt(item, "item")
+        check_call_id(adopted.item, self._conversation)
+        self._require_chars(sum(self._chars.values()) + adopted.chars)
+        return adopted
+
+    def keep(self, adopted: Adopted) -> None:
+        """It is in the conversation now, and its text counts."""
+        self._chars[adopted.id] = adopted.chars
+
+    def forget(self, item_id: str) -> None:
+        """It was deleted."""
+        self._chars.pop(item_id, None)
+
+    def context(self, items: tuple[InputItem, ...]) -> list[Adopted]:
+        """The items of a response's own context; references stand for items of the conversation."""
+        if len(items) > self._limits.items_max:
+            said = f"A response can be given at most {self._limits.items_max} items."
+            raise Refused("array_above_max_length", said, "response.input")
+        context: list[Adopted] = []
+        own: dict[str, int] = {}
+        for index, item in enumerate(items):
+            where = f"response.input[{index}]"
+            if isinstance(item, ItemReference):
+                context.append(self._referred(item.id, where))
+                continue
+            adopted = self._adopt(item, where)
+            if adopted.id in own:
+                raise _exists(adopted.id, where)
+            own[adopted.id] = adopted.chars
+            context.append(adopted)
+        self._require_chars(sum(own.values()))
+        return context
+
+    def _referred(self, item_id: str, where: str) -> Adopted:
+        entry = self._conversation.entry(item_id) if item_id in self._conversation else None
+        if entry is None:
+            raise invalid(f"{where}.id", f"There is no item with the id '{item_id}'.")
+        return Adopted(item_id, entry.item)
+
+    def _adopt(self, item: InputItem, where: str) -> Adopted:
+        adopted = adopt(item, where, self._new_id, self._conversation)
+        if self._is_taken(adopted.id):
+            raise _exists(adopted.id, where)
+        return adopted
+
+    def _require_chars(self, chars: int) -> None:
+        if chars > self._limits.text_chars_max:
+            most = self._limits.text_chars_max
+            raise Refused("conversation_full", f"Items hold at most {most} characters of text together.")
+
+
 def adopt(item: InputItem, where: str, new_id: Callable[[str], str], conversation: Conversation) -> Adopted:
     """The server's version of a client's item; `where` is its path in the event, for error params."""
     if isinstance(item, ItemReference):
@@ -69,7 +147,7 @@ def adopt(item: InputItem, where: str, new_id: Callable[[str], str], conversatio
         kind = type(item).__struct_config__.tag
         raise invalid(f"{where}.type", f"Items of type '{kind}' are not supported by this server.")
     if conversation.entry(given(item.id, "")) is not None:
-        raise invalid(f"{where}.id", f"An item with the id '{item.id}' exists already.")
+        raise _exists(given(item.id, ""), where)
     item_id = new_id("item") if isinstance(item.id, UnsetType) or not item.id else item.id
     stamp = {"id": item_id, "object": "realtime.item", "status": "completed"}
     match item:
@@ -91,10 +169,8 @@ def check_call_id(item: Item, conversation: Conversation) -> None:
         raise Refused("invalid_tool_call_id", f"Tool call ID '{item.call_id}' not found in conversation.")
 
 
-def check_room(adopted: Iterable[Adopted], taken_chars: int, limits: Limits) -> None:
-    """Items may hold so much text together."""
-    if taken_chars + sum(one.chars for one in adopted) > limits.text_chars_max:
-        raise Refused("conversation_full", f"Items hold at most {limits.text_chars_max} characters of text together.")
+def _exists(item_id: str, where: str) -> Refused:
+    return invalid(f"{where}.id", f"An item with the id '{item_id}' exists already.")
 
 
 def _chars(part: Struct) -> int:

@@ -14,10 +14,10 @@ from msgspec import structs
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UnsetType, given
 from vivavoce.protocol.config import RealtimeSessionResource, ServerVad, Transcription, Voice
-from vivavoce.protocol.items import InputAudio, InputItem, Item, ItemReference, Message, OutputAudio
+from vivavoce.protocol.items import InputAudio, Item, Message, OutputAudio
 
 from . import configuration as cfg
-from .adoption import Adopted, adopt, check_call_id, check_room
+from .adoption import Adopted, Adoption
 from .context import as_heard, is_final, with_audio
 from .conversation import Conversation, Entry, format_of
 from .hearing import Hearing
@@ -87,7 +87,7 @@ class Session:
         self._hearing = Hearing(self.limits.audio_bytes_max)
         self._runs: dict[str, RunningResponse] = {}
         self._said: dict[str, Said] = {}
-        self._chars: dict[str, int] = {}
+        self._adoption = Adoption(self.conversation, self.limits, ids, self._is_spoken_for)
         self._spoken_voice: Voice | None = None
         self._outlet = Outlet(
             send=self._send,
@@ -142,7 +142,7 @@ class Session:
             case ev.SessionUpdate():
                 self._update(event)
             case ev.InputAudioBufferCommit():
-                self._require_room()
+                self._adoption.require_room()
                 self._listening.commit()
             case ev.InputAudioBufferClear():
                 self._listening.clear()
@@ -320,15 +320,8 @@ class Session:
         self._send(ev.ConversationItemAdded(item=item, previous_item_id=previous))
         self._send(ev.ConversationItemDone(item=item, previous_item_id=previous))
 
-    def _require_room(self) -> None:
-        if len(self.conversation) >= self.limits.items_max:
-            raise Refused("conversation_full", f"A conversation holds at most {self.limits.items_max} items.")
-
     def _create_item(self, event: ev.ConversationItemCreate) -> None:
-        self._require_room()
-        adopted = self._adopt(event.item, "item")
-        check_call_id(adopted.item, self.conversation)
-        check_room((adopted,), sum(self._chars.values()), self.limits)
+        adopted = self._adoption.item(event.item)
         previous = given(event.previous_item_id, None) or self.conversation.last_item_id
         if previous == "root":
             previous = None
@@ -337,16 +330,13 @@ class Session:
                 "item_create_invalid_previous_item_id",
                 f"Error adding item: the previous item with id '{previous}' does not exist.",
             )
-        self._chars[adopted.id] = adopted.chars
+        self._adoption.keep(adopted)
         self._announce(adopted.item, previous)
         self._listen_to(adopted)
 
-    def _adopt(self, item: InputItem, where: str) -> Adopted:
-        adopted = adopt(item, where, self._ids, self.conversation)
-        # Taken, though not by the conversation: by the context of a running response, or by the turn that is open.
-        if self._hearing.get(adopted.id) is not None or adopted.id == self._listening.open_item_id:
-            raise invalid(f"{where}.id", f"An item with the id '{adopted.id}' exists already.")
-        return adopted
+    def _is_spoken_for(self, item_id: str) -> bool:
+        """Whether an id is taken, though not in the conversation: by a response's own context or the open turn."""
+        return self._hearing.get(item_id) is not None or item_id == self._listening.open_item_id
 
     def _listen_to(self, adopted: Adopted) -> None:
         """An item that came with audio is transcribed, unless it came with its transcript."""
@@ -365,7 +355,7 @@ class Session:
             raise invalid("item_id", f"The item '{item_id}' is still being generated; cancel its response first.")
         self._send(ev.ConversationItemDeleted(item_id=item_id))
         self._said.pop(item_id, None)
-        self._chars.pop(item_id, None)
+        self._adoption.forget(item_id)
         if self._forget_heard(item_id):
             for run in list(self._runs.values()):
                 self._generate(run)
@@ -422,7 +412,7 @@ class Session:
             )
         if len(self._runs) >= self.limits.responses_max:
             raise Refused("too_many_responses", f"At most {self.limits.responses_max} responses run at once.")
-        given_items = None if isinstance(params.input, UnsetType) else self._adopt_all(params.input)
+        given_items = None if isinstance(params.input, UnsetType) else self._adoption.context(params.input)
         context = None if given_items is None else tuple(one.item for one in given_items)
         settled = terms(params, self.config, context, self._spoken_voice)
         run = RunningResponse(
@@ -439,26 +429,6 @@ class Session:
             self._listen_to(adopted)
         run.begin()
         self._generate(run)
-
-    def _adopt_all(self, items: tuple[Item | ItemReference, ...]) -> list[Adopted]:
-        if len(items) > self.limits.items_max:
-            said = f"A response can be given at most {self.limits.items_max} items."
-            raise Refused("array_above_max_length", said, "response.input")
-        adopted: list[Adopted] = []
-        ids: set[str] = set()
-        for index, item in enumerate(items):
-            if not isinstance(item, ItemReference):
-                one = self._adopt(item, f"response.input[{index}]")
-                if one.id in ids:
-                    raise invalid(f"response.input[{index}].id", f"An item with the id '{one.id}' exists already.")
-                ids.add(one.id)
-                adopted.append(one)
-            elif item.id in self.conversation and (entry := self.conversation.entry(item.id)):
-                adopted.append(Adopted(item.id, entry.item))
-            else:
-                raise invalid(f"response.input[{index}].id", f"There is no item with the id '{item.id}'.")
-        check_room((one for one in adopted if one.id in ids), 0, self.limits)
-        return adopted
 
     def _generate(self, run: RunningResponse) -> None:
         """Ask the language model, once every transcript that it needs is there."""
