@@ -1,129 +1,72 @@
-"""Speech recognition by Whisper through CTranslate2: cheap because the encoder sees little, sound because of a guard.
+"""Speech recognition by Whisper through CTranslate2: quick because the encoder sees little, sound because of doubt.
 
 Whisper pads every utterance to 30 s, and its encoder's cost falls with less; but a decoder that sees an encoding cut
-short may repeat itself. So only the utterance and a second of silence are encoded, and the encoding goes on with that
-of silence, computed once at the start. What still looks wrong (`suspicion`) is decoded again with the full context.
-Audio over 28 s is cut at quiet places; what is all but silent is not decoded at all.
+short repeats itself. So only the speech and a second of silence are encoded, and the encoding goes on with that of
+silence, computed once at the start. What still looks wrong (see `doubt`) is decoded again over the whole window.
+Only stretches of speech are decoded at all (see `stretches`): noise gives no text, a long pause loses none.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from vivavoce.engines import TranscriptionHints
+from vivavoce.engines.doubt import Draft, doubtful, noise, plain, without_repetition
 from vivavoce.engines.options import read_options
+from vivavoce.engines.silero import Silero
+from vivavoce.engines.stretches import Stretch, find_stretches
 from vivavoce.engines.weights import WHISPER, existing, library, verified
 from vivavoce.errors import EngineError
 
-__all__ = ["Whisper", "WhisperSettings", "create", "suspicion", "without_repeated_tail"]
+__all__ = ["Whisper", "WhisperSettings", "create"]
 
 RATE_HZ = 16_000
+BYTES_PER_MS = RATE_HZ * 2 // 1000
 COLUMNS_PER_S = 100
 """Of the log-mel spectrum; the encoder makes one position of two."""
 WINDOW_COLUMNS = 3_000
 SILENCE_S = 1.0
-"""Encoded behind the utterance."""
-CONTEXT_S = 15.0
-"""What the decoder sees at least, the rest of it the encoding of silence."""
-PIECE_S_MAX = 28.0
-"""Longer audio is cut, at the quietest place of the last `CUT_SEARCH_S` of a piece."""
-CUT_SEARCH_S = 6.0
-STRETCH_SAMPLES = 480
-"""Loudness is judged over 30 ms."""
-QUIET_RMS = 0.002
-"""Audio of which no stretch is louder than this, of full scale, holds no speech."""
-NO_SPEECH_MAX = 0.6
-"""Above this, and unsure of its words, the model has heard no speech."""
-UNSURE_SCORE = -0.8
-WORDS_PER_S_MAX = 4.6
-WORDS_PER_S_MAX_WITH_PAIR = 3.2
-"""With a pair of words that comes twice."""
-SCORE_MIN = -1.0
-TOKENS_PER_S = 8
+"""Encoded behind the speech, with it."""
+SILENCE_LEVEL = -0.7
+"""Log-mel value of digital silence beside speech of usual loudness."""
+REPETITION_PENALTY_AGAIN = 1.1
+"""Of the second decoding: it costs a little accuracy, and what it is for is a loop."""
 TOKENS_EXTRA = 12
-ALONE_S = 2.0
-"""Shorter utterances may say one word three times; longer ones that repeat are suspicious."""
+TOKENS_PER_S_MAX = {"en": 8.0}
+"""Length limit by language; a language that is not here may need several tokens for a character."""
+TOKENS_PER_S_MAX_OTHER = 24.0
+TOKENS_MAX = 448
+"""Prompt and text together; the model has no more positions."""
+PROMPT_TOKENS_MAX = 100
+"""Of what the client gives as a prompt, its end is used."""
+VAD_BLOCK_BYTES = RATE_HZ * 2
+"""Voice activity is looked for second by second, so that a cancelled call stops soon."""
+WAITING_MAX = 64
+"""Calls at once, those waiting for a thread included."""
 
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+Positive = Annotated[int, Meta(ge=1)]
 
 
 class WhisperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`model`: folder of another Whisper model for CTranslate2; None is the packaged tiny.en.
+    """`model`: folder of another Whisper model for CTranslate2, with its tokenizer.json; None is the packaged tiny.en.
 
     `workers`: utterances that are decoded at once, each on `threads` threads. `beam_size` 1 is a little faster.
+    A multilingual model writes the language that the client names, or the one that it hears.
     """
 
     model: str | None = None
-    threads: int = 1
-    workers: int = 2
+    threads: Positive = 1
+    workers: Positive = 2
     compute_type: str = "int8"
-    beam_size: int = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """What the model made of a piece of audio. `score` is the mean log probability of a token."""
-
-    text: str
-    score: float
-    no_speech: float
-    is_cut: bool
-    """Whether the length limit ended it."""
-
-
-# --- the guard --------------------------------------------------------------------------------------------------------
-
-
-def suspicion(decoded: Decoded, seconds: float) -> int:
-    """How many signs there are that the text is a loop or an invention; 0 is a text to trust."""
-    words = _words(decoded.text)
-    rate = len(words) / max(seconds, 0.1)
-    signs = (
-        _repeats(words, 3),
-        _repeats(words, 2) and rate > WORDS_PER_S_MAX_WITH_PAIR,
-        rate > WORDS_PER_S_MAX and len(words) > 3,
-        decoded.is_cut,
-        decoded.score < SCORE_MIN,
-    )
-    return sum(signs)
-
-
-def without_repeated_tail(text: str) -> str:
-    """The text with an exact repetition at its end taken off: what a loop leaves that nothing else caught."""
-    words = text.split()
-    for size in range(len(words) // 2, 2, -1):
-        while len(words) >= 2 * size and _plain(words[-size:]) == _plain(words[-2 * size : -size]):
-            del words[-size:]
-    return " ".join(words)
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
-
-
-def _plain(words: list[str]) -> list[str]:
-    return [word.strip(".,;:!?").lower() for word in words]
-
-
-def _repeats(words: list[str], size: int) -> bool:
-    seen: set[tuple[str, ...]] = set()
-    for start in range(len(words) - size + 1):
-        run = tuple(words[start : start + size])
-        if run in seen:
-            return True
-        seen.add(run)
-    return False
-
-
-# --- the engine -------------------------------------------------------------------------------------------------------
+    beam_size: Positive = 5
 
 
 class Whisper:
@@ -135,35 +78,46 @@ class Whisper:
         self._settings = settings or WhisperSettings()
         self._folder = existing(self._settings.model, "whisper", "model") if self._settings.model else None
         self._model: _Model | None = None
+        self._vad = Silero()
         self._loading = threading.Lock()
         self._threads = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="whisper")
+        self._waiting = 0
 
     async def warm_up(self) -> None:
         """Load, and decode once. Raises `EngineMissing`, or `EngineError` where the model cannot be used."""
+        await self._vad.warm_up()
         await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
 
     async def transcribe(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[str]:
-        """The transcript, for long audio piece by piece; nothing where nothing was said."""
+        """The transcript, one piece for each stretch of speech; nothing where nothing was said.
+
+        Raises `EngineError`: `engine_not_ready`, `engine_busy`, `unsupported_language`, `transcription_failed`.
+        """
         model = self._model
         if model is None:
             raise EngineError("whisper: not warmed up", code="engine_not_ready")
-        loop = asyncio.get_running_loop()
-        is_first = True
-        for piece in await loop.run_in_executor(self._threads, model.pieces, audio):
-            try:
-                text = await loop.run_in_executor(self._threads, model.text, piece, hints)
-            except EngineError:
-                raise
-            except Exception as error:
-                raise EngineError(f"whisper: {error}", code="transcription_failed") from error
-            if text:
-                yield text if is_first else f" {text}"
-                is_first = False
+        if self._waiting >= WAITING_MAX:
+            raise EngineError(f"whisper: {WAITING_MAX} transcriptions are waiting", code="engine_busy")
+        run = asyncio.get_running_loop().run_in_executor
+        cancelled = threading.Event()
+        self._waiting += 1
+        try:
+            is_first = True
+            for stretch in await run(self._threads, self._stretches, audio, cancelled):
+                part = audio[stretch.start_ms * BYTES_PER_MS : stretch.end_ms * BYTES_PER_MS]
+                text = await run(self._threads, model.text, part, stretch.speech_ms / 1000, hints, cancelled)
+                if text.strip():
+                    yield text.lstrip() if is_first else text
+                    is_first = False
+        finally:
+            cancelled.set()
+            self._waiting -= 1
 
     async def close(self) -> None:
         """Free the model, after what is being decoded."""
         self._model = None
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        await self._vad.close()
 
     def _load(self) -> None:
         with self._loading:
@@ -172,9 +126,23 @@ class Whisper:
             folder = self._folder or verified(*WHISPER).parent
             try:
                 model = _Model(str(folder), self._settings)
-            except (RuntimeError, ValueError, OSError) as error:
+            except EngineError:
+                raise
+            except Exception as error:  # the tokenizer's own errors have no common class
                 raise EngineError(f"whisper: {folder} cannot be used: {error}", code="engine_load_failed") from error
             self._model = model
+
+    def _stretches(self, audio: bytes, cancelled: threading.Event) -> list[Stretch]:
+        """In a thread: where somebody speaks."""
+        stream = self._vad.open()
+        probabilities: list[float] = []
+        for start in range(0, len(audio), VAD_BLOCK_BYTES):
+            if cancelled.is_set():
+                return []
+            probabilities += stream.push(audio[start : start + VAD_BLOCK_BYTES])
+        # The last, incomplete frame is filled with silence.
+        probabilities += stream.push(bytes(self._vad.frame_ms * BYTES_PER_MS - 1))
+        return find_stretches(probabilities, self._vad.frame_ms)
 
 
 class _Model:
@@ -184,7 +152,7 @@ class _Model:
         self._numpy: Any = library("numpy")
         self._log_mel: Any = library("vivavoce.engines.logmel").log_mel
         self._ctranslate2 = library("ctranslate2")
-        self._settings = settings
+        self._beam_size = settings.beam_size
         self._whisper: Any = self._ctranslate2.models.Whisper(
             folder,
             device="cpu",
@@ -192,96 +160,96 @@ class _Model:
             intra_threads=settings.threads,
             inter_threads=settings.workers,
         )
+        self._bands = int(self._whisper.n_mels)
         self._tokens: Any = library("tokenizers").Tokenizer.from_file(f"{folder}/tokenizer.json")
-        self._silence: Any = None
-        self._silence = self._encode(self._burst(), WINDOW_COLUMNS)
-        self._decode(self._burst(), TranscriptionHints(), context_s=CONTEXT_S)
+        level = self._numpy.full((1, self._bands, WINDOW_COLUMNS), SILENCE_LEVEL, self._numpy.float32)
+        self._silence: Any = self._encoded(level)
+        # Two seconds of faint noise, the same every time: every library allocates what it needs.
+        burst = self._numpy.random.default_rng(1).standard_normal(2 * RATE_HZ).astype(self._numpy.float32) * 0.05
+        self._decode(burst, TranscriptionHints(language="en"))
 
-    def pieces(self, audio: bytes) -> list[Any]:
-        """The audio as float samples, in pieces that the model can take."""
+    def text(self, audio: bytes, speech_s: float, hints: TranscriptionHints, cancelled: threading.Event) -> str:
+        """What was said in one stretch, of which `speech_s` is voice; empty for what was only noise."""
+        if cancelled.is_set():
+            return ""
         samples = self._numpy.frombuffer(audio, "<i2", len(audio) // 2).astype(self._numpy.float32) / 32_768.0
-        return list(self._cut(samples))
+        try:
+            draft, language = self._decode(samples, hints)
+            if noise(draft):
+                return ""
+            if doubtful(draft, speech_s, language) and not cancelled.is_set():
+                again, _ = self._decode(samples, hints, is_second=True)
+                draft = _better(draft, again, speech_s, language)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"whisper: {error}", code="transcription_failed") from error
+        return "" if noise(draft) else draft.text
 
-    def text(self, samples: Any, hints: TranscriptionHints) -> str:
-        """What was said in one piece."""
-        if self._is_quiet(samples):
-            return ""
+    def _decode(self, samples: Any, hints: TranscriptionHints, *, is_second: bool = False) -> tuple[Draft, str]:
+        """A draft and its language. The second time, nothing is spared and repetition is discouraged."""
         seconds = len(samples) / RATE_HZ
-        best = self._decode(samples, hints, context_s=CONTEXT_S)
-        if (signs := suspicion(best, seconds)) > 0:
-            again = self._decode(samples, hints, context_s=WINDOW_COLUMNS / COLUMNS_PER_S)
-            if suspicion(again, seconds) <= signs:
-                best = again
-        if best.no_speech > NO_SPEECH_MAX and best.score < UNSURE_SCORE:
-            return ""
-        return without_repeated_tail(best.text)
-
-    # --- sound --------------------------------------------------------------------------------------------------------
-
-    def _burst(self) -> Any:
-        """Two seconds of faint noise: something for the first run to hear, the same every time."""
-        return self._numpy.random.default_rng(1).standard_normal(2 * RATE_HZ).astype(self._numpy.float32) * 0.05
-
-    def _loudness(self, samples: Any) -> Any:
-        whole = len(samples) // STRETCH_SAMPLES * STRETCH_SAMPLES
-        stretches = samples[:whole].reshape(-1, STRETCH_SAMPLES)
-        return self._numpy.sqrt((stretches**2).mean(axis=1))
-
-    def _is_quiet(self, samples: Any) -> bool:
-        return len(samples) < STRETCH_SAMPLES or float(self._loudness(samples).max()) < QUIET_RMS
-
-    def _cut(self, samples: Any) -> Iterator[Any]:
-        longest, search = int(PIECE_S_MAX * RATE_HZ), int(CUT_SEARCH_S * RATE_HZ)
-        while len(samples) > longest:
-            quietest = int(self._loudness(samples[longest - search : longest]).argmin())
-            end = longest - search + quietest * STRETCH_SAMPLES + STRETCH_SAMPLES // 2
-            yield samples[:end]
-            samples = samples[end:]
-        yield samples
-
-    # --- the network --------------------------------------------------------------------------------------------------
-
-    def _encode(self, samples: Any, columns: int) -> Any:
-        features = self._log_mel(samples, columns, self._bands)[None]
-        view = self._ctranslate2.StorageView.from_array(self._numpy.ascontiguousarray(features))
-        return self._numpy.array(self._whisper.encode(view, to_cpu=True))
-
-    @property
-    def _bands(self) -> int:
-        return int(self._whisper.n_mels)
-
-    def _decode(self, samples: Any, hints: TranscriptionHints, *, context_s: float) -> Decoded:
-        seconds = len(samples) / RATE_HZ
-        columns = min(WINDOW_COLUMNS, int((seconds + SILENCE_S) * COLUMNS_PER_S) // 2 * 2)
-        encoded = self._encode(samples, columns)
-        positions = min(max(encoded.shape[1], int(context_s * COLUMNS_PER_S / 2)), self._silence.shape[1])
-        encoded = self._numpy.concatenate([encoded, self._silence[:, encoded.shape[1] : positions]], axis=1)
-        tokens_max = int(seconds * TOKENS_PER_S) + TOKENS_EXTRA
-        prompt = self._prompt(hints)
+        short = int((seconds + SILENCE_S) * COLUMNS_PER_S) // 2 * 2
+        columns = WINDOW_COLUMNS if is_second else min(WINDOW_COLUMNS, short)
+        encoded = self._encoded(self._log_mel(samples, columns, self._bands)[None])
+        encoded = self._numpy.concatenate([encoded, self._silence[:, encoded.shape[1] :]], axis=1)
+        view = self._ctranslate2.StorageView.from_array(self._numpy.ascontiguousarray(encoded))
+        language = self._language(view, hints)
+        prompt = self._prompt(language, hints)
+        limit = TOKENS_EXTRA + int(seconds * TOKENS_PER_S_MAX.get(language, TOKENS_PER_S_MAX_OTHER))
+        limit = min(limit, TOKENS_MAX // 2, TOKENS_MAX - len(prompt))
         result = self._whisper.generate(
-            self._ctranslate2.StorageView.from_array(self._numpy.ascontiguousarray(encoded)),
+            view,
             [prompt],
-            beam_size=self._settings.beam_size,
-            max_length=len(prompt) + tokens_max,
+            beam_size=self._beam_size,
+            # CTranslate2 takes the lesser of half of this and this without the prompt for the text.
+            max_length=max(2 * limit, limit + len(prompt)),
+            repetition_penalty=REPETITION_PENALTY_AGAIN if is_second else 1.0,
             return_scores=True,
             return_no_speech_prob=True,
         )[0]
-        tokens = result.sequences_ids[0]
-        return Decoded(
-            self._tokens.decode(tokens).strip(),
-            float(result.scores[0]),
-            float(result.no_speech_prob),
-            len(tokens) >= tokens_max,
-        )
+        tokens: Sequence[int] = result.sequences_ids[0]
+        text = self._tokens.decode(list(tokens)).rstrip()
+        is_complete = len(tokens) < limit
+        return Draft(text, len(tokens), float(result.scores[0]), float(result.no_speech_prob), is_complete), language
 
-    def _prompt(self, hints: TranscriptionHints) -> list[int]:
-        begin = ["<|startoftranscript|>"]
-        if self._whisper.is_multilingual:
-            language = f"<|{hints.language or 'en'}|>"
-            if self._tokens.token_to_id(language) is None:
-                raise EngineError(f"whisper: the model knows no language {hints.language!r}", code="unknown_language")
-            begin += [language, "<|transcribe|>"]
-        return [self._tokens.token_to_id(token) for token in (*begin, "<|notimestamps|>")]
+    def _encoded(self, features: Any) -> Any:
+        view = self._ctranslate2.StorageView.from_array(self._numpy.ascontiguousarray(features))
+        return self._numpy.array(self._whisper.encode(view, to_cpu=True))
+
+    def _language(self, view: Any, hints: TranscriptionHints) -> str:
+        """ISO 639-1; what follows a hyphen does not matter."""
+        wanted = (hints.language or "").replace("_", "-").partition("-")[0].lower()
+        if not self._whisper.is_multilingual:
+            if wanted not in ("", "en"):
+                raise EngineError(
+                    f"whisper: this model writes English only, not {hints.language!r}; "
+                    "give the engine the folder of a multilingual one as its option 'model'",
+                    code="unsupported_language",
+                )
+            return "en"
+        if not wanted:
+            return str(self._whisper.detect_language(view)[0][0][0]).strip("<|>")
+        if self._tokens.token_to_id(f"<|{wanted}|>") is None:
+            raise EngineError(f"whisper: the model knows no language {hints.language!r}", code="unsupported_language")
+        return wanted
+
+    def _prompt(self, language: str, hints: TranscriptionHints) -> list[int]:
+        """The tokens that the text follows: what the client gave to lean on, then language and task."""
+        named = [f"<|{language}|>", "<|transcribe|>"] if self._whisper.is_multilingual else []
+        begin = [self._tokens.token_to_id(name) for name in ("<|startoftranscript|>", *named, "<|notimestamps|>")]
+        if not (hints.prompt and hints.prompt.strip()):
+            return begin
+        before = self._tokens.encode(f" {hints.prompt.strip()}", add_special_tokens=False).ids
+        return [self._tokens.token_to_id("<|startofprev|>"), *before[-PROMPT_TOKENS_MAX:], *begin]
+
+
+def _better(first: Draft, again: Draft, speech_s: float, language: str) -> Draft:
+    """The draft to keep. Two that agree are believed; two that are both doubtful lose what they repeat."""
+    if plain(first.text) == plain(again.text) or not doubtful(again, speech_s, language):
+        return again
+    best = max(first, again, key=lambda draft: (draft.complete, draft.score))
+    return replace(best, text=without_repetition(best.text))
 
 
 def create(options: Mapping[str, object]) -> Whisper:
