@@ -246,7 +246,7 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
             for event in protocol.events_received():
                 if isinstance(event, Request):
                     protocol.send_response(protocol.accept(event))
-            writer.writelines(protocol.data_to_send())
+            writer.write(b"".join(protocol.data_to_send()))
             if protocol.close_expected():
                 break
         writer.close()
