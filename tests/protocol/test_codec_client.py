@@ -171,7 +171,7 @@ def test_half_a_surrogate_is_read():
     assert decode('{"type":"\ud800"}').raw == b'{"type":"\xed\xa0\x80"}'
 
 
-@pytest.mark.parametrize("depth", [2_000, 500_000])
+@pytest.mark.parametrize("depth", [100_000, 500_000])
 def test_deep_nesting_is_the_servers_mistake(depth):
     with pytest.raises(RemoteProtocolError, match="cannot be read"):
         decode('{"type":"response.done","response":{"id":"r","new":' + "[" * depth + "]" * depth + "}}")
