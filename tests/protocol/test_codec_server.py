@@ -401,7 +401,7 @@ def test_a_long_message_of_few_values_is_read():
     assert decode(**update(instructions="a" * 2**21)).session.instructions == "a" * 2**21
 
 
-@pytest.mark.parametrize("depth", [2_000, 500_000])
+@pytest.mark.parametrize("depth", [100_000, 500_000])
 @pytest.mark.parametrize(
     "around",
     [

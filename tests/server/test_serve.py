@@ -126,7 +126,7 @@ BAD: dict[str, tuple[str | bytes, str, str | None]] = {
         "f0",
     ),
     "deep nesting": (
-        '{"type": "session.update", "session": ' + '{"a":' * 5_000 + "1" + "}" * 5_001,
+        '{"type": "session.update", "session": ' + '{"a":' * 200_000 + "1" + "}" * 200_001,
         "invalid_json",
         None,
     ),
