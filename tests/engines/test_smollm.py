@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece
-from vivavoce.engines.smollm import SmolLM, _chat, _fitting, _joined, create
+from vivavoce.engines.smollm import WAITING_MAX, SmolLM, SmolLMSettings, _chat, _fitting, _joined, create
 from vivavoce.errors import EngineError, SettingsError
 from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction
 from vivavoce.protocol.items import (
@@ -86,13 +90,100 @@ def test_nothing_is_generated_before_warm_up() -> None:
         asyncio.run(ask())
 
 
+STEPS = 5_000_000
+"""As good as endless, and still an end where a test fails."""
+
+
+class Endless:
+    """In place of the model: computes a prompt and then says one word, on and on, until it is told to stop."""
+
+    def __init__(self, prompt_steps: int = 0) -> None:
+        self.prompt_steps = prompt_steps
+        self.bodies: list[dict[str, Any]] = []
+        self.begun = threading.Event()
+        self.was_stopped = False
+        self.said = 0
+
+    def handle_chat_completions(self, body: dict[str, Any], take: Callable[[object], bool]) -> None:
+        self.bodies.append(body)
+        self.begun.set()
+        progress = {"choices": [{"delta": {}}], "prompt_progress": {"processed": 1}}
+        word = {"choices": [{"delta": {"content": "word "}}]}
+        for step in range(STEPS):
+            self.said += step >= self.prompt_steps
+            if take(word if step >= self.prompt_steps else progress):
+                self.was_stopped = True
+                return
+
+
+def pretended(server: Endless, **settings: Any) -> SmolLM:
+    model = SmolLM(SmolLMSettings(**settings))
+    model._server = server
+    return model
+
+
+def test_leaving_stops_the_model_at_its_next_token() -> None:
+    async def ask() -> None:
+        model = pretended(server := Endless())
+        pieces = model.generate(Prompt("", (user("hello"),)))
+        assert await anext(pieces) == TextPiece("word ")
+        await pieces.aclose()  # type: ignore[attr-defined]
+        await model.close()
+        assert server.was_stopped
+        assert server.bodies[0]["max_tokens"] == SmolLMSettings().answer_chars
+        assert server.bodies[0]["return_progress"]
+
+    asyncio.run(ask())
+
+
+def test_a_prompt_that_nobody_waits_for_is_computed_no_further() -> None:
+    async def ask() -> None:
+        model = pretended(server := Endless(prompt_steps=STEPS))
+        asking = asyncio.ensure_future(anext(model.generate(Prompt("", (user("hello"),)))))
+        assert await asyncio.to_thread(server.begun.wait, 10)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await model.close()
+        assert server.was_stopped
+        assert server.said == 0
+
+    asyncio.run(ask())
+
+
+def test_who_waits_in_vain_never_reaches_the_model_and_too_many_are_told() -> None:
+    async def ask() -> None:
+        model = pretended(server := Endless(), slots=1)
+        first = model.generate(Prompt("", (user("hello"),)))
+        await anext(first)
+        waiting = [
+            asyncio.ensure_future(anext(model.generate(Prompt("", (user("me too"),))))) for _ in range(WAITING_MAX - 1)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(EngineError) as caught:
+            await anext(model.generate(Prompt("", (user("and me"),))))
+        assert caught.value.code == "engine_busy"
+        for one in waiting:
+            one.cancel()
+        assert all(
+            isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*waiting, return_exceptions=True)
+        )
+        await first.aclose()  # type: ignore[attr-defined]
+        await model.close()
+        assert len(server.bodies) == 1
+
+    asyncio.run(ask())
+
+
 @pytest.mark.models
 def test_it_answers_stops_and_calls() -> None:
     """One load for everything that needs the model."""
 
     async def hold() -> None:
+        before = listening()
         model = create({})
         await model.warm_up()
+        assert listening() == before, "nobody else can reach the model"
         try:
             await _answers(model)
             await _stops_at_once(model)
@@ -103,6 +194,15 @@ def test_it_answers_stops_and_calls() -> None:
             await model.close()
 
     asyncio.run(hold())
+
+
+def listening() -> set[str]:
+    """Ports that this process listens on, and socket files of its own that somebody could open."""
+    connections = psutil.Process().net_connections("all")
+    ports = {f"{c.laddr.ip}:{c.laddr.port}" for c in connections if c.status == psutil.CONN_LISTEN and c.laddr}
+    return ports | {
+        str(c.laddr) for c in connections if isinstance(c.laddr, str) and c.laddr and Path(c.laddr).exists()
+    }
 
 
 async def collect(pieces: AsyncIterator[Piece]) -> list[Piece]:

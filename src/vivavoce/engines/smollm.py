@@ -4,8 +4,9 @@ It shows that the wiring works offline; its answers are simple and often wrong. 
 function works by constrained decoding; under "auto" it answers in text only, because deciding on a call is beyond a
 model of this size, and no call is better than a wrong one. Any other chat model as GGUF can take its place.
 
-xllamacpp opens an HTTP port on loopback beside the calls that are used here, and cannot be told not to. It is bound to
-a free port of 127.0.0.1 behind a random key that never leaves this module.
+xllamacpp serves HTTP beside the calls that are used here, and cannot be told not to. It listens on a socket file whose
+folder is gone once it listens, so that nobody can reach it; where there are no socket files, on a free port of
+127.0.0.1. Either way it wants a random key that never leaves this module.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import socket
+import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece
 from vivavoce.engines.options import read_options
@@ -44,6 +49,14 @@ SENTENCE_ENDS = (".", "!", "?")
 WARM_UP_TOKENS = 4
 ATTEMPTS_MAX = 3
 """How often a prompt is tried that is too long after all, each time with half of it."""
+BATCH_TOKENS = 64
+"""How much of a prompt is computed before llama.cpp looks whether to go on: about half a second on one slow core."""
+CACHE_MIB = 128
+"""Memory for prompts that lost their slot; llama.cpp's own limit is 8 GiB."""
+WAITING_MAX = 64
+"""Generations at once, those waiting for a slot included."""
+SOCKET_PATH_MAX = 100
+"""A socket's path has to fit into 104 bytes on some systems."""
 
 Chat = list[dict[str, str]]
 
@@ -54,16 +67,17 @@ class SmolLMSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     `model`: path of a GGUF file; None is the packaged one. `threads`: one is half as fast as two on an idle machine of
     two cores, and twenty times as fast on a busy one, because llama.cpp's threads wait for each other. `slots`:
     conversations whose prompt stays computed. `answer_chars`: an answer without a limit of the client's ends at the
-    first sentence behind this many characters, since it is spoken; 0 means that the model decides.
+    first sentence behind this many characters, since it is spoken, and after as many tokens at the latest; 0 means
+    that the model decides. `temperature` 0 takes the likeliest word, which keeps the packaged model to the point.
     """
 
     model: str | None = None
-    threads: int = 1
-    context_tokens: int = 2048
-    slots: int = 4
-    temperature: float = 0.2
-    repeat_penalty: float = 1.1
-    answer_chars: int = 240
+    threads: Annotated[int, Meta(ge=1)] = 1
+    context_tokens: Annotated[int, Meta(ge=256)] = 2048
+    slots: Annotated[int, Meta(ge=1, le=WAITING_MAX)] = 4
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
+    repeat_penalty: Annotated[float, Meta(ge=1, le=2)] = 1.05
+    answer_chars: Annotated[int, Meta(ge=0)] = 240
 
 
 class SmolLM:
@@ -75,6 +89,7 @@ class SmolLM:
         self._server: Any = None
         self._loading = threading.Lock()
         self._threads = ThreadPoolExecutor(self._settings.slots, thread_name_prefix="smollm")
+        self._waiting = 0
 
     async def warm_up(self) -> None:
         """Load, and answer once. Raises `EngineMissing`, or `EngineError` where the file cannot be used."""
@@ -113,12 +128,15 @@ class SmolLM:
             params.n_parallel = settings.slots
             params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.threads
             params.cpuparams.poll = params.cpuparams_batch.poll = 0
-            params.hostnames, params.port = ["127.0.0.1"], 0
+            params.n_batch = params.n_ubatch = BATCH_TOKENS
+            params.cache_ram_mib = CACHE_MIB
             params.api_keys = [secrets.token_hex(32)]
             params.endpoint_slots = params.endpoint_props = False
             params.verbosity = -1
             try:
-                server = llama.Server(params)
+                with _address() as params.hostnames:
+                    params.port = 0
+                    server = llama.Server(params)
                 body = {"messages": [{"role": "user", "content": "Hello."}], "max_tokens": WARM_UP_TOKENS}
                 server.handle_chat_completions(body, lambda chunk: False)
             except Exception as error:
@@ -130,7 +148,8 @@ class SmolLM:
     async def _answer(self, prompt: Prompt) -> AsyncIterator[Piece]:
         limit = prompt.max_output_tokens
         chars_max = self._settings.answer_chars if limit is None else 0
-        body = {"max_tokens": limit or self._settings.context_tokens // 2}
+        longest = self._settings.context_tokens // 2
+        body = {"max_tokens": min(limit or chars_max or longest, longest)}
         written = 0
         run = _Run()
         async for text in self._stream(_chat(prompt), body, run):
@@ -166,8 +185,9 @@ class SmolLM:
     async def _call(self, prompt: Prompt, tool: FunctionTool) -> AsyncIterator[Piece]:
         chat = _with_task(_chat(prompt), f"Give the arguments of this function as JSON.\n{_described([tool])}")
         schema = given(tool.parameters, None) or {"type": "object", "properties": {}}
+        longest = self._settings.context_tokens // 4
         body = {
-            "max_tokens": prompt.max_output_tokens or self._settings.context_tokens // 4,
+            "max_tokens": min(prompt.max_output_tokens or longest, longest),
             "response_format": {"type": "json_schema", "json_schema": {"schema": schema}},
         }
         run = _Run()
@@ -180,6 +200,8 @@ class SmolLM:
 
     async def _stream(self, chat: Chat, body: dict[str, Any], run: _Run) -> AsyncIterator[str]:
         """Text as it is written; `run` knows the rest. Leaving early stops the model at its next token."""
+        if self._waiting >= WAITING_MAX:
+            raise EngineError(f"smollm: {WAITING_MAX} generations are waiting", code="engine_busy")
         loop = asyncio.get_running_loop()
         # Bounded by `max_tokens`: the model stops by itself, so nobody has to wait in its thread.
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
@@ -193,12 +215,16 @@ class SmolLM:
             **body,
             "stream": True,
             "timings_per_token": True,
+            # Chunks while the prompt is computed: without them nothing could stop it before the first token.
+            "return_progress": True,
             "cache_prompt": True,
             "temperature": settings.temperature,
             "repeat_penalty": settings.repeat_penalty,
         }
         chars_max = max(settings.context_tokens - body["max_tokens"], 1) * CHARS_PER_TOKEN
+        self._waiting += 1
         working = loop.run_in_executor(self._threads, self._work, chat, chars_max, body, run, say)
+        working.add_done_callback(self._leave)
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece
@@ -208,6 +234,9 @@ class SmolLM:
         if run.error is not None:
             raise EngineError(f"smollm: {run.error}", code="generation_failed")
 
+    def _leave(self, _: object) -> None:
+        self._waiting -= 1
+
     def _work(self, chat: Chat, chars_max: int, body: dict[str, Any], run: _Run, say: Any) -> None:
         """In a thread: run the model; a prompt that is too long after all is cut to half and tried again."""
 
@@ -216,17 +245,31 @@ class SmolLM:
                 say(text)
             return run.is_stopped
 
+        server = self._server
         try:
             for attempt in range(ATTEMPTS_MAX):
+                if server is None or run.is_stopped:
+                    break
                 run.error = None
                 messages = _joined(_fitting(chat, chars_max >> attempt))
-                self._server.handle_chat_completions({**body, "messages": messages}, take)
+                server.handle_chat_completions({**body, "messages": messages}, take)
                 if not run.is_too_long:
                     break
         except Exception as error:
             run.error = str(error)
         finally:
             say(None)
+
+
+@contextmanager
+def _address() -> Iterator[list[str]]:
+    """What the HTTP server is to listen on while it starts; afterwards nothing leads there any more."""
+    if not hasattr(socket, "AF_UNIX"):
+        yield ["127.0.0.1"]
+        return
+    with tempfile.TemporaryDirectory(prefix="vivavoce-") as folder:
+        path = f"{folder}/closed.sock"
+        yield [path if len(path) <= SOCKET_PATH_MAX else "127.0.0.1"]
 
 
 class _Run:
