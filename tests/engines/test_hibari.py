@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vivavoce.audio.levels import peak_db, rms_db
-from vivavoce.engines.hibari import RATE_HZ, Hibari, create
+from vivavoce.engines.hibari import PHONEMES_MAX, RATE_HZ, Hibari, create, short_enough
 from vivavoce.errors import EngineError, SettingsError
 
 SENTENCE = "Good morning, how are you today?"
@@ -42,6 +42,18 @@ def test_an_unknown_option_is_named() -> None:
 def test_nothing_is_spoken_before_warm_up() -> None:
     with pytest.raises(EngineError, match="not warmed up"):
         asyncio.run(spoken(create({}), SENTENCE))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "wˈɜɹd", "wˈɜɹd " * 200, "a" * 1_000, "a" * 399 + " b", "a" * 400 + " b", "a" * 401]
+)
+def test_what_has_no_punctuation_is_cut_between_words(text: str) -> None:
+    """One run of the network over minutes of speech took seconds and half a gigabyte."""
+    parts = list(short_enough(text))
+    assert all(len(part) <= PHONEMES_MAX for part in parts)
+    assert "".join(parts).replace(" ", "") == text.replace(" ", "")
+    if " " in text:
+        assert [word for part in parts for word in part.split()] == text.split()
 
 
 @pytest.mark.models

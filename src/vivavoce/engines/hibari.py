@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from vivavoce.engines.options import read_options
 from vivavoce.engines.weights import HIBARI, library, verified
@@ -30,6 +31,8 @@ MARGIN_AFTER_MS = 120
 """Kept behind a phrase, because the next one follows at once and speech needs the pause."""
 PEAK_MAX = 0.9
 SPEED_MIN, SPEED_MAX = 0.25, 2.0
+PHONEMES_MAX = 400
+"""Some 30 s of speech in one run of the network; its memory grows with this, and so does the wait for a first sound."""
 
 PITCH: Mapping[str, float] = MappingProxyType({"echo": 0.72, "fable": 0.85, "onyx": 0.65, "nova": 1.15})
 """Pitch of a voice name against the voice in the package; 1.0 for every other name."""
@@ -38,7 +41,7 @@ PITCH: Mapping[str, float] = MappingProxyType({"echo": 0.72, "fable": 0.85, "ony
 class HibariSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`workers`: phrases that are synthesized at once, each on one thread."""
 
-    workers: int = 1
+    workers: Annotated[int, Meta(ge=1)] = 1
 
 
 class Hibari:
@@ -93,7 +96,7 @@ class Hibari:
         if voice is None or not any(char.isalnum() for char in text):
             return []
         try:
-            return [str(sentence) for sentence in voice.phonemize(text)]
+            return [part for sentence in voice.phonemize(text) for part in short_enough(str(sentence))]
         except Exception as error:
             raise EngineError(f"hibari: cannot read {text[:80]!r}: {error}", code="synthesis_failed") from error
 
@@ -128,6 +131,16 @@ class Hibari:
         peak = float(self._numpy.abs(audio).max(initial=0.0))
         scale = 32_767.0 * min(1.0, PEAK_MAX / peak if peak else 1.0)
         return (audio * scale).astype("<i2")
+
+
+def short_enough(phonemes: str) -> Iterator[str]:
+    """Parts of at most `PHONEMES_MAX`, cut between words where there are any: hibari cuts at punctuation only."""
+    while len(phonemes) > PHONEMES_MAX:
+        space = phonemes.rfind(" ", 1, PHONEMES_MAX + 1)
+        cut = space if space > 0 else PHONEMES_MAX
+        yield phonemes[:cut]
+        phonemes = phonemes[cut:].lstrip(" ")
+    yield phonemes
 
 
 def create(options: Mapping[str, object]) -> Hibari:
