@@ -16,6 +16,8 @@ ROLES = {
     "transcriber": "speech recognition",
     "language_model": "language model",
     "synthesizer": "speech synthesis",
+    "turn_detector": "end of turn",
+    "noise_reducer": "noise reduction",
 }
 
 

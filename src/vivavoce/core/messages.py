@@ -12,9 +12,9 @@ from typing import Literal
 import msgspec
 
 from vivavoce.audio.formats import Format
-from vivavoce.protocol.config import Tool, ToolChoice
+from vivavoce.protocol.config import FunctionTool, McpTool, ToolChoice
 from vivavoce.protocol.events import AnyClientEvent, AnyServerEvent, ErrorDetail
-from vivavoce.protocol.items import Item
+from vivavoce.protocol.items import Item, McpError, McpListedTool
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -43,6 +43,21 @@ class SpeechScored(_Message, frozen=True):
     epoch: int
     frame_ms: int
     probabilities: tuple[float, ...]
+
+
+class NoiseReduced(_Message, frozen=True):
+    """Clean audio, in the format that `ReduceNoise` had, in order and without gaps since the epoch began."""
+
+    epoch: int
+    audio: bytes
+
+
+class TurnJudged(_Message, frozen=True):
+    """Whether the user, who paused, has finished. `probability` None: the detector could not tell."""
+
+    item_id: str
+    pause: int
+    probability: float | None
 
 
 class TranscriptDelta(_Message, frozen=True):
@@ -130,8 +145,32 @@ class SynthesisFailed(_Message, frozen=True):
     message: str
 
 
+class McpToolsListed(_Message, frozen=True):
+    """The tools of an MCP server."""
+
+    item_id: str
+    tools: tuple[McpListedTool, ...]
+
+
+class McpListFailed(_Message, frozen=True):
+    """The MCP server's tools could not be had."""
+
+    item_id: str
+    message: str
+
+
+class McpCallEnded(_Message, frozen=True):
+    """An MCP tool answered, or failed: exactly one of `output` and `error`."""
+
+    item_id: str
+    output: str | None = None
+    error: McpError | None = None
+
+
 EngineReport = (
     SpeechScored
+    | NoiseReduced
+    | TurnJudged
     | TranscriptDelta
     | TranscriptEnded
     | TranscriptFailed
@@ -143,6 +182,9 @@ EngineReport = (
     | AudioSynthesized
     | PhraseSpoken
     | SynthesisFailed
+    | McpToolsListed
+    | McpListFailed
+    | McpCallEnded
 )
 Input = AnyClientEvent | ErrorDetail | Opened | WakeUp | Drain | EngineReport
 
@@ -161,6 +203,32 @@ class DetectSpeech(_Message, frozen=True):
     epoch: int
     audio: bytes
     format: Format
+
+
+class ReduceNoise(_Message, frozen=True):
+    """Clean this audio; a new epoch means a new stream. Answered by `NoiseReduced`, in order.
+
+    The n-th sample that comes back is the n-th that went in; the last few milliseconds may be missing.
+    """
+
+    epoch: int
+    audio: bytes
+    format: Format
+    field: Literal["near_field", "far_field"]
+    strength: float
+
+
+class JudgeTurn(_Message, frozen=True):
+    """Say whether the user has finished: `audio` is the turn so far, with the pause at its end.
+
+    `pause` numbers the pauses of a session. Answered by one `TurnJudged`.
+    """
+
+    item_id: str
+    pause: int
+    audio: bytes
+    format: Format
+    language: str | None = None
 
 
 class Transcribe(_Message, frozen=True):
@@ -183,9 +251,12 @@ class Generate(_Message, frozen=True):
     response_id: str
     instructions: str
     items: tuple[Item, ...]
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[FunctionTool, ...] = ()
     tool_choice: ToolChoice = "auto"
     max_output_tokens: int | None = None
+    effort: str | None = None
+    is_parallel: bool | None = None
+    temperature: float | None = None
 
 
 class Speak(_Message, frozen=True):
@@ -203,6 +274,26 @@ class Speak(_Message, frozen=True):
     format: Format
 
 
+class ListMcpTools(_Message, frozen=True):
+    """Ask an MCP server for its tools. Answered by `McpToolsListed` or `McpListFailed`."""
+
+    item_id: str
+    server: McpTool
+
+
+class CallMcpTool(_Message, frozen=True):
+    """Call a tool of an MCP server; `arguments` is JSON text. Answered by `McpCallEnded`.
+
+    `owner_id` is the response or item with which the call ends.
+    """
+
+    owner_id: str
+    item_id: str
+    server: McpTool
+    name: str
+    arguments: str
+
+
 class Cancel(_Message, frozen=True):
     """Stop all engine work for this response or item. Nothing answers."""
 
@@ -216,4 +307,16 @@ class Close(_Message, frozen=True):
     reason: str
 
 
-Effect = Send | DetectSpeech | Transcribe | Generate | Speak | Cancel | Close
+Effect = (
+    Send
+    | DetectSpeech
+    | ReduceNoise
+    | JudgeTurn
+    | Transcribe
+    | Generate
+    | Speak
+    | ListMcpTools
+    | CallMcpTool
+    | Cancel
+    | Close
+)

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UnsetType, given
-from vivavoce.protocol.config import RealtimeSessionResource, ServerVad, Transcription, Voice
+from vivavoce.protocol.config import FunctionTool, RealtimeSessionResource, ServerVad, Transcription, Voice
 from vivavoce.protocol.items import InputAudio, Item, Message, OutputAudio
 
 from . import configuration as cfg
@@ -454,7 +454,7 @@ class Session:
                 run.id,
                 run.terms.instructions,
                 as_heard(context, self._hearing, self._said, self.conversation),
-                run.terms.tools,
+                tuple(tool for tool in run.terms.tools if isinstance(tool, FunctionTool)),
                 run.terms.tool_choice,
                 None if limit == "inf" else limit,
             )

@@ -7,27 +7,35 @@ Cancelling the task that iterates an engine must stop its work soon; what it sti
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from vivavoce.protocol.config import Tool, ToolChoice
+from vivavoce.protocol.config import FunctionTool, ToolChoice
 from vivavoce.protocol.items import Item
 
 __all__ = [
+    "ROLES",
     "ArgumentsPiece",
     "CallPiece",
+    "Engine",
     "Finish",
     "LanguageModel",
+    "NoiseField",
+    "NoiseReducer",
+    "NoiseReductionStream",
     "Piece",
     "Pipeline",
     "Prompt",
     "Synthesizer",
     "TextPiece",
+    "Traits",
     "Transcriber",
     "TranscriptionHints",
+    "TurnDetector",
     "VoiceActivityDetector",
     "VoiceActivityStream",
+    "estimated_tokens",
 ]
 
 # --- voice activity ---------------------------------------------------------------------------------------------------
@@ -56,6 +64,68 @@ class VoiceActivityDetector(Protocol):
 
     def open(self) -> VoiceActivityStream:
         """A stream of its own state."""
+        ...
+
+    async def close(self) -> None:
+        """Free what `warm_up` took."""
+        ...
+
+
+# --- noise reduction --------------------------------------------------------------------------------------------------
+
+NoiseField = Literal["near_field", "far_field"]
+"""A microphone close to the mouth (headset), or away from it (laptop, conference room)."""
+
+
+class NoiseReductionStream(Protocol):
+    """Noise reduction in one stream of audio."""
+
+    def push(self, audio: bytes) -> bytes:
+        """Take PCM16 mono at the reducer's `rate_hz`; give what is clean by now, in the same layout.
+
+        The n-th sample that comes out belongs to the n-th that went in, so the stream may lag but never shifts; it lags
+        by at most 60 ms, and however the audio is cut into calls, the same samples come out. Runs on the event loop:
+        under a millisecond per 32 ms of audio.
+        """
+        ...
+
+
+class NoiseReducer(Protocol):
+    """Takes noise out of the user's audio, before speech detection and everything else."""
+
+    rate_hz: int
+
+    async def warm_up(self) -> None:
+        """Load, and run once."""
+        ...
+
+    def open(self, field: NoiseField, strength: float) -> NoiseReductionStream:
+        """A stream of its own state. `strength` 0 leaves the audio as it is, 1 is all that can be done."""
+        ...
+
+    async def close(self) -> None:
+        """Free what `warm_up` took."""
+        ...
+
+
+# --- end of turn ------------------------------------------------------------------------------------------------------
+
+
+class TurnDetector(Protocol):
+    """Tells whether the user, who has paused, has finished."""
+
+    rate_hz: int
+
+    async def warm_up(self) -> None:
+        """Load, and run once."""
+        ...
+
+    async def judge(self, audio: bytes, transcript: str) -> float:
+        """The probability, 0 to 1, that the turn is complete.
+
+        `audio` is PCM16 mono at `rate_hz`, from the turn's begin to a pause of about 200 ms at its end; `transcript` is
+        what was heard in it, empty where nothing was.
+        """
         ...
 
     async def close(self) -> None:
@@ -97,13 +167,38 @@ class Transcriber(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a language model answers to. Audio parts carry their transcript. `max_output_tokens` None: no limit."""
+    """What a language model answers to. Audio parts carry their transcript. `max_output_tokens` None: no limit.
+
+    `effort` and `is_parallel` are None where nobody asked; the first means something to models that reason only.
+    """
 
     instructions: str
     items: tuple[Item, ...]
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[FunctionTool, ...] = ()
     tool_choice: ToolChoice = "auto"
     max_output_tokens: int | None = None
+    effort: str | None = None
+    is_parallel: bool | None = None
+    temperature: float | None = None
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text is, where the model's own tokenizer is out of reach: four bytes each."""
+    return -(-len(text.encode()) // 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a language model is able to do."""
+
+    context_tokens: int = 32_000
+    """Tokens of input and output together that it can hold."""
+    output_tokens_max: int = 4_096
+    """Tokens of one answer, at most."""
+    sees_images: bool = False
+    reasons: bool = False
+    count_tokens: Callable[[str], int] = estimated_tokens
+    """Tokens of a text, by the model's tokenizer. Runs on the event loop: fast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +236,9 @@ Piece = TextPiece | CallPiece | ArgumentsPiece | Finish
 
 
 class LanguageModel(Protocol):
-    """Answers."""
+    """Answers. `traits` are final once it is warmed up."""
+
+    traits: Traits
 
     async def warm_up(self) -> None:
         """Load, and run once."""
@@ -180,6 +277,11 @@ class Synthesizer(Protocol):
 # --- together ---------------------------------------------------------------------------------------------------------
 
 
+Engine = VoiceActivityDetector | Transcriber | LanguageModel | Synthesizer | TurnDetector | NoiseReducer
+ROLES = ("vad", "transcriber", "language_model", "synthesizer", "turn_detector", "noise_reducer")
+"""The roles in a pipeline, in the order in which they are made ready."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """The engines that serve one model name."""
@@ -189,13 +291,23 @@ class Pipeline:
     transcriber: Transcriber
     language_model: LanguageModel
     synthesizer: Synthesizer
+    turn_detector: TurnDetector | None = None
+    """None: there is no `semantic_vad`."""
+    noise_reducer: NoiseReducer | None = None
+    """None: there is no noise reduction."""
 
     async def warm_up(self) -> None:
         """Make every engine ready, one after the other."""
-        for engine in (self.vad, self.transcriber, self.language_model, self.synthesizer):
+        for engine in self.engines.values():
             await engine.warm_up()
 
     async def close(self) -> None:
         """Free every engine."""
-        for engine in (self.vad, self.transcriber, self.language_model, self.synthesizer):
+        for engine in self.engines.values():
             await engine.close()
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The engines that there are, by role."""
+        roles = {role: getattr(self, role) for role in ROLES}
+        return {role: engine for role, engine in roles.items() if engine is not None}

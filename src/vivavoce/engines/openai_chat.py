@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece
+from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece, Traits
 from vivavoce.engines.openai_http import Endpoint, EndpointSettings, events
 from vivavoce.engines.options import read_options
 from vivavoce.errors import EngineError
 from vivavoce.protocol.base import given
-from vivavoce.protocol.config import FunctionTool, Tool, ToolChoice, ToolChoiceFunction
+from vivavoce.protocol.config import FunctionTool, ToolChoice, ToolChoiceFunction
 from vivavoce.protocol.items import (
     Content,
     FunctionCall,
@@ -52,6 +52,7 @@ class OpenAIChat:
 
     def __init__(self, settings: ChatSettings) -> None:
         self._settings = settings
+        self.traits = Traits()
         self._endpoint = Endpoint("openai-chat", settings)
 
     async def warm_up(self) -> None:
@@ -156,8 +157,8 @@ def _part(part: Content) -> Json | None:
     return None
 
 
-def _tools(tools: Sequence[Tool]) -> list[Json]:
-    return [{"type": "function", "function": _function(tool)} for tool in tools if isinstance(tool, FunctionTool)]
+def _tools(tools: Sequence[FunctionTool]) -> list[Json]:
+    return [{"type": "function", "function": _function(tool)} for tool in tools]
 
 
 def _function(tool: FunctionTool) -> Json:

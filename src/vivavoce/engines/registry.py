@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from vivavoce.engines import Pipeline
+from vivavoce.engines import ROLES, Pipeline
 from vivavoce.errors import EngineMissing, SettingsError
 
 __all__ = ["GROUPS", "PRESETS", "EngineSettings", "PipelineSettings", "Registry"]
@@ -25,6 +25,8 @@ GROUPS: Mapping[str, str] = MappingProxyType(
         "transcriber": "vivavoce.transcribers",
         "language_model": "vivavoce.language_models",
         "synthesizer": "vivavoce.synthesizers",
+        "turn_detector": "vivavoce.turn_detectors",
+        "noise_reducer": "vivavoce.noise_reducers",
     }
 )
 """The entry-point group of each role in a pipeline."""
@@ -62,6 +64,10 @@ class PipelineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     transcriber: EngineSettings
     language_model: EngineSettings
     synthesizer: EngineSettings
+    turn_detector: EngineSettings | None = None
+    """Without it `semantic_vad` is refused."""
+    noise_reducer: EngineSettings | None = None
+    """Without it noise reduction is refused."""
 
 
 PRESETS: Mapping[str, PipelineSettings] = MappingProxyType(
@@ -79,6 +85,8 @@ PRESETS: Mapping[str, PipelineSettings] = MappingProxyType(
             transcriber=EngineSettings("scripted"),
             language_model=EngineSettings("scripted"),
             synthesizer=EngineSettings("scripted"),
+            turn_detector=EngineSettings("scripted"),
+            noise_reducer=EngineSettings("scripted"),
         ),
     }
 )
@@ -97,7 +105,7 @@ class Registry:
         return cls([entry for group in GROUPS.values() for entry in entry_points(group=group)])
 
     def names(self, role: str) -> tuple[str, ...]:
-        """The engines for a role ("vad", "transcriber", "language_model", "synthesizer"), sorted."""
+        """The engines for a role (one of `GROUPS`), sorted."""
         return tuple(sorted({entry.name for entry in self._entries if entry.group == GROUPS[role]}))
 
     def build(self, settings: PipelineSettings) -> Pipeline:
@@ -106,8 +114,8 @@ class Registry:
         Raises `SettingsError` where an engine is not known or does not take its options, `EngineMissing` where it is
         known but what it needs is not installed.
         """
-        engines = {role: self._create(settings.name, role, getattr(settings, role)) for role in GROUPS}
-        return Pipeline(settings.name, **engines)
+        chosen = {role: engine for role in ROLES if (engine := getattr(settings, role)) is not None}
+        return Pipeline(settings.name, **{role: self._create(settings.name, role, it) for role, it in chosen.items()})
 
     def _create(self, pipeline: str, role: str, chosen: EngineSettings) -> Any:
         where = f"pipeline {pipeline!r}, {role}"

@@ -33,21 +33,24 @@ from vivavoce.engines import (
     ArgumentsPiece,
     CallPiece,
     Finish,
+    NoiseField,
     Piece,
     Pipeline,
     Prompt,
     TextPiece,
+    Traits,
     TranscriptionHints,
 )
 from vivavoce.engines.options import read_options
 from vivavoce.errors import EngineError
 from vivavoce.protocol.base import given
-from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction
+from vivavoce.protocol.config import ToolChoiceFunction
 from vivavoce.protocol.items import (
     Content,
     FunctionCall,
     FunctionCallOutput,
     InputAudio,
+    InputImage,
     InputText,
     Item,
     Message,
@@ -57,14 +60,20 @@ from vivavoce.protocol.items import (
 
 __all__ = [
     "ScriptedLanguageModel",
+    "ScriptedModelSettings",
+    "ScriptedNoiseReducer",
     "ScriptedSettings",
     "ScriptedSynthesizer",
     "ScriptedTranscriber",
+    "ScriptedTurnDetector",
+    "ScriptedTurnSettings",
     "ScriptedVad",
     "ScriptedVadSettings",
     "create_language_model",
+    "create_noise_reducer",
     "create_synthesizer",
     "create_transcriber",
+    "create_turn_detector",
     "create_vad",
     "scripted_pipeline",
 ]
@@ -204,6 +213,71 @@ class _LevelStream:
         return 1.0 if power >= self._power_min else 0.0
 
 
+# --- noise reduction and end of turn ----------------------------------------------------------------------------------
+
+
+class ScriptedNoiseReducer(_Weightless):
+    """A gate: frames of 20 ms below the level of speech are turned down by `strength`, all else passes unchanged."""
+
+    rate_hz: int = FORMAT.rate_hz
+
+    def __init__(self, settings: ScriptedVadSettings = VAD_DEFAULTS) -> None:
+        self._settings = settings
+
+    def open(self, field: NoiseField, strength: float) -> _Gate:
+        """A stream of its own state; near and far field are alike."""
+        return _Gate(self._settings, strength)
+
+
+class _Gate:
+    def __init__(self, settings: ScriptedVadSettings, strength: float) -> None:
+        self._levels = _LevelStream(settings)
+        self._strength = strength
+        self._frame_bytes = FORMAT.bytes_of(VAD_FRAME_MS)
+        self._rest = b""
+
+    def push(self, audio: bytes) -> bytes:
+        """PCM16 mono at 24 kHz in, the same frames out, each once it is complete."""
+        scores = self._levels.push(audio)
+        audio = self._rest + audio
+        whole = len(scores) * self._frame_bytes
+        self._rest = audio[whole:]
+        frames = (audio[at : at + self._frame_bytes] for at in range(0, whole, self._frame_bytes))
+        return b"".join(frame if score else self._quiet(frame) for frame, score in zip(frames, scores, strict=True))
+
+    def _quiet(self, frame: bytes) -> bytes:
+        samples = array("h", frame)
+        if sys.byteorder == "big":
+            samples.byteswap()
+        quiet = array("h", (round(sample * (1 - self._strength)) for sample in samples))
+        if sys.byteorder == "big":
+            quiet.byteswap()
+        return quiet.tobytes()
+
+
+class ScriptedTurnSettings(ScriptedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Pace and faults, and from what length on a turn counts as complete."""
+
+    complete_ms_min: Annotated[int, Meta(ge=0)] = 0
+
+
+TURN_DEFAULTS = ScriptedTurnSettings()
+
+
+class ScriptedTurnDetector(_Weightless):
+    """A turn is complete (1.0) from `complete_ms_min` of audio on, the pause included, before that it is not (0.0)."""
+
+    rate_hz: int = FORMAT.rate_hz
+
+    def __init__(self, settings: ScriptedTurnSettings = TURN_DEFAULTS) -> None:
+        self._settings = settings
+
+    async def judge(self, audio: bytes, transcript: str) -> float:
+        """PCM16 mono at 24 kHz; the transcript changes nothing."""
+        await _Pace(self._settings).next()
+        return 1.0 if FORMAT.duration_ms(audio) >= self._settings.complete_ms_min else 0.0
+
+
 # --- speech recognition -----------------------------------------------------------------------------------------------
 
 
@@ -234,6 +308,17 @@ class _Call:
     arguments: str
 
 
+class ScriptedModelSettings(ScriptedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Pace and faults, and what the model is said to be able to do."""
+
+    context_tokens: Annotated[int, Meta(ge=2)] = 32_000
+    sees_images: bool = True
+    reasons: bool = True
+
+
+MODEL_DEFAULTS = ScriptedModelSettings()
+
+
 class ScriptedLanguageModel(_Weightless):
     """Answers by four rules, the first that fits:
 
@@ -248,10 +333,18 @@ class ScriptedLanguageModel(_Weightless):
     A token is a word between white space. Input tokens are the words of the instructions and of everything in the items
     (texts, transcripts, names, arguments, outputs); output tokens are those of the answer, a call's name counting as
     one. An answer of more than `max_output_tokens` is cut there and ends with reason "length".
+    An image is the word `[image]`.
     """
 
-    def __init__(self, settings: ScriptedSettings = AT_ONCE) -> None:
+    def __init__(self, settings: ScriptedModelSettings = MODEL_DEFAULTS) -> None:
         self._settings = settings
+        self.traits = Traits(
+            context_tokens=settings.context_tokens,
+            output_tokens_max=min(settings.context_tokens // 2, Traits().output_tokens_max),
+            sees_images=settings.sees_images,
+            reasons=settings.reasons,
+            count_tokens=lambda text: len(text.split()),
+        )
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
         """Text word by word, arguments in up to three pieces, then `Finish`."""
@@ -312,7 +405,7 @@ def _demanded(prompt: Prompt) -> Sequence[_Call]:
     if isinstance(prompt.tool_choice, ToolChoiceFunction):
         return (_Call(prompt.tool_choice.name, "{}"),)
     if prompt.tool_choice == "required":
-        return tuple(_Call(tool.name, "{}") for tool in prompt.tools if isinstance(tool, FunctionTool))[:1]
+        return tuple(_Call(tool.name, "{}") for tool in prompt.tools)[:1]
     return ()
 
 
@@ -329,6 +422,8 @@ def _texts(content: Sequence[Content]) -> Iterator[str]:
             yield part.text
         elif isinstance(part, InputAudio | OutputAudio) and (heard := given(part.transcript, None)):
             yield heard
+        elif isinstance(part, InputImage):
+            yield "[image]"
 
 
 def _input_tokens(prompt: Prompt) -> int:
@@ -396,8 +491,18 @@ def create_transcriber(options: Mapping[str, object]) -> ScriptedTranscriber:
 
 
 def create_language_model(options: Mapping[str, object]) -> ScriptedLanguageModel:
-    """Options: the fields of `ScriptedSettings`. Raises `SettingsError`."""
-    return ScriptedLanguageModel(read_options("scripted", ScriptedSettings, options))
+    """Options: the fields of `ScriptedModelSettings`. Raises `SettingsError`."""
+    return ScriptedLanguageModel(read_options("scripted", ScriptedModelSettings, options))
+
+
+def create_turn_detector(options: Mapping[str, object]) -> ScriptedTurnDetector:
+    """Options: the fields of `ScriptedTurnSettings`. Raises `SettingsError`."""
+    return ScriptedTurnDetector(read_options("scripted", ScriptedTurnSettings, options))
+
+
+def create_noise_reducer(options: Mapping[str, object]) -> ScriptedNoiseReducer:
+    """Options: the fields of `ScriptedVadSettings`; the gate has no faults. Raises `SettingsError`."""
+    return ScriptedNoiseReducer(read_options("scripted", ScriptedVadSettings, options))
 
 
 def create_synthesizer(options: Mapping[str, object]) -> ScriptedSynthesizer:
@@ -410,14 +515,17 @@ def scripted_pipeline(
     *,
     vad: ScriptedVadSettings = VAD_DEFAULTS,
     transcriber: ScriptedSettings = AT_ONCE,
-    language_model: ScriptedSettings = AT_ONCE,
+    language_model: ScriptedModelSettings = MODEL_DEFAULTS,
     synthesizer: ScriptedSettings = AT_ONCE,
+    turn_detector: ScriptedTurnSettings = TURN_DEFAULTS,
 ) -> Pipeline:
-    """The four scripted engines together, each with its own pace and faults."""
+    """The scripted engines together, each with its own pace and faults."""
     return Pipeline(
         name,
         ScriptedVad(vad),
         ScriptedTranscriber(transcriber),
         ScriptedLanguageModel(language_model),
         ScriptedSynthesizer(synthesizer),
+        ScriptedTurnDetector(turn_detector),
+        ScriptedNoiseReducer(vad),
     )

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece
+from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece, Traits
 from vivavoce.engines.options import read_options
 from vivavoce.engines.weights import SMOLLM, existing, library, verified
 from vivavoce.errors import EngineError
@@ -85,6 +85,9 @@ class SmolLM:
 
     def __init__(self, settings: SmolLMSettings | None = None) -> None:
         self._settings = settings or SmolLMSettings()
+        self.traits = Traits(
+            context_tokens=self._settings.context_tokens, output_tokens_max=self._settings.context_tokens // 2
+        )
         self._model = existing(self._settings.model, "smollm", "model") if self._settings.model else None
         self._server: Any = None
         self._loading = threading.Lock()

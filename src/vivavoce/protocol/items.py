@@ -131,6 +131,9 @@ class McpHttpError(Strict, frozen=True, kw_only=True, tag_field="type", tag="htt
     message: str
 
 
+McpError = McpProtocolError | McpToolExecutionError | McpHttpError
+
+
 class McpCall(Strict, frozen=True, kw_only=True, tag_field="type", tag="mcp_call"):
     """A call of an MCP tool, made by the server."""
 
@@ -139,7 +142,7 @@ class McpCall(Strict, frozen=True, kw_only=True, tag_field="type", tag="mcp_call
     name: str
     arguments: str
     output: Maybe[str | None] = UNSET
-    error: Maybe[McpProtocolError | McpToolExecutionError | McpHttpError | None] = UNSET
+    error: Maybe[McpError | None] = UNSET
     approval_request_id: Maybe[str | None] = UNSET
 
 

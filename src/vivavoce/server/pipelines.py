@@ -17,8 +17,6 @@ from vivavoce.errors import EngineError, SettingsError
 
 from .settings import Settings
 
-ROLES = ("vad", "transcriber", "language_model", "synthesizer")
-
 Progress = Callable[[str, str, bool], None]
 """Called with pipeline, role, and whether it is ready, before and after each engine is loaded."""
 
@@ -40,7 +38,7 @@ class Pipelines:
         self.default = default
         self.by_name = MappingProxyType(dict(pipelines))
         self._models = dict(models)
-        self._missing = [(name, role) for name in self.by_name for role in ROLES]
+        self._missing = [(name, role) for name in self.by_name for role in self.by_name[name].engines]
         self._warming: asyncio.Task[None] | None = None
 
     def for_model(self, model: str) -> Pipeline:
@@ -84,7 +82,7 @@ class Pipelines:
     async def _load(self, progress: Progress) -> None:
         for name, role in list(self._missing):
             progress(name, role, False)
-            await getattr(self.by_name[name], role).warm_up()
+            await self.by_name[name].engines[role].warm_up()
             self._missing.remove((name, role))
             progress(name, role, True)
 

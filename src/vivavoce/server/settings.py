@@ -68,6 +68,8 @@ class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     transcriber: EngineSettings | None = None
     language_model: EngineSettings | None = None
     synthesizer: EngineSettings | None = None
+    turn_detector: EngineSettings | None = None
+    noise_reducer: EngineSettings | None = None
 
     def named(self, name: str) -> PipelineSettings:
         """The whole pipeline."""
