@@ -12,7 +12,7 @@ from http_double import Exchange, http_double, pieces_of, server_sent
 from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece
 from vivavoce.engines.openai_chat import create
 from vivavoce.errors import EngineError
-from vivavoce.protocol.config import FunctionTool, McpTool, ToolChoiceFunction, ToolChoiceMcp
+from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction, ToolChoiceMcp
 from vivavoce.protocol.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -199,7 +199,6 @@ def test_half_calls_are_left_out() -> None:
 def test_tools_and_the_choice_of_them(choice: Any, expected: object) -> None:
     tools = (
         FunctionTool(name="f", description="does", parameters={"type": "object"}),
-        McpTool(server_label="s", server_url="https://example.invalid"),
         FunctionTool(name="g", description=None),
     )
     body = asked(Prompt(instructions="", items=(), tools=tools, tool_choice=choice))

@@ -25,7 +25,7 @@ from vivavoce.engines.scripted import (
     scripted_pipeline,
 )
 from vivavoce.errors import EngineError, SettingsError
-from vivavoce.protocol.config import FunctionTool, McpTool, ToolChoiceFunction
+from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction
 from vivavoce.protocol.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -137,9 +137,8 @@ def test_reports_the_output_of_a_function() -> None:
 
 
 def test_tool_choice() -> None:
-    mcp = McpTool(server_label="x", server_url="https://example.invalid")
     assert written(answer(user("call a {}"), tool_choice="none")) == ["echo: call a {}"]
-    assert written(answer(user("hi"), tool_choice="required", tools=(mcp, WEATHER))) == [("weather", "{}")]
+    assert written(answer(user("hi"), tool_choice="required", tools=(WEATHER,))) == [("weather", "{}")]
     assert written(answer(user("hi"), tool_choice="required")) == ["echo: hi"]
     assert written(answer(user("hi"), tool_choice=ToolChoiceFunction(name="b"))) == [("b", "{}")]
     assert written(answer(user('call a {"k": 1}'), tool_choice=ToolChoiceFunction(name="b"))) == [("a", '{"k": 1}')]
