@@ -101,7 +101,7 @@ def test_audio_is_its_transcript_and_parts_are_joined() -> None:
         InputImage(image_url="data:image/png;base64,AA=="),
         InputText(text="and text"),
     )
-    assert written(answer(Message(role="user", content=parts))) == ["echo: audio of 10 ms and text"]
+    assert written(answer(Message(role="user", content=parts))) == ["echo: audio of 10 ms [image] and text"]
 
 
 def test_no_user_message_is_an_empty_echo() -> None:

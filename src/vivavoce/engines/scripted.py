@@ -336,13 +336,14 @@ class ScriptedLanguageModel(_Weightless):
     An image is the word `[image]`.
     """
 
-    def __init__(self, settings: ScriptedModelSettings = MODEL_DEFAULTS) -> None:
+    def __init__(self, settings: ScriptedSettings = MODEL_DEFAULTS) -> None:
         self._settings = settings
+        able = settings if isinstance(settings, ScriptedModelSettings) else MODEL_DEFAULTS
         self.traits = Traits(
-            context_tokens=settings.context_tokens,
-            output_tokens_max=min(settings.context_tokens // 2, Traits().output_tokens_max),
-            sees_images=settings.sees_images,
-            reasons=settings.reasons,
+            context_tokens=able.context_tokens,
+            output_tokens_max=min(able.context_tokens // 2, Traits().output_tokens_max),
+            sees_images=able.sees_images,
+            reasons=able.reasons,
             count_tokens=lambda text: len(text.split()),
         )
 
@@ -515,7 +516,7 @@ def scripted_pipeline(
     *,
     vad: ScriptedVadSettings = VAD_DEFAULTS,
     transcriber: ScriptedSettings = AT_ONCE,
-    language_model: ScriptedModelSettings = MODEL_DEFAULTS,
+    language_model: ScriptedSettings = MODEL_DEFAULTS,
     synthesizer: ScriptedSettings = AT_ONCE,
     turn_detector: ScriptedTurnSettings = TURN_DEFAULTS,
 ) -> Pipeline:

@@ -25,7 +25,7 @@ from vivavoce.core.conversation import Conversation
 from vivavoce.core.limits import Limits
 from vivavoce.core.session import Session
 from vivavoce.engines import Pipeline
-from vivavoce.engines.scripted import ScriptedModelSettings, ScriptedSettings, scripted_pipeline
+from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
 from vivavoce.protocol.codec import Dialect
 from vivavoce.server.auth import Asked
 from vivavoce.server.pipelines import Pipelines
@@ -121,7 +121,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     read_pause_s_max: float
     transcriber: ScriptedSettings
-    language_model: ScriptedModelSettings
+    language_model: ScriptedSettings
     synthesizer: ScriptedSettings
 
     @classmethod
@@ -142,7 +142,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             steps=random.randint(5, 30),
             read_pause_s_max=random.choice((0.0, 0.0, 0.5)),
             transcriber=_mood(random),
-            language_model=ScriptedModelSettings(**msgspec.structs.asdict(_mood(random))),
+            language_model=_mood(random),
             synthesizer=_mood(random),
         )
 
