@@ -73,6 +73,8 @@ def _struct(struct: type[msgspec.Struct], choices: _Choices) -> Any:
         return _message(choices)
     known = {}
     for name, field in shapes.fields(struct).items():
+        if name.startswith(shapes.INTERNAL_TAG_PREFIX):
+            continue
         if field.required or choices.optional or name == "id" or (struct.__name__, name) in ALWAYS:
             word = WORDS.get((struct.__name__, name))
             known[field.name] = _value(field.type, choices) if word is None else word

@@ -3,6 +3,7 @@
 import json
 from typing import get_args
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from protocol_mutations import damaged
@@ -13,7 +14,6 @@ from vivavoce.protocol import config, items
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.codec import ClientCodec, ServerCodec
 from vivavoce.protocol.dialects import beta, beta_events
-from vivavoce.protocol.dialects.temperatures import RESPONSES_MAX
 from vivavoce.protocol.wire import write
 
 BETA_CLIENT_EVENTS = every(get_args(beta_events.ClientEvent))
@@ -161,7 +161,7 @@ FLAT_RESPONSE = {
         ({"instructions": ""}, {"instructions": ""}),
         ({"tools": []}, {"tools": ()}),
         ({"tracing": "auto", "model": "m"}, {"tracing": "auto", "model": "m"}),
-        ({"temperature": 0.6, "client_secret": {"expires_after": {}}}, {}),
+        ({"temperature": 0.6, "client_secret": {"expires_after": {}}}, {"temperature": 0.6}),
     ],
 )
 def test_a_flat_session_is_understood(flat, nested):
@@ -265,6 +265,7 @@ def test_a_flat_response_is_understood():
     assert heard == ev.ResponseParams(
         output_modalities=("text",),
         audio=config.ResponseAudioConfig(output=output),
+        temperature=1.0,
         conversation="none",
         metadata={"a": "b"},
         input=(items.ItemReference(id="item_1"),),
@@ -366,7 +367,8 @@ def test_playback_may_be_cleared_where_the_server_plays():
 def test_a_session_is_stated_flat_and_understood(struct):
     event = struct(event_id="e", session=SESSION)
     assert say(event) == {"type": event.type, "event_id": "e", "session": FLAT_SESSION}
-    assert learn(**say(event)) == event
+    learnt = learn(**say(event))
+    assert learnt == struct(event_id="e", session=msgspec.structs.replace(SESSION, temperature=0.8))
 
 
 def test_what_beta_does_not_have_is_not_stated():
@@ -506,90 +508,32 @@ def test_the_param_of_an_error_is_told_in_words_of_beta(param, named):
 # --- temperature ------------------------------------------------------------------------------------------------------
 
 
-class Conversation:
-    """A beta connection of which only temperatures are of interest."""
-
-    def __init__(self):
-        self.codec = ServerCodec("beta")
-
-    def ask(self, kind, temperature, event_id=None):
-        name = {"session.update": "session", "response.create": "response"}[kind]
-        event = {"type": kind, name: {} if temperature is None else {"temperature": temperature}}
-        heard = self.codec.decode(json.dumps(event if event_id is None else event | {"event_id": event_id}))
-        assert not isinstance(heard, ev.ErrorDetail)
-
-    def session(self):
-        return json.loads(self.codec.encode(ev.SessionUpdated(session=SESSION)))["session"]["temperature"]
-
-    def created(self, response_id="r"):
-        return self._response(ev.ResponseCreated, response_id)
-
-    def done(self, response_id="r"):
-        return self._response(ev.ResponseDone, response_id)
-
-    def _response(self, struct, response_id):
-        event = struct(response=items.Response(id=response_id))
-        return json.loads(self.codec.encode(event))["response"]["temperature"]
-
-    def refuse(self, **error):
-        self.codec.encode(ev.ErrorEvent(error=ev.ErrorDetail(type="invalid_request_error", message="", **error)))
+def test_a_temperature_goes_in_where_ga_has_none_and_comes_out_again():
+    assert hear_session(temperature=1.1).temperature == 1.1
+    assert hear_session(voice="verse").temperature is ev.UNSET
+    assert hear_response(temperature=0.6).temperature == 0.6
+    session = msgspec.structs.replace(SESSION, temperature=1.1)
+    response = msgspec.structs.replace(RESPONSE, temperature=0.6)
+    for event in (ev.SessionCreated(session=session), ev.SessionUpdated(session=session)):
+        assert say(event)["session"] == FLAT_SESSION | {"temperature": 1.1}
+        assert learn(**say(event)) == event
+    for event in (ev.ResponseCreated(response=response), ev.ResponseDone(response=response)):
+        assert say(event)["response"] == FLAT_RESPONSE | {"temperature": 0.6}
+        assert learn(**say(event)).response.temperature == 0.6
 
 
-def test_a_temperature_is_remembered_and_stated():
-    talk = Conversation()
-    assert (talk.session(), talk.created(), talk.done()) == (0.8, 0.8, 0.8)
-    talk.ask("session.update", 1.1)
-    assert talk.created() == 0.8  # not accepted yet
-    assert (talk.session(), talk.created(), talk.done()) == (1.1, 1.1, 1.1)
-    talk.ask("session.update", None)
-    assert talk.session() == 1.1
+def test_a_client_that_thinks_in_ga_can_say_a_temperature_in_beta():
+    update = ev.SessionUpdate(session=config.RealtimeSession(temperature=0.7))
+    assert ask(update) == {"type": "session.update", "session": {"temperature": 0.7}}
+    create = ev.ResponseCreate(response=ev.ResponseParams(temperature=0.7))
+    assert ask(create) == {"type": "response.create", "response": {"temperature": 0.7}}
 
 
-def test_a_response_has_a_temperature_of_its_own():
-    talk = Conversation()
-    talk.ask("response.create", 0.6)
-    assert talk.created("a") == 0.6
-    assert talk.created("b") == 0.8
-    assert talk.done("b") == 0.8
-    assert talk.session() == 0.8
-    assert talk.done("a") == 0.6
-
-
-@pytest.mark.parametrize(
-    ("kind", "error"),
-    [
-        ("session.update", {"code": "cannot_update_voice"}),
-        ("session.update", {"param": "session.audio.output.speed"}),
-        ("response.create", {"code": "conversation_already_has_active_response"}),
-        ("response.create", {"param": "response.input[0].id"}),
-    ],
-)
-def test_a_refused_event_has_no_effect(kind, error):
-    talk = Conversation()
-    talk.ask(kind, 1.2)
-    talk.refuse(**error)
-    assert (talk.session(), talk.created()) == (0.8, 0.8)
-    talk.ask(kind, 1.2, "e1")
-    talk.refuse(event_id="e1")
-    assert (talk.session(), talk.created()) == (0.8, 0.8)
-
-
-@pytest.mark.parametrize("kind", ["session.update", "response.create"])
-def test_the_refusal_of_another_event_has_none_either(kind):
-    talk = Conversation()
-    talk.ask(kind, 1.2)
-    talk.refuse(code="response_cancel_not_active")
-    talk.refuse(event_id="e0", code="cannot_update_voice")
-    assert (talk.session() if kind == "session.update" else talk.created()) == 1.2
-
-
-def test_no_more_responses_are_remembered_than_a_connection_can_have():
-    talk = Conversation()
-    for number in range(RESPONSES_MAX + 1):
-        talk.ask("response.create", 0.6)
-        talk.created(f"r{number}")
-    assert talk.done("r0") == 0.8
-    assert talk.done(f"r{RESPONSES_MAX}") == 0.6
+def test_our_name_for_it_is_no_word_of_beta():
+    for error in (hear_session(**{config.TEMPERATURE: 0.7}), hear_response(**{config.TEMPERATURE: 0.7})):
+        assert (error.code, error.event_id) == (UNKNOWN, "e1")
+    error = ev.ErrorDetail(type="invalid_request_error", message="", param=f"session.{config.TEMPERATURE}")
+    assert say(ev.ErrorEvent(error=error))["error"]["param"] == "session.temperature"
 
 
 # --- a client that thinks in GA ---------------------------------------------------------------------------------------
@@ -668,7 +612,7 @@ def test_what_a_beta_server_says_and_ga_does_not_know_is_left_out():
         },
     )
     audio = config.AudioConfig(input=config.AudioInput(), output=config.AudioOutput(voice="verse"))
-    assert event == ev.SessionCreated(session=config.RealtimeSessionResource(audio=audio))
+    assert event == ev.SessionCreated(session=config.RealtimeSessionResource(audio=audio, temperature=0.8))
 
 
 def test_unknown_events_of_a_beta_server_are_kept_whole():

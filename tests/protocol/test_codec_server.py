@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from protocol_mutations import damaged
 from protocol_samples import every
 
+from vivavoce.errors import LocalProtocolError
+from vivavoce.protocol import config, items
 from vivavoce.protocol import events as ev
-from vivavoce.protocol import items
 from vivavoce.protocol.codec import AUDIO_BYTES_MAX, FRAME_BYTES_MAX, ClientCodec, ServerCodec
 from vivavoce.protocol.events import ErrorDetail
 from vivavoce.protocol.violations import VALUES_MAX
@@ -87,6 +88,39 @@ def test_ga_has_no_events_of_beta(event):
 def test_a_key_press_has_no_event_id():
     event = ev.InputAudioBufferDtmfEventReceived(event="9", received_at=5)
     assert json.loads(ServerCodec().encode(event)) == {"type": event.type, "event": "9", "received_at": 5}
+
+
+# --- temperature, which GA does not have ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["temperature", config.TEMPERATURE])
+def test_no_client_may_ask_for_a_temperature(name):
+    for error in (decode(**update(**{name: 0.8})), decode(**respond(**{name: 0.8}))):
+        assert (error.code, error.event_id) == (UNKNOWN, "e1")
+        assert error.param.endswith(name)
+
+
+def test_no_client_can_say_one():
+    for event in (
+        ev.SessionUpdate(session=config.RealtimeSession(temperature=0.8)),
+        ev.ResponseCreate(response=ev.ResponseParams(temperature=0.8)),
+    ):
+        with pytest.raises(LocalProtocolError, match="has no temperature"):
+            ClientCodec().encode(event)
+
+
+def test_no_server_states_one():
+    session = config.RealtimeSessionResource(instructions="no temperature", temperature=0.8)
+    response = items.Response(id="r", temperature=0.8)
+    for event in (
+        ev.SessionCreated(session=session),
+        ev.SessionUpdated(session=session),
+        ev.ResponseCreated(response=response),
+        ev.ResponseDone(response=response),
+    ):
+        root = "session" if isinstance(event, (ev.SessionCreated, ev.SessionUpdated)) else "response"
+        stated = json.loads(ServerCodec().encode(event))[root]
+        assert not [name for name in stated if "temperature" in name]
 
 
 # --- the table of §3.2 ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from msgspec.structs import force_setattr
 from . import events as ev
 from . import translation as tr
 from .events import AnyClientEvent, AnyServerEvent, ErrorDetail, Unknown
-from .ga import GaServer
+from .ga import GaServer, write_ga
 from .shapes import tag
 from .violations import AUDIO_BYTES_MAX, FRAME_BYTES_MAX, Vocabulary
 from .wire import GA_READER, Reader, decoder, encode, read, write
@@ -71,7 +71,7 @@ class ClientCodec:
     """The client's end of the wire."""
 
     def __init__(self, dialect: Dialect = "ga") -> None:
-        self._write: Callable[[AnyClientEvent], bytes] = write
+        self._write: Callable[[AnyClientEvent], bytes] = write_ga
         self._reader: Reader | BetaReader = GA_READER
         if dialect == "beta":
             from .dialects.beta_codec import BETA_READER, write_beta

@@ -6,11 +6,14 @@ One struct serves both directions; every field may be absent, because an update 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from .base import UNSET, Maybe, Strict
+
+TEMPERATURE: Final = "vivavoce.temperature"
+"""The name of the fields for what beta calls `temperature`. No message has it: GA knows no temperature (§2.1)."""
 
 # --- audio formats (§6.1) ---------------------------------------------------------------------------------------------
 
@@ -240,6 +243,7 @@ class RealtimeSession(Strict, frozen=True, kw_only=True, tag_field="type", tag="
     tracing: Maybe[Tracing | None] = UNSET
     prompt: Maybe[Prompt | None] = UNSET
     include: Maybe[tuple[Include, ...] | None] = UNSET
+    temperature: Maybe[float] = field(default=UNSET, name=TEMPERATURE)
 
 
 class RealtimeSessionResource(RealtimeSession, frozen=True, kw_only=True, tag_field="type", tag="realtime"):

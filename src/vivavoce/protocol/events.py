@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from .base import UNSET, Maybe, Strict
 from .config import (
+    TEMPERATURE,
     MaxOutputTokens,
     Metadata,
     OutputModalities,
@@ -130,6 +131,7 @@ class ResponseParams(Strict, frozen=True, kw_only=True):
     reasoning: Maybe[Reasoning] = UNSET
     audio: Maybe[ResponseAudioConfig] = UNSET
     metadata: Maybe[Metadata | None] = UNSET
+    temperature: Maybe[float] = msgspec.field(default=UNSET, name=TEMPERATURE)
 
 
 class ResponseCreate(ClientEvent, frozen=True, kw_only=True, tag="response.create"):

@@ -11,11 +11,15 @@ from typing import Any, Final, get_args
 
 import msgspec
 
+from vivavoce.errors import LocalProtocolError
+
 from . import events as ev
+from .base import UNSET
+from .config import TEMPERATURE
 from .events import AnyClientEvent, AnyServerEvent, ErrorDetail
 from .shapes import fields, tag
 from .vetting import GA_PARTS_OF_ROLE, misfit
-from .violations import Vocabulary, not_json
+from .violations import Vocabulary, not_json, refusal
 from .walk import Json, with_items, with_parts
 from .wire import decoder, encode, read, write
 
@@ -48,8 +52,10 @@ def with_playback(events: tuple[Any, ...], names: tuple[str, ...]) -> dict[bool,
 GA: Final = with_playback(get_args(AnyClientEvent), _GA_NAMES)
 GA_DECODERS: Final = {playback: decoder(vocabulary.events) for playback, vocabulary in GA.items()}
 SERVER_STRUCTS: Final = {str(tag(struct)): struct for struct in get_args(AnyServerEvent)}
-# What may hold items or parts that stand for the unknown.
-_WITH_ITEMS: Final = tuple(struct for struct in SERVER_STRUCTS.values() if fields(struct).keys() & {"item", "response"})
+# What may hold items or parts that stand for the unknown, or fields of our own.
+_WITH_PRIVATE: Final = tuple(
+    struct for struct in SERVER_STRUCTS.values() if fields(struct).keys() & {"item", "response", "session"}
+)
 _PART_TYPE: Final = re.compile(r"\.content\[\d+\]\.type")
 
 
@@ -60,7 +66,7 @@ def no_such_event(event: Any) -> None:
 class GaServer:
     """What GA does with an event beyond reading and writing it."""
 
-    ways: Final[Ways] = dict.fromkeys(_WITH_ITEMS, write) | {
+    ways: Final[Ways] = dict.fromkeys(_WITH_PRIVATE, write) | {
         ev.ConversationCreated: no_such_event,
         ev.ConversationItemCreated: no_such_event,
     }
@@ -72,6 +78,9 @@ class GaServer:
     def settle(self, event: Any, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
         if isinstance(event, ErrorDetail) and isinstance(frame, str) and _is_about_a_part(event):
             event = self._read_with_output_text(frame)
+        if _has_temperature(event):
+            said = f"Unknown parameter: '{TEMPERATURE}'."
+            return refusal("unknown_parameter", said, TEMPERATURE, event.event_id or None)
         if isinstance(event, (ev.ConversationItemCreate, ev.ResponseCreate)):
             return misfit(event, self.vocabulary, GA_PARTS_OF_ROLE) or event
         settled: AnyClientEvent | ErrorDetail = event
@@ -83,6 +92,18 @@ class GaServer:
         except (msgspec.DecodeError, RecursionError):
             return not_json()
         return read(renamed, self.decoder, self.vocabulary)
+
+
+def write_ga(event: AnyClientEvent) -> bytes:
+    """The message of a client's event. Raises `LocalProtocolError` for what GA cannot say."""
+    if _has_temperature(event):
+        raise LocalProtocolError(f"the GA dialect cannot say this {event.type}: it has no temperature, as beta has")
+    return write(event)
+
+
+def _has_temperature(event: Any) -> bool:
+    configured = getattr(event, "session", None) or getattr(event, "response", None)
+    return getattr(configured, "temperature", UNSET) is not UNSET
 
 
 def _is_about_a_part(error: ErrorDetail) -> bool:

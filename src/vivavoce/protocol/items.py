@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from .base import UNSET, Maybe, Strict
-from .config import AudioFormat, Metadata, StatedMaxOutputTokens, Voice
+from .config import TEMPERATURE, AudioFormat, Metadata, StatedMaxOutputTokens, Voice
 
 ItemStatus = Literal["completed", "incomplete", "in_progress"]
 Role = Literal["user", "assistant", "system"]
@@ -272,3 +272,4 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     audio: Maybe[ResponseAudioResource] = UNSET
     usage: Maybe[Usage | None] = UNSET
     metadata: Maybe[Metadata | None] = UNSET
+    temperature: Maybe[float] = msgspec.field(default=UNSET, name=TEMPERATURE)

@@ -14,6 +14,7 @@ import msgspec
 from vivavoce.errors import RemoteProtocolError
 
 from . import shapes
+from .config import TEMPERATURE
 from .events import AnyServerEvent, ErrorDetail, Unknown
 from .fitting import fit
 from .items import UnknownItem, UnknownPart
@@ -47,16 +48,21 @@ def read(frame: str | bytes, events: msgspec.json.Decoder[T], vocabulary: Vocabu
 # --- what both write --------------------------------------------------------------------------------------------------
 
 encode: Final = msgspec.json.Encoder().encode
-_STAND_IN: Final = f'"type":"{shapes.INTERNAL_TAG_PREFIX}unknown_'.encode()
+_PRIVATE: Final = f'"{shapes.INTERNAL_TAG_PREFIX}'.encode()
 
 
 def write(event: msgspec.Struct) -> bytes:
-    """The event as JSON; stand-ins for the unknown are written as what they stand for."""
+    """The event as JSON; stand-ins for the unknown are written as what they stand for, fields of our own not at all."""
     frame = encode(event)
-    return _restored(frame) if _STAND_IN in frame else frame
+    return encode(_public(_restored(msgspec.json.decode(frame)))) if _PRIVATE in frame else frame
 
 
-def _restored(frame: bytes) -> bytes:
+def as_json(event: msgspec.Struct) -> Json:
+    """The event for a dialect to translate: what `write` writes, and the fields of our own."""
+    return _restored(msgspec.json.decode(encode(event)))
+
+
+def _restored(event: Json) -> Json:
     def part_back(part: Json) -> Json:
         return dict(part["fields"]) if part.get("type") == shapes.tag(UnknownPart) else part
 
@@ -65,7 +71,14 @@ def _restored(frame: bytes) -> bytes:
             return dict(item["fields"])
         return with_parts(item, part_back)
 
-    return encode(with_items(msgspec.json.decode(frame), item_back))
+    return with_items(event, item_back)
+
+
+def _public(event: Json) -> Json:
+    for root in ("session", "response"):
+        if isinstance(holder := event.get(root), dict):
+            holder.pop(TEMPERATURE, None)
+    return event
 
 
 # --- what servers say -------------------------------------------------------------------------------------------------

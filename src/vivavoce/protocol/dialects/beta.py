@@ -121,7 +121,7 @@ _MODALITIES = Place(("output_modalities",), "modalities", _modalities_to_ga, _mo
 _VOICE = Place(("audio", "output", "voice"), "voice", from_ga=_voice_from_ga)
 _FORMAT_OUT = Place(("audio", "output", "format"), "output_audio_format", _format_to_ga, _format_from_ga)
 _TOOL_CHOICE = Place(("tool_choice",), "tool_choice", _tool_choice_to_ga, _tool_choice_from_ga)
-_TEMPERATURE = Place((), "temperature")
+_TEMPERATURE = Place((config.TEMPERATURE,), "temperature")
 
 SESSION: Final[Table] = (
     _MODALITIES,
@@ -151,8 +151,10 @@ REQUEST: Final[Table] = (
 _REQUEST_IN: Final[Table] = (*REQUEST, Place(("max_output_tokens",), "max_output_tokens"))
 RESPONSE: Final[Table] = (_MODALITIES, _VOICE, _FORMAT_OUT, _TEMPERATURE)
 # GA's names that the tables above make flat; and those which a beta session does not have at all.
-_FLATTENED: Final = frozenset({"type", "audio", "output_modalities", "max_output_tokens"})
+_FLATTENED: Final = frozenset({"type", "audio", "output_modalities", "max_output_tokens", config.TEMPERATURE})
 _NOT_IN_BETA: Final = frozenset({"reasoning", "parallel_tool_calls"})
+
+TEMPERATURE_DEFAULT: Final = 0.8
 
 # --- items ------------------------------------------------------------------------------------------------------------
 
@@ -212,7 +214,7 @@ def client_event_from_ga(fields: Json) -> Json:
 # --- server events ----------------------------------------------------------------------------------------------------
 
 
-def server_event_from_ga(fields: Json, temperature: float) -> Json:
+def server_event_from_ga(fields: Json) -> Json:
     """One of the events that are `TRANSLATED_BY_FIELDS`, in beta's words."""
     kind = fields["type"]
     if kind in ("conversation.item.added", "conversation.item.created"):
@@ -222,27 +224,27 @@ def server_event_from_ga(fields: Json, temperature: float) -> Json:
     elif kind == "error":
         fields["error"] = _error_from_ga(fields["error"])
     elif kind in ("session.created", "session.updated"):
-        fields = _session_from_ga(fields, temperature)
+        fields = _session_from_ga(fields)
     elif kind in ("response.created", "response.done"):
-        fields["response"] = _response_from_ga(fields["response"], temperature)
+        fields["response"] = _response_from_ga(fields["response"])
     return with_items(fields, _item_from_ga)
 
 
-def _session_from_ga(fields: Json, temperature: float) -> Json:
+def _session_from_ga(fields: Json) -> Json:
     session = fields["session"]
     flat = from_ga(session, SESSION, _FLATTENED | _NOT_IN_BETA)
     if session["type"] == "transcription":
         return fields | {"type": f"transcription_{fields['type']}", "session": flat}
     if "tools" in flat:
         flat["tools"] = [tool for tool in flat["tools"] if tool["type"] == "function"]
-    return fields | {"session": flat | {"temperature": temperature}}
+    return fields | {"session": {"temperature": TEMPERATURE_DEFAULT} | flat}
 
 
-def _response_from_ga(response: Json, temperature: float) -> Json:
+def _response_from_ga(response: Json) -> Json:
     details = (response.get("usage") or {}).get("input_token_details", {})
     for counts in (details, details.get("cached_tokens_details", {})):
         counts.pop("image_tokens", None)
-    return from_ga(response, RESPONSE, frozenset({"audio", "output_modalities"})) | {"temperature": temperature}
+    return {"temperature": TEMPERATURE_DEFAULT} | from_ga(response, RESPONSE, _FLATTENED - {"max_output_tokens"})
 
 
 def _error_from_ga(error: Json) -> Json:

@@ -17,12 +17,11 @@ from vivavoce.protocol.ga import GA, GA_DECODERS, SERVER_STRUCTS, Ways, no_such_
 from vivavoce.protocol.shapes import tag
 from vivavoce.protocol.vetting import misfit
 from vivavoce.protocol.violations import refusal
-from vivavoce.protocol.wire import GA_READER, decoder, encode, parse, read, unknown, write
+from vivavoce.protocol.wire import GA_READER, as_json, decoder, encode, parse, read, unknown, write
 
 from . import beta
 from . import beta_events as schema
 from .table import Untranslatable
-from .temperatures import Temperatures
 
 _BETA_EVENTS: Final = get_args(schema.ClientEvent)
 _BETA: Final = with_playback(
@@ -32,14 +31,31 @@ _BETA_DECODERS: Final = {playback: decoder(vocabulary.events) for playback, voca
 _TRANSLATED: Final = get_args(schema.Translated)
 
 
+def _say(event: Any) -> bytes:
+    return encode(beta.server_event_from_ga(as_json(event)))
+
+
+def _renaming(ga: str, name: str) -> Callable[[Any], bytes]:
+    """A way to write an event whose name alone is different; a message begins with its name."""
+    opening, size = f'{{"type":"{name}"'.encode(), len(f'{{"type":"{ga}"')
+    return lambda event: opening + encode(event)[size:]
+
+
+_BETA_WAYS: Final[Ways] = (
+    dict.fromkeys((SERVER_STRUCTS[name] for name in beta.GA_ONLY), no_such_event)
+    | {SERVER_STRUCTS[ga]: _renaming(ga, name) for ga, name in beta.EVENT_NAMES.items()}
+    | dict.fromkeys((SERVER_STRUCTS[name] for name in beta.TRANSLATED_BY_FIELDS), _say)
+)
+
+
 class BetaServer:
     """What beta does with an event beyond reading and writing it."""
+
+    ways: Final[Ways] = _BETA_WAYS
 
     def __init__(self, playback: bool) -> None:
         self.vocabulary = _BETA[playback]
         self.decoder = _BETA_DECODERS[playback]
-        self.ways: Ways = _BETA_WAYS | {SERVER_STRUCTS[name]: self._say for name in beta.TRANSLATED_BY_FIELDS}
-        self._temperatures = Temperatures()
 
     def settle(self, event: Any, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
         if isinstance(event, (schema.ConversationItemCreate, schema.ResponseCreate)):
@@ -54,24 +70,8 @@ class BetaServer:
             fields = beta.client_event_to_ga(event)
         except Untranslatable as error:
             return refusal("invalid_value", error.message, error.name, event.event_id or None)
-        self._temperatures.hear(event)
         understood: AnyClientEvent | ErrorDetail = read(encode(fields).decode(), GA_DECODERS[True], GA[True])
         return understood
-
-    def _say(self, event: Any) -> bytes:
-        fields = beta.server_event_from_ga(msgspec.json.decode(write(event)), self._temperatures.of(event))
-        return encode(fields)
-
-
-def _renaming(ga: str, name: str) -> Callable[[Any], bytes]:
-    """A way to write an event whose name alone is different; a message begins with its name."""
-    opening, size = f'{{"type":"{name}"'.encode(), len(f'{{"type":"{ga}"')
-    return lambda event: opening + encode(event)[size:]
-
-
-_BETA_WAYS: Final[Ways] = dict.fromkeys((SERVER_STRUCTS[name] for name in beta.GA_ONLY), no_such_event) | {
-    SERVER_STRUCTS[ga]: _renaming(ga, name) for ga, name in beta.EVENT_NAMES.items()
-}
 
 
 def write_beta(event: AnyClientEvent) -> bytes:
@@ -79,7 +79,7 @@ def write_beta(event: AnyClientEvent) -> bytes:
     frame = write(event)
     if not isinstance(event, (ev.SessionUpdate, ev.ConversationItemCreate, ev.ResponseCreate)):
         return frame
-    frame = encode(beta.client_event_from_ga(msgspec.json.decode(frame)))
+    frame = encode(beta.client_event_from_ga(as_json(event)))
     said: Any = read(frame.decode(), _BETA_DECODERS[True], _BETA[True])
     if isinstance(said, ErrorDetail):
         raise LocalProtocolError(f"the beta dialect cannot say this {event.type}: {said.message}")
