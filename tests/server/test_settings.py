@@ -7,7 +7,8 @@ import pytest
 
 from vivavoce.engines.registry import PRESETS
 from vivavoce.errors import SettingsError
-from vivavoce.server.settings import Settings, load_settings, settings_of
+from vivavoce.server.settings import RateLimits, Secret, Settings, settings_of
+from vivavoce.server.sources import load_settings, sourced, variables
 
 FILE = """
 port = 9000
@@ -66,6 +67,63 @@ def test_the_environment_overrides_the_file_and_arguments_override_both(config: 
     assert load_settings(environment=environment).port == 9001
 
 
+def test_every_scalar_and_every_list_has_a_variable_also_nested_ones(config: Path) -> None:
+    environment = {
+        "VIVAVOCE_SESSION_LIMITS__SESSION_MS_MAX": "90000",
+        "VIVAVOCE_CONNECTION_LIMITS__STALL_MS_MAX": "7000",
+        "VIVAVOCE_RATE_LIMITS__TOKENS_PER_MINUTE": "40000",
+        "VIVAVOCE_COMPRESSION": "true",
+        "VIVAVOCE_BUDGET": "0.5",
+        "VIVAVOCE_REFUSALS": "http",
+        "VIVAVOCE_SIGNING_KEY": "s" * 32,
+    }
+    settings = load_settings(config=config, environment=environment)
+    assert settings.session_limits.session_ms_max == 90_000
+    assert settings.session_limits.items_max == Settings().session_limits.items_max
+    assert settings.connection_limits.stall_ms_max == 7_000
+    assert settings.rate_limits == RateLimits(tokens_per_minute=40_000)
+    assert (settings.compression, settings.budget, settings.refusals) == (True, 0.5, "http")
+    assert settings.signing_key == Secret("s" * 32)
+    assert "VIVAVOCE_MODELS" not in variables()
+    assert {"VIVAVOCE_" + name.upper() for name in Settings.__struct_fields__} - set(variables()) == {
+        "VIVAVOCE_MODELS",
+        "VIVAVOCE_PIPELINES",
+        "VIVAVOCE_PRICES",
+        "VIVAVOCE_RATE_LIMITS",
+        "VIVAVOCE_SESSION_LIMITS",
+        "VIVAVOCE_CONNECTION_LIMITS",
+    }
+
+
+def test_of_every_value_it_is_known_where_it_came_from(config: Path) -> None:
+    environment = {"VIVAVOCE_SESSION_LIMITS__ITEMS_MAX": "9", "VIVAVOCE_PROT": "1", "VIVAVOCE_CONFIG": "/elsewhere"}
+    found = sourced(config=config, environment=environment, options={"port": ("--port", 1)})
+    assert found.sources[("port",)] == "--port"
+    assert found.sources[("session_limits", "items_max")] == "VIVAVOCE_SESSION_LIMITS__ITEMS_MAX"
+    assert found.sources[("session_limits", "session_ms_max")] == str(config)
+    assert ("host",) not in found.sources
+    assert found.unused == ("VIVAVOCE_PROT",)
+
+
+def test_a_price_that_is_left_out_is_nothing_and_a_cached_one_as_the_plain_one() -> None:
+    settings = settings_of({"prices": {"m": {"text_in": 4, "audio_in": 32.0, "audio_cached": 0.4}}})
+    assert settings.prices["m"].plain() == {
+        "text_in": 4.0,
+        "text_cached": 4.0,
+        "text_out": 0.0,
+        "audio_in": 32.0,
+        "audio_cached": 0.4,
+        "audio_out": 0.0,
+        "transcription_minute": 0.0,
+    }
+
+
+def test_the_folder_of_prompts_has_to_be_there(tmp_path: Path) -> None:
+    assert settings_of({"prompts": str(tmp_path)}).prompts == str(tmp_path)
+    with pytest.raises(SettingsError, match="prompts: there is no folder"):
+        settings_of({"prompts": str(tmp_path / "not")})
+
+
 def test_a_pipeline_takes_what_it_leaves_out_from_the_embedded_one(config: Path) -> None:
     pipelines = load_settings(config=config, environment={}).pipelines_in_use()
     assert list(pipelines) == ["mine", "scripted"]
@@ -103,6 +161,17 @@ def test_no_secret_shows_itself(config: Path) -> None:
         ({"connection_limits": {"stall_ms_max": 0}}, "connection_limits.stall_ms_max: expected a number of at least 1"),
         ({"log_level": "loud"}, "log_level: Invalid enum value 'loud'"),
         ({"sessions_max": 0}, "sessions_max: Expected `int` >= 1"),
+        ({"session_limits": 3}, "session_limits: Expected `object`, got `int`"),
+        ({"signing_key": "short"}, "signing_key: expected at least 32 characters"),
+        ({"origins": ["*"]}, r"origins\[0\]: expected 'scheme://host' or 'scheme://host:port', got '\*'"),
+        ({"origins": ["https://a", "https://a/page"]}, r"origins\[1\]: expected"),
+        ({"refusals": "404"}, "refusals: Invalid enum value '404'"),
+        ({"unknown_models": "drop"}, "unknown_models: Invalid enum value"),
+        ({"rate_limits": {"requests_per_minute": 0}}, "rate_limits.requests_per_minute: Expected `int` >= 1"),
+        ({"rate_limits": {"requests": 1}}, "rate_limits: Object contains unknown field `requests`"),
+        ({"prices": {"m": {"text_in": -1}}}, "prices.m.text_in: Expected `float` >= 0"),
+        ({"prices": 3}, "prices: expected a table of prices by name"),
+        ({"budget": 0}, "budget: Expected `float` > 0"),
     ],
 )
 def test_what_cannot_be_used_is_refused_by_its_key(values: dict[str, Any], said: str) -> None:
@@ -114,6 +183,8 @@ def test_what_cannot_be_used_is_refused_by_its_key(values: dict[str, Any], said:
     ("environment", "said"),
     [
         ({"VIVAVOCE_PORT": "many"}, "VIVAVOCE_PORT: Expected `int`, got `str`"),
+        ({"VIVAVOCE_COMPRESSION": "maybe"}, "VIVAVOCE_COMPRESSION: Expected `bool`, got `str`"),
+        ({"VIVAVOCE_RATE_LIMITS__TOKENS_PER_MINUTE": "0"}, "VIVAVOCE_RATE_LIMITS__TOKENS_PER_MINUTE: Expected `int`"),
         ({"VIVAVOCE_CONFIG": "/nowhere/at/all.toml"}, "/nowhere/at/all.toml: cannot be read: No such file"),
     ],
 )

@@ -145,7 +145,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _serve(arguments: argparse.Namespace) -> int:
     from vivavoce.server import serve
-    from vivavoce.server.settings import load_settings
+    from vivavoce.server.sources import load_settings
 
     settings = load_settings(
         config=arguments.config,

@@ -5,6 +5,7 @@
 
 from .app import create_app, lifespan
 from .serve import Server, running, serve
-from .settings import Settings, load_settings
+from .settings import Settings
+from .sources import load_settings
 
 __all__ = ["Server", "Settings", "create_app", "lifespan", "load_settings", "running", "serve"]

@@ -1,7 +1,7 @@
 """How much a key may use in a time: token buckets, and one account of them for each key.
 
-Pure: the clock is an argument, in seconds, of any origin that never goes back. A bucket begins full and fills at an even
-rate. Invariants: it never holds more than its limit; there are never more accounts than `ACCOUNTS_MAX`.
+Pure: the clock is an argument, in seconds from any origin. A bucket begins full and fills at an even rate. Invariants:
+it never holds more than its limit; there are never more accounts than `ACCOUNTS_MAX`.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""What can be set on a server: from a TOML file, the environment and the command line, each overriding the one before.
+"""What can be set on a server, as frozen structs; `sources` says where the values come from.
 
-Read once, at the start, into frozen structs; everything that cannot be used is refused here, by its key path, before
-anything listens. Invariant: no key and no engine option appears in a `repr` or in an error message.
+Read once, at the start; everything that cannot be used is refused here, by its key path, before anything listens. The
+docstrings of the fields are the reference in `docs/reference/settings.md`. Invariant: no key and no engine option
+appears in a `repr` or in an error message.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, structs
@@ -24,17 +24,8 @@ from .runtime import ConnectionLimits
 
 T = TypeVar("T")
 
-ENVIRONMENT = {
-    "VIVAVOCE_HOST": "host",
-    "VIVAVOCE_PORT": "port",
-    "VIVAVOCE_API_KEYS": "api_keys",
-    "VIVAVOCE_ORIGINS": "origins",
-    "VIVAVOCE_PIPELINE": "pipeline",
-    "VIVAVOCE_LOG_LEVEL": "log_level",
-}
-"""Variables and the settings that they set; lists are separated by commas. `VIVAVOCE_CONFIG` names the file."""
+SIGNING_KEY_CHARS_MIN = 32
 
-LISTS = frozenset({"api_keys", "origins"})
 ROLES_FROM = "local"
 """The preset that fills the roles which a pipeline of the settings leaves out."""
 
@@ -83,6 +74,43 @@ class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return f"PipelineTable({chosen})"
 
 
+class RateLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one key may use, of all its sessions together. Stated in `rate_limits.updated`."""
+
+    requests_per_minute: Annotated[int, Meta(ge=1)] | None = None
+    """Responses a minute; left out, there is no limit."""
+    tokens_per_minute: Annotated[int, Meta(ge=1)] | None = None
+    """Tokens a minute, in and out; left out, there is no limit."""
+
+
+Dollars = Annotated[float, Meta(ge=0)]
+
+
+class PriceTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model costs, in US dollars per million tokens."""
+
+    text_in: Dollars = 0.0
+    """Text that the model reads."""
+    text_cached: Dollars | None = None
+    """The part of it that comes from a cache; left out, as `text_in`."""
+    text_out: Dollars = 0.0
+    """Text that the model writes."""
+    audio_in: Dollars = 0.0
+    """Audio that the model hears."""
+    audio_cached: Dollars | None = None
+    """The part of it that comes from a cache; left out, as `audio_in`."""
+    audio_out: Dollars = 0.0
+    """Audio that the model speaks."""
+    transcription_minute: Dollars = 0.0
+    """A minute of transcribed audio, in US dollars."""
+
+    def plain(self) -> dict[str, float]:
+        """Every price as a number; what was left out is filled in."""
+        cached = {"text_cached": self.text_in, "audio_cached": self.audio_in}
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: float(cached[name] if price is None else price) for name, price in given.items()}
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set on a server."""
 
@@ -92,22 +120,49 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Port to bind; 0 is any free one."""
     api_keys: tuple[Secret, ...] = ()
     """Keys that are accepted. None given: everybody is, and only from this machine."""
+    signing_key: Secret | None = None
+    """What short-lived keys are sealed with, at least 32 characters. Processes that shall take each other's keys share
+    it; left out, each process makes one of its own, and its keys end with it."""
     origins: tuple[str, ...] = ()
-    """Web pages that may connect without a key, as `scheme://host[:port]`, besides those of this machine."""
+    """Web pages that may use the HTTP endpoints, and connect without a key, as `scheme://host[:port]`, besides those of
+    this machine."""
+    refusals: Literal["close", "http"] = "close"
+    """How a WebSocket is refused: `close` completes the handshake, sends an `error` event and closes with a code, as
+    OpenAI does; `http` answers the handshake with a status and a JSON body, as Azure does."""
     pipeline: str = "local"
     """The pipeline for every model name that nothing else is said about."""
     models: dict[str, str] = {}
     """Model names, and the pipelines that serve them."""
+    unknown_models: Literal["serve", "refuse"] = "serve"
+    """A model name that is neither in `models` nor that of a pipeline: `serve` it by `pipeline`, or `refuse` it."""
     pipelines: dict[str, PipelineTable] = {}
-    """Pipelines besides the presets."""
+    """Pipelines besides the presets `local` and `scripted`; a role that is left out is filled from `local`."""
     sessions_max: Annotated[int, Meta(ge=1)] = 100
     """Sessions at once. One more is refused with `too_many_sessions`."""
+    sessions_per_minute_max: Annotated[int, Meta(ge=1)] | None = None
+    """Sessions that one key may begin in a minute. One more is refused with `rate_limit_exceeded`. Left out, there is
+    no limit."""
+    request_bytes_max: Annotated[int, Meta(ge=1)] = 1024 * 1024
+    """Size of the body of an HTTP request. A larger one is refused with status 413."""
+    ping_interval_ms: Annotated[int, Meta(ge=0)] = 20_000
+    """Time between two pings of a WebSocket, and for the answer to one; 0 sends none."""
+    compression: bool = False
+    """Whether permessage-deflate is offered: about a third fewer bytes, for 1.5 to 2.4 times the CPU and 50 to 200 KB a
+    session."""
     warm_up_ms_max: Annotated[int, Meta(ge=0)] = 60_000
     """Time that a new connection waits for models that are still being loaded."""
     drain_ms_max: Annotated[int, Meta(ge=0)] = 10_000
     """Time that running responses have to end when the server stops."""
+    prompts: str | None = None
+    """Folder of the stored prompts that a session may name; left out, there are none."""
+    budget: Annotated[float, Meta(gt=0)] | None = None
+    """US dollars that one session may cost by `prices`; left out, there is no limit."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged."""
+    rate_limits: RateLimits = RateLimits()
+    """What one key may use."""
+    prices: dict[str, PriceTable] = {}
+    """What models cost, by model name."""
     session_limits: Limits = Limits()
     """Limits of the session itself."""
     connection_limits: ConnectionLimits = ConnectionLimits()
@@ -126,29 +181,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return {name: known[name] for name in dict.fromkeys((*wanted.values(), *self.pipelines))}
 
 
-def load_settings(
-    *,
-    config: Path | None = None,
-    host: str | None = None,
-    port: int | None = None,
-    model: str | None = None,
-    api_keys: Sequence[str] | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Settings:
-    """Settings from a TOML file, then the environment, then the arguments; `model` is the default pipeline.
-
-    Raises `SettingsError`, which names the file or variable and the key.
-    """
-    environment = os.environ if environment is None else environment
-    if config is None and (named := environment.get("VIVAVOCE_CONFIG")):
-        config = Path(named)
-    values = {} if config is None else _read(config)
-    values |= _from_environment(environment)
-    given = {"host": host, "port": port, "pipeline": model, "api_keys": list(api_keys) if api_keys else None}
-    values |= {name: value for name, value in given.items() if value is not None}
-    return settings_of(values)
-
-
 def settings_of(values: Mapping[str, Any]) -> Settings:
     """Settings from plain values, as a TOML file has them. Raises `SettingsError` that names the key."""
     fields = {field.name: field.type for field in structs.fields(Settings)}
@@ -156,43 +188,44 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
     for name, value in values.items():
         if name not in fields:
             raise SettingsError(f"{name}: there is no such setting; there is {', '.join(fields)}")
-        converted[name] = _tables(name, value) if name == "pipelines" else _convert(name, value, fields[name])
+        table = TABLES.get(name)
+        converted[name] = _tables(name, value, table) if table else convert(name, value, fields[name])
     settings = Settings(**converted)
     settings.pipelines_in_use()
-    for index, key in enumerate(settings.api_keys):
-        if not key.reveal().strip():
-            raise SettingsError(f"api_keys[{index}]: a key cannot be empty")
+    _check(settings)
     return settings
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: is not TOML: {error}") from None
+TABLES: Mapping[str, type[msgspec.Struct]] = {"pipelines": PipelineTable, "prices": PriceTable}
+"""Settings that hold one table for each name."""
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for variable, name in ENVIRONMENT.items():
-        text = environment.get(variable)
-        if text is None:
-            continue
-        found[name] = [part.strip() for part in text.split(",") if part.strip()] if name in LISTS else text
-        if name == "port":
-            found[name] = _convert(variable, text, int, strict=False)
-    return found
+def _check(settings: Settings) -> None:
+    """What the types alone cannot say."""
+    for index, key in enumerate(settings.api_keys):
+        if not key.reveal().strip():
+            raise SettingsError(f"api_keys[{index}]: a key cannot be empty")
+    if settings.signing_key is not None and len(settings.signing_key.reveal()) < SIGNING_KEY_CHARS_MIN:
+        raise SettingsError(
+            f"signing_key: expected at least {SIGNING_KEY_CHARS_MIN} characters that nobody can guess; "
+            "'openssl rand -base64 32' makes some"
+        )
+    for index, origin in enumerate(settings.origins):
+        parts = urlsplit(origin)
+        if not parts.scheme or not parts.netloc or parts.path not in ("", "/") or parts.query:
+            raise SettingsError(f"origins[{index}]: expected 'scheme://host' or 'scheme://host:port', got {origin!r}")
+    if settings.prompts is not None and not Path(settings.prompts).is_dir():
+        raise SettingsError(f"prompts: there is no folder {settings.prompts!r}")
 
 
-def _tables(path: str, value: Any) -> dict[str, PipelineTable]:
+def _tables(path: str, value: Any, table: type[msgspec.Struct]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise SettingsError(f"{path}: expected a table of pipelines by name")
-    return {name: _convert(f"{path}.{name}", table, PipelineTable) for name, table in value.items()}
+        raise SettingsError(f"{path}: expected a table of {path} by name")
+    return {name: convert(f"{path}.{name}", one, table) for name, one in value.items()}
 
 
-def _convert(path: str, value: Any, type: Any, *, strict: bool = True) -> Any:
+def convert(path: str, value: Any, type: Any, *, strict: bool = True) -> Any:
+    """A plain value as the type of a setting. Raises `SettingsError` that begins with the path of what is wrong."""
     if dataclasses.is_dataclass(type) and isinstance(value, dict):
         # msgspec passes over what a dataclass does not have.
         known = [field.name for field in dataclasses.fields(type)]
