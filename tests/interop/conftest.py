@@ -1,4 +1,8 @@
-"""The real command, `vivavoce serve --model scripted`, in a process of its own for as long as these tests run."""
+"""The real command, `vivavoce serve --model scripted`, in a process of its own for as long as these tests run.
+
+One model of it is slow: its voice takes an hour for its second piece, so that an answer is still being spoken whenever
+a test wants to stop it.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,34 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from conversations import SLOW_MODEL
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 15
+
+CONFIG = f"""
+[models]
+"{SLOW_MODEL}" = "slow"
+
+[pipelines.slow]
+vad = {{ engine = "scripted" }}
+transcriber = {{ engine = "scripted" }}
+language_model = {{ engine = "scripted" }}
+synthesizer = {{ engine = "scripted", options = {{ piece_delay_s = 3600 }} }}
+turn_detector = {{ engine = "scripted" }}
+noise_reducer = {{ engine = "scripted" }}
+"""
 
 _URL = re.compile(r"ws://127\.0\.0\.1:\d+")
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`ws://127.0.0.1:PORT` of a server with the scripted pipeline."""
-    command = [sys.executable, "-m", "vivavoce", "serve", "--model", "scripted", "--port", "0"]
+    config = tmp_path_factory.mktemp("interop") / "vivavoce.toml"
+    config.write_text(CONFIG, "utf-8")
+    serve = ["serve", "--model", "scripted", "--port", "0", "--config", str(config)]
+    command = [sys.executable, "-m", "vivavoce", *serve]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
         alarm = threading.Timer(START_SECONDS_MAX, process.kill)

@@ -1,6 +1,6 @@
-"""What code written for a public client keeps of the events it receives, in either dialect.
+"""What is kept of the events of a session, in either dialect, and the sounds and words that go into it.
 
-Standard library only: the client of the preview runs in an environment of its own, where vivavoce is not installed.
+Standard library only: clients of other versions run in environments of their own, where vivavoce is not installed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,21 @@ TOOL = {
 CALL_REQUEST = 'call get_weather {"city": "Paris"}'
 
 
-def spoken_turn() -> list[str]:
-    """400 ms of silence, one second of sound, one second of silence, as base64 in chunks of 100 ms."""
+def spoken_audio() -> bytes:
+    """400 ms of silence, one second of sound, one second of silence: PCM16 mono at 24 kHz."""
     samples = (round(6_000 * math.sin(math.tau * 440 * n / RATE_HZ)) for n in range(RATE_HZ))
-    audio = bytes(400 * BYTES_PER_MS) + array("h", samples).tobytes() + bytes(1_000 * BYTES_PER_MS)
+    return bytes(400 * BYTES_PER_MS) + array("h", samples).tobytes() + bytes(1_000 * BYTES_PER_MS)
+
+
+def chunks(audio: bytes) -> list[bytes]:
+    """The audio in pieces of 100 ms."""
     step = CHUNK_MS * BYTES_PER_MS
-    return [base64.b64encode(audio[at : at + step]).decode() for at in range(0, len(audio), step)]
+    return [audio[at : at + step] for at in range(0, len(audio), step)]
+
+
+def spoken_turn() -> list[str]:
+    """`spoken_audio` as base64 in chunks of 100 ms."""
+    return [base64.b64encode(chunk).decode() for chunk in chunks(spoken_audio())]
 
 
 def user_text(text: str) -> dict[str, Any]:
@@ -47,49 +56,58 @@ class Heard:
     text: str = ""
     transcript: str = ""
     user_transcript: str = ""
-    audio: bytearray = field(default_factory=bytearray)
+    audio_bytes: int = 0
     arguments: str = ""
-    call_id: str = ""
     call_name: str = ""
     finals: list[str] = field(default_factory=list)
     """Texts, transcripts and arguments of the `done` events, in order."""
     statuses: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    """Why responses were not completed."""
+    errors: list[tuple[str | None, str | None, str | None]] = field(default_factory=list)
+    """Code, parameter and the id of the client event of each error."""
+    truncated_ms: list[int] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     wire: list[str] = field(default_factory=list)
-    transcribed: bool = False
 
-    def take(self, event: Any) -> None:
-        """Take a typed event; an error is a failure, as it is for stock code."""
-        self.types.append(event.type)
-        self.classes.append(type(event).__name__)
-        self.wire.append(event.to_json(indent=None, use_api_names=True, exclude_unset=True))
-        match event.type:
+    def take(self, event: dict[str, Any], held: str, frame: str) -> None:
+        """Take an event, the name of the class that the client made of it, and the JSON that the class holds."""
+        self.types.append(event["type"])
+        self.classes.append(held)
+        self.wire.append(frame)
+        match event["type"]:
             case "error":
-                raise RuntimeError(f"the server answered with an error: {event.error}")
+                error = event["error"]
+                self.errors.append((error["code"], error["param"], error["event_id"]))
             case "response.output_text.delta" | "response.text.delta":
-                self.text += event.delta
+                self.text += event["delta"]
             case "response.output_audio_transcript.delta" | "response.audio_transcript.delta":
-                self.transcript += event.delta
+                self.transcript += event["delta"]
             case "response.output_audio.delta" | "response.audio.delta":
-                self.audio += base64.b64decode(event.delta, validate=True)
+                self.audio_bytes += len(base64.b64decode(event["delta"], validate=True))
             case "response.function_call_arguments.delta":
-                self.arguments += event.delta
+                self.arguments += event["delta"]
             case "response.output_text.done" | "response.text.done":
-                self.finals.append(event.text)
+                self.finals.append(event["text"])
             case "response.output_audio_transcript.done" | "response.audio_transcript.done":
-                self.finals.append(event.transcript)
+                self.finals.append(event["transcript"])
             case "response.function_call_arguments.done":
-                self.finals.append(event.arguments)
-                self.call_id = event.call_id
-            case "response.output_item.done" if event.item.type == "function_call":
-                self.call_name = event.item.name
+                self.finals.append(event["arguments"])
+            case "response.output_item.done" if event["item"]["type"] == "function_call":
+                self.call_name = event["item"]["name"]
             case "conversation.item.input_audio_transcription.completed":
-                self.user_transcript = event.transcript
-                self.transcribed = True
+                self.user_transcript = event["transcript"]
+            case "conversation.item.truncated":
+                self.truncated_ms.append(event["audio_end_ms"])
             case "response.done":
-                self.statuses.append(event.response.status)
+                self._end(event["response"])
+
+    def _end(self, response: dict[str, Any]) -> None:
+        self.statuses.append(response["status"])
+        if reason := (response.get("status_details") or {}).get("reason"):
+            self.reasons.append(reason)
 
     def as_json(self) -> str:
-        """The whole of it, audio as its length in bytes."""
-        return json.dumps({**vars(self), "audio": len(self.audio)})
+        """The whole of it."""
+        return json.dumps(vars(self))

@@ -5,78 +5,47 @@ It cannot share an environment with the current package, so `uv` gives it one of
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from checks import CHECKS
+from conversations import CONVERSATIONS
+from environments import run_python
 from heard import Heard
 from strictness import BETA_1_60
-from test_openai import check_calling, check_spoken, check_written
 
 pytestmark = pytest.mark.interop
 
 VERSION = "1.60.0"
-SECONDS_MAX = 180
-"""The first run downloads the package; later ones find it in uv's cache."""
-OF_OURS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONWARNINGS", "UV_FROZEN", "UV_LOCKED")
-"""Variables about our environment, which mean nothing in the other."""
 
-
-def uv() -> str:
-    found = os.environ.get("UV") or shutil.which("uv")
-    if found is None:
-        pytest.fail(
-            "uv is needed to run another version of openai; run the tests by `uv run pytest`, or leave them out"
-        )
-    return found
+every_conversation = pytest.mark.parametrize("title", CONVERSATIONS)
 
 
 @pytest.fixture(scope="module")
 def told(server_url: str) -> dict[str, dict[str, Any]]:
-    """What both clients heard in all turns, held by the program in an environment of its own."""
-    program = Path(__file__).with_name("beta_client.py")
-    environment = ["--no-project", "--isolated", "--python", sys.executable, "--with", f"openai[realtime]=={VERSION}"]
-    command = [uv(), "run", *environment, "python", str(program), server_url]
-    env = {name: value for name, value in os.environ.items() if name not in OF_OURS}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=SECONDS_MAX, check=False)
-    assert done.returncode == 0, done.stderr
-    heard: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    """What both clients heard in all conversations, held by the program in an environment of its own."""
+    heard: dict[str, dict[str, Any]] = run_python("openai_client.py", server_url, f"openai[realtime]=={VERSION}")
     return heard
 
 
 @pytest.fixture(params=["openai", "azure"])
 def heard_in(request: pytest.FixtureRequest, told: dict[str, dict[str, Any]]) -> Callable[[str], Heard]:
-    """What one of the clients heard in the turn of this name."""
-
-    def find(turn: str) -> Heard:
-        of_turn = told[request.param][turn]
-        return Heard(**{**of_turn, "audio": bytearray(of_turn["audio"])})
-
-    return find
+    """What one of the clients heard in the conversation of this title."""
+    return lambda title: Heard(**told[request.param][title])
 
 
-def test_written_turn(heard_in: Callable[[str], Heard]) -> None:
-    check_written(heard_in("written"))
+@every_conversation
+def test_conversation(title: str, heard_in: Callable[[str], Heard]) -> None:
+    heard = heard_in(title)
+    heard.errors = [(code, param, event_id) for code, param, event_id in heard.errors]
+    CHECKS[title](heard)
 
 
-def test_spoken_turn(heard_in: Callable[[str], Heard]) -> None:
-    check_spoken(heard_in("spoken"))
-
-
-def test_function_call(heard_in: Callable[[str], Heard]) -> None:
-    check_calling(heard_in("calling"))
-
-
-@pytest.mark.parametrize("turn", ["written", "spoken", "calling"])
-def test_every_event_has_the_class_of_its_type(turn: str, heard_in: Callable[[str], Heard]) -> None:
+@every_conversation
+def test_every_event_has_the_class_of_its_type(title: str, heard_in: Callable[[str], Heard]) -> None:
     """The package makes an object of some class even of what it does not know; the class shows that it knew."""
-    heard = heard_in(turn)
+    heard = heard_in(title)
     known = [
         (name, held) for name, held in zip(heard.types, heard.classes, strict=True) if name not in BETA_1_60.events
     ]
