@@ -17,6 +17,7 @@ from . import events as ev
 from .base import UNSET
 from .config import TEMPERATURE
 from .events import AnyClientEvent, AnyServerEvent, ErrorDetail
+from .meant import Words
 from .shapes import fields, tag
 from .vetting import GA_PARTS_OF_ROLE, misfit
 from .violations import Vocabulary, not_json, refusal
@@ -43,13 +44,24 @@ _GA_NAMES: Final = (
 )
 
 
-def with_playback(events: tuple[Any, ...], names: tuple[str, ...]) -> dict[bool, Vocabulary]:
+def with_playback(
+    events: tuple[Any, ...], names: tuple[str, ...], words: Callable[[], Words]
+) -> dict[bool, Vocabulary]:
     """The vocabulary where the server plays what it sends, and where it does not."""
     without = tuple(event for event in events if event is not ev.OutputAudioBufferClear)
-    return {True: Vocabulary(events, (*names, "output_audio_buffer.clear")), False: Vocabulary(without, names)}
+    return {
+        True: Vocabulary(events, (*names, "output_audio_buffer.clear"), words),
+        False: Vocabulary(without, names, words),
+    }
 
 
-GA: Final = with_playback(get_args(AnyClientEvent), _GA_NAMES)
+def _words_of_beta() -> Words:
+    from .dialects.beta import BETA_IN_GA  # late: only for those who use a name of beta
+
+    return BETA_IN_GA
+
+
+GA: Final = with_playback(get_args(AnyClientEvent), _GA_NAMES, _words_of_beta)
 GA_DECODERS: Final = {playback: decoder(vocabulary.events) for playback, vocabulary in GA.items()}
 SERVER_STRUCTS: Final = {str(tag(struct)): struct for struct in get_args(AnyServerEvent)}
 # What may hold items or parts that stand for the unknown, or fields of our own.

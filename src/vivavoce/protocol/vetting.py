@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .events import ErrorDetail
+from .meant import Path
 from .shapes import INTERNAL_TAG_PREFIX, allowed_values, tag
-from .violations import Path, Vocabulary, dotted, not_supported, refusal
+from .violations import Vocabulary, dotted, not_supported, refusal
 
 PartsOfRole = dict[str, tuple[str, ...]]
 GA_PARTS_OF_ROLE: Final[PartsOfRole] = {

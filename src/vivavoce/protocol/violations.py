@@ -16,6 +16,7 @@ import msgspec
 
 from . import shapes
 from .events import ErrorDetail
+from .meant import Path, Words, meant_event, meant_parameter
 
 AUDIO_BYTES_MAX = 15 * 2**20  # of audio in one append event (reference §1.8)
 AUDIO_CHARS_MAX = AUDIO_BYTES_MAX // 3 * 4  # the same in base64
@@ -26,14 +27,20 @@ ECHO_CHARS_MAX = 200  # how much of a client's own text an error message repeats
 EVENT_ID_CHARS_MAX = 512
 _ABSENT = msgspec.Raw(b"")
 
-Path = tuple[str | int, ...]
+
+def _no_words() -> Words:
+    return {}
 
 
 class Vocabulary(NamedTuple):
-    """The client events of a dialect: their structs, and their names as the list of supported values gives them."""
+    """The client events of a dialect: their structs, and their names as the list of supported values gives them.
+
+    `words` says what other dialects' parameters are called here; asked for when one was used, and not before.
+    """
 
     events: tuple[type[msgspec.Struct], ...]
     names: tuple[str, ...]
+    words: Callable[[], Words] = _no_words
 
 
 class Complaint(NamedTuple):
@@ -183,7 +190,8 @@ def _wrong_tag_type(complaint: Complaint) -> str:
 def _wrong_value(complaint: Complaint) -> str:
     path, vocabulary, value = complaint.path, complaint.vocabulary, complaint.value
     supported = vocabulary.names if path == ("type",) else shapes.allowed_values(vocabulary.events, path)
-    return not_supported(complaint.groups[0].strip("'") if value is None else value, supported)
+    said = not_supported(complaint.groups[0].strip("'") if value is None else value, supported)
+    return _with_hint(said, meant_event(value, vocabulary.names) if path == ("type",) else "")
 
 
 def _wrong_modalities(complaint: Complaint) -> str:
@@ -223,7 +231,28 @@ def _missing(complaint: Complaint) -> str:
 
 
 def _unknown(complaint: Complaint) -> str:
-    return f"Unknown parameter: '{complaint.param}'."
+    words = complaint.vocabulary.words().get(complaint.param, ())
+    used = tuple(word for word in words if _raw(complaint.frame, word.path).nbytes)
+    hint = meant_parameter(complaint.path[-1], used or words, _siblings(complaint))
+    return _with_hint(f"Unknown parameter: '{complaint.param}'.", hint)
+
+
+def _siblings(complaint: Complaint) -> dict[str, str]:
+    """The parameters that may stand where the unknown one stands: their names, and their dotted paths."""
+    kinds: tuple[Any, ...] = complaint.vocabulary.events
+    holder = complaint.path[:-1]
+    for depth, step in enumerate((*holder, "")):
+        kind = look(complaint.frame, (*holder[:depth], "type"))
+        structs = (struct for possible in kinds for struct in shapes.structs(possible))
+        kinds = tuple(struct for struct in structs if shapes.tag(struct) in (None, kind)) or kinds
+        if depth < len(holder):
+            kinds = shapes.inside(kinds, step)
+    names = (name for kind in kinds for struct in shapes.structs(kind) for name in shapes.fields(struct))
+    return {name: dotted((*holder, name)) for name in names if not name.startswith(shapes.INTERNAL_TAG_PREFIX)}
+
+
+def _with_hint(said: str, hint: str) -> str:
+    return f"{said} {hint}" if hint else said
 
 
 def _out_of_range(complaint: Complaint) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from vivavoce.protocol import config, shapes
+from vivavoce.protocol.meant import Word, Words
 from vivavoce.protocol.walk import Json, with_items, with_parts
 
 from .beta_events import ResponseCreate, SessionUpdate, TranscriptionSessionUpdate, Translated
@@ -153,6 +154,33 @@ RESPONSE: Final[Table] = (_MODALITIES, _VOICE, _FORMAT_OUT, _TEMPERATURE)
 # GA's names that the tables above make flat; and those which a beta session does not have at all.
 _FLATTENED: Final = frozenset({"type", "audio", "output_modalities", "max_output_tokens", config.TEMPERATURE})
 _NOT_IN_BETA: Final = frozenset({"reasoning", "parallel_tool_calls"})
+_PARAMETERS: Final = tuple((root, row) for root, rows in (("session", SESSION), ("response", REQUEST)) for row in rows)
+
+
+def _name_in_ga(root: str, row: Place) -> str | None:
+    return None if row.ga == (config.TEMPERATURE,) else ".".join((root, *row.ga))
+
+
+def _words_of_ga() -> Words:
+    words: dict[str, tuple[Word, ...]] = {
+        f"{root}.{name}": (Word((root, name), None),)
+        for root, names in (("session", _NOT_IN_BETA | {"type"}), ("response", _NOT_IN_BETA))
+        for name in names
+    }
+    for root, row in _PARAMETERS:
+        if row.ga and row.ga != (row.name,):
+            path = f"{root}.{row.ga[0]}"
+            words[path] = (*words.get(path, ()), Word((root, *row.ga), f"{root}.{row.name}"))
+    return words
+
+
+# What the one dialect's parameters are called in the other, for those who take the one for the other.
+GA_IN_BETA: Final[Words] = _words_of_ga()
+BETA_IN_GA: Final[Words] = {
+    f"{root}.{row.name}": (Word((root, row.name), _name_in_ga(root, row)),)
+    for root, row in _PARAMETERS
+    if row.ga and row.ga != (row.name,)
+}
 
 TEMPERATURE_DEFAULT: Final = 0.8
 

@@ -25,7 +25,9 @@ from .table import Untranslatable
 
 _BETA_EVENTS: Final = get_args(schema.ClientEvent)
 _BETA: Final = with_playback(
-    _BETA_EVENTS, tuple(str(tag(event)) for event in _BETA_EVENTS if event is not ev.OutputAudioBufferClear)
+    _BETA_EVENTS,
+    tuple(str(tag(event)) for event in _BETA_EVENTS if event is not ev.OutputAudioBufferClear),
+    lambda: beta.GA_IN_BETA,
 )
 _BETA_DECODERS: Final = {playback: decoder(vocabulary.events) for playback, vocabulary in _BETA.items()}
 _TRANSLATED: Final = get_args(schema.Translated)
