@@ -281,8 +281,7 @@ def test_the_token_limit_goes_by_two_names(name):
     ("response", "code", "param"),
     [
         ({"max_response_output_tokens": 5, "max_output_tokens": 5}, VALUE, "response.max_output_tokens"),
-        ({"commit": True}, UNKNOWN, "response.commit"),
-        ({"cancel_previous": True}, UNKNOWN, "response.cancel_previous"),
+        ({"commits": True}, UNKNOWN, "response.commits"),
         ({"modalities": ["audio"]}, VALUE, "response.modalities"),
         ({"output_modalities": ["text"]}, UNKNOWN, "response.output_modalities"),
         ({"temperature": 2}, "decimal_above_max_value", "response.temperature"),

@@ -341,28 +341,8 @@ def test_the_event_id_is_found_behind_the_mistake():
 
 # --- items ------------------------------------------------------------------------------------------------------------
 
-TEXT = {"type": "text", "text": "hi"}
 OUTPUT_TEXT = {"type": "output_text", "text": "hi"}
 INPUT_TEXT = {"type": "input_text", "text": "hi"}
-
-
-def test_text_of_an_assistant_is_taken_for_output_text():
-    message = items.Message(role="assistant", content=(items.OutputText(text="hi"), items.OutputText(text="hi")))
-    assert decode(**say("assistant", TEXT, OUTPUT_TEXT)).item == message
-    history = respond(input=[{"type": "item_reference", "id": "a"}, say("assistant", TEXT, TEXT)["item"]])
-    assert decode(**history).response.input[1] == message
-
-
-def test_only_an_assistant_is_forgiven():
-    assert decode(**say("user", TEXT)).param == "item.content[0].type"
-
-
-def test_what_is_wrong_behind_the_forgiven_is_still_wrong():
-    error = decode(**say("assistant", TEXT, {"type": "hologram"}))
-    assert (error.code, error.param, error.event_id) == (VALUE, "item.content[1].type", "e1")
-    # The second reading goes through everything, and finds what cannot be read.
-    item = json.dumps(say("assistant", TEXT)["item"])
-    assert decode(f'{{"type":"conversation.item.create","item":{item},"x":1e999}}').code == "invalid_json"
 
 
 @pytest.mark.parametrize(

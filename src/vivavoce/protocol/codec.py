@@ -16,6 +16,7 @@ from . import events as ev
 from . import translation as tr
 from .events import AnyClientEvent, AnyServerEvent, ErrorDetail, Unknown
 from .ga import GaServer, write_ga
+from .leniency import LENIENCIES_OF_TRANSLATION, reread
 from .shapes import tag
 from .violations import AUDIO_BYTES_MAX, FRAME_BYTES_MAX, Vocabulary
 from .wire import GA_READER, Reader, decoder, encode, read, write
@@ -103,6 +104,8 @@ class TranslationServerCodec:
     def decode(self, frame: str | bytes) -> tr.TranslationClientEvent | ErrorDetail:
         """The client event in a message, or why it is none. Never raises."""
         event: tr.TranslationClientEvent | ErrorDetail = read(frame, _TRANSLATION_DECODER, _TRANSLATION)
+        if isinstance(event, ErrorDetail) and isinstance(frame, str):
+            event = reread(event, frame, _TRANSLATION_DECODER, _TRANSLATION, LENIENCIES_OF_TRANSLATION)
         return event
 
     def encode(self, event: tr.TranslationServerEvent) -> bytes:

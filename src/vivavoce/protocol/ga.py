@@ -5,7 +5,6 @@ Events are read and written as their structs are; here is the rest. The other di
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, Final, get_args
 
@@ -17,12 +16,12 @@ from . import events as ev
 from .base import UNSET
 from .config import TEMPERATURE
 from .events import AnyClientEvent, AnyServerEvent, ErrorDetail
+from .leniency import LENIENCIES_OF_GA, reread
 from .meant import Words
 from .shapes import fields, tag
 from .vetting import GA_PARTS_OF_ROLE, misfit
-from .violations import Vocabulary, not_json, refusal
-from .walk import Json, with_items, with_parts
-from .wire import decoder, encode, read, write
+from .violations import Vocabulary, refusal
+from .wire import decoder, write
 
 # How a dialect writes an event that it does not write as it is.
 Ways = dict[type[msgspec.Struct], Callable[[Any], bytes | None]]
@@ -68,7 +67,6 @@ SERVER_STRUCTS: Final = {str(tag(struct)): struct for struct in get_args(AnyServ
 _WITH_PRIVATE: Final = tuple(
     struct for struct in SERVER_STRUCTS.values() if fields(struct).keys() & {"item", "response", "session"}
 )
-_PART_TYPE: Final = re.compile(r"\.content\[\d+\]\.type")
 
 
 def no_such_event(event: Any) -> None:
@@ -88,8 +86,8 @@ class GaServer:
         self.decoder = GA_DECODERS[playback]
 
     def settle(self, event: Any, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
-        if isinstance(event, ErrorDetail) and isinstance(frame, str) and _is_about_a_part(event):
-            event = self._read_with_output_text(frame)
+        if isinstance(event, ErrorDetail) and isinstance(frame, str):
+            event = reread(event, frame, self.decoder, self.vocabulary, LENIENCIES_OF_GA)
         if _has_temperature(event):
             said = f"Unknown parameter: '{TEMPERATURE}'."
             return refusal("unknown_parameter", said, TEMPERATURE, event.event_id or None)
@@ -97,13 +95,6 @@ class GaServer:
             return misfit(event, self.vocabulary, GA_PARTS_OF_ROLE) or event
         settled: AnyClientEvent | ErrorDetail = event
         return settled
-
-    def _read_with_output_text(self, frame: str) -> Any:
-        try:
-            renamed = _with_output_text(frame)
-        except (msgspec.DecodeError, RecursionError):
-            return not_json()
-        return read(renamed, self.decoder, self.vocabulary)
 
 
 def write_ga(event: AnyClientEvent) -> bytes:
@@ -116,19 +107,3 @@ def write_ga(event: AnyClientEvent) -> bytes:
 def _has_temperature(event: Any) -> bool:
     configured = getattr(event, "session", None) or getattr(event, "response", None)
     return getattr(configured, "temperature", UNSET) is not UNSET
-
-
-def _is_about_a_part(error: ErrorDetail) -> bool:
-    return error.code == "invalid_value" and _PART_TYPE.search(error.param or "") is not None
-
-
-def _with_output_text(frame: str) -> str:
-    """The same event with the `text` parts of assistant messages called `output_text`, as GA has it (§2.7)."""
-
-    def rename_part(part: Json) -> Json:
-        return {**part, "type": "output_text"} if part.get("type") == "text" else part
-
-    def rename(item: Json) -> Json:
-        return with_parts(item, rename_part) if item.get("role") == "assistant" else item
-
-    return encode(with_items(msgspec.json.decode(frame), rename)).decode()

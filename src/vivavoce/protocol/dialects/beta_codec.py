@@ -14,6 +14,7 @@ from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.events import AnyClientEvent, ErrorDetail
 from vivavoce.protocol.ga import GA, GA_DECODERS, SERVER_STRUCTS, Ways, no_such_event, with_playback
+from vivavoce.protocol.leniency import LENIENCIES_OF_BETA, reread
 from vivavoce.protocol.shapes import tag
 from vivavoce.protocol.vetting import misfit
 from vivavoce.protocol.violations import refusal
@@ -60,6 +61,8 @@ class BetaServer:
         self.decoder = _BETA_DECODERS[playback]
 
     def settle(self, event: Any, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
+        if isinstance(event, ErrorDetail) and isinstance(frame, str):
+            event = reread(event, frame, self.decoder, self.vocabulary, LENIENCIES_OF_BETA)
         if isinstance(event, (schema.ConversationItemCreate, schema.ResponseCreate)):
             event = misfit(event, self.vocabulary, schema.PARTS_OF_ROLE) or event
         if isinstance(event, _TRANSLATED):
