@@ -13,11 +13,11 @@ from vivavoce.server.asgi import AsgiTransport
 class AsgiServer:
     """The other side of ASGI: says what it is told to, notes what it is told."""
 
-    def __init__(self, *messages: dict[str, Any], is_gone: bool = False) -> None:
+    def __init__(self, *messages: dict[str, Any], is_gone: bool = False, extensions: Any = None) -> None:
         self._messages = list(messages)
         self.is_gone = is_gone
         self.sent: list[MutableMapping[str, Any]] = []
-        self.transport = AsgiTransport(self.receive, self.send)
+        self.transport = AsgiTransport({"extensions": extensions}, self.receive, self.send)
 
     async def receive(self) -> MutableMapping[str, Any]:
         return self._messages.pop(0)
@@ -75,5 +75,21 @@ def test_a_close_is_said_once_and_its_reason_fits() -> None:
         await server.transport.close(1000)
         (closing,) = server.sent
         assert (closing["code"], closing["reason"]) == (1011, "ü" * 61)
+
+    asyncio.run(main())
+
+
+def test_a_handshake_may_be_answered_with_a_status() -> None:
+    async def main() -> None:
+        server = AsgiServer({"type": "websocket.connect"}, extensions={"websocket.http.response": {}})
+        assert server.transport.can_deny
+        await server.transport.deny(429, {"error": "later"}, {"Retry-After": "3"})
+        start, body = server.sent
+        assert (start["type"], start["status"]) == ("websocket.http.response.start", 429)
+        assert start["headers"] == [(b"content-type", b"application/json"), (b"retry-after", b"3")]
+        assert (body["type"], body["body"]) == ("websocket.http.response.body", b'{"error":"later"}')
+        await server.transport.close(1000)
+        assert len(server.sent) == 2, "after the end nothing is sent"
+        assert not AsgiServer().transport.can_deny
 
     asyncio.run(main())

@@ -120,7 +120,11 @@ BETA = {"OpenAI-Beta": "realtime=v1"}
         (asked(subprotocols=("realtime", "openai-beta.realtime-v1")), "beta"),
         (asked("azure"), "ga"),
         (asked("azure", headers=BETA), "ga"),
+        (asked("azure", query="model=m&dialect=beta"), "ga"),
         (asked("azure-preview"), "beta"),
+        (asked("translation", headers=BETA), "ga"),
+        (asked(query="model=m&dialect=beta"), "beta"),
+        (asked(query="model=m&dialect=ga", headers=BETA), "ga"),
     ],
 )
 def test_the_dialect_follows_the_decision_table(client: Asked, dialect: str) -> None:
@@ -132,32 +136,3 @@ def test_the_dialect_follows_the_decision_table(client: Asked, dialect: str) -> 
 )
 def test_only_realtime_is_chosen_and_only_where_it_was_offered(offered: tuple[str, ...], chosen: str | None) -> None:
     assert asked(subprotocols=offered).subprotocol == chosen
-
-
-# --- models (§1.1, §1.5) ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("query", "model"),
-    [("model=m", "m"), ("deployment=d&api-version=1", "d"), ("model=a%2Fb&x=1", "a/b"), ("model=m&deployment=d", "m")],
-)
-def test_the_model_comes_from_the_query(query: str, model: str) -> None:
-    assert asked(query=query).model() == model
-
-
-@pytest.mark.parametrize("query", ["", "model=", "x=1"])
-def test_no_model_is_refused(query: str) -> None:
-    assert refused(asked(query=query).model) == (4000, "invalid_request_error.missing_model", "missing_model")
-
-
-@pytest.mark.parametrize(
-    "client",
-    [
-        asked(query="intent=transcription"),
-        asked(query="call_id=rtc_1&model=m"),
-        asked("translation"),
-    ],
-)
-def test_other_kinds_of_session_are_refused_by_name(client: Asked) -> None:
-    code, _, error = refused(client.model)
-    assert (code, error) == (4000, "session_kind_not_available")

@@ -40,6 +40,7 @@ def test_what_is_used_up_already_may_be_owed() -> None:
     quota.spend(15, now=0.0)
     assert quota.remaining(now=0.0) == 0
     assert quota.reset_seconds(now=0.0) == pytest.approx(15)
+    assert quota.seconds_until(1, now=0.0) == pytest.approx(6)
     assert not quota.take(1, now=5.5)
     assert quota.take(1, now=6.0)
 

@@ -285,7 +285,7 @@ def test_keys_do_not_reach_the_log(caplog: pytest.LogCaptureFixture) -> None:
 
     with caplog.at_level("DEBUG", logger="vivavoce"), caplog.at_level("DEBUG", logger="asyncio"):
         within_time(main())
-    assert "begins, model 'm'" in caplog.text
+    assert "begins, realtime, model 'm'" in caplog.text
     assert "sk-" not in "\n".join(record.message for record in caplog.records if record.name.startswith("vivavoce"))
     assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
 

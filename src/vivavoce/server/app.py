@@ -1,4 +1,4 @@
-"""The ASGI app: routes, and the lifespan that loads models and drains sessions (reference §1.1).
+"""The ASGI app: routes, who may call them from a web page, and the lifespan that loads models (reference §1.1, §1.9).
 
 Serves alone or mounted in another app. A WebSocket goes straight from the ASGI server into its session; nothing stands
 between them but a transport of three methods. Mounted, an app has no lifespan of its own: then the first connection
@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -21,10 +23,12 @@ from starlette.websockets import WebSocket
 from vivavoce.engines import Pipeline
 from vivavoce.errors import ConnectionClosed
 
-from .asgi import AsgiTransport
-from .auth import Asked, Surface
+from .asgi import DENIAL, AsgiTransport
+from .auth import Asked, Refusal, Surface, plain_origin
+from .minting import Mint
 from .pipelines import Pipelines, build
-from .sessions import Sessions
+from .rest import key_routes
+from .sessions import Sessions, log_refusal
 from .settings import Settings
 
 PATHS: Mapping[str, Surface] = {
@@ -33,6 +37,10 @@ PATHS: Mapping[str, Surface] = {
     "/openai/v1/realtime": "azure",
     "/openai/realtime": "azure-preview",
 }
+
+
+LOOPBACK_ORIGIN = r"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?"
+"""Pages of this machine."""
 
 
 def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = None) -> Starlette:
@@ -45,13 +53,19 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
     loaded = Pipelines(named, default=settings.pipeline, models=settings.models)
     sessions = Sessions(settings, loaded)
     routes = [
-        *(WebSocketRoute(path, _Sockets(surface, sessions)) for path, surface in PATHS.items()),
+        *(WebSocketRoute(path, _Sockets(surface, sessions, settings)) for path, surface in PATHS.items()),
         *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
+        *key_routes(Mint(sessions), bytes_max=settings.request_bytes_max),
         WebSocketRoute("/{path:path}", _no_such_endpoint),
         Route("/healthz", _healthz, methods=["GET"]),
         Route("/readyz", _readyz, methods=["GET"]),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error})
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[_cors(settings)],
+        exception_handlers={HTTPException: _http_error},
+    )
     app.state.settings, app.state.sessions, app.state.pipelines = settings, sessions, loaded
     return app
 
@@ -67,19 +81,46 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await app.state.pipelines.close()
 
 
+def _cors(settings: Settings) -> Middleware:
+    """What browsers ask before a page of another origin may call the HTTP endpoints; keys decide all the rest."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=[plain_origin(origin) for origin in settings.origins],
+        allow_origin_regex=LOOPBACK_ORIGIN,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["Location"],
+    )
+
+
 class _Sockets:
     """The WebSocket endpoint of one path."""
 
-    def __init__(self, surface: Surface, sessions: Sessions) -> None:
+    def __init__(self, surface: Surface, sessions: Sessions, settings: Settings) -> None:
         self._surface = surface
         self._sessions = sessions
+        self._answers_with_status = settings.refusals == "http"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Asked.of(self._surface, scope)
-        transport = AsgiTransport(receive, send)
+        transport = AsgiTransport(scope, receive, send)
         with suppress(ConnectionClosed):
+            try:
+                with self._sessions.admitted(asked) as admitted:
+                    await transport.accept(asked.subprotocol)
+                    await self._sessions.run(admitted, transport)
+            except Refusal as refusal:
+                await self._refuse(asked, transport, refusal)
+
+    async def _refuse(self, asked: Asked, transport: AsgiTransport, refusal: Refusal) -> None:
+        """With a status where that is wanted and the handshake still waits for an answer, else with event and close."""
+        if not transport.is_accepted:
+            if self._answers_with_status and transport.can_deny:
+                log_refusal(asked, refusal)
+                await transport.deny(refusal.status, refusal.body, refusal.headers)
+                return
             await transport.accept(asked.subprotocol)
-            await self._sessions.serve(asked, transport)
+        await self._sessions.refuse(asked, transport, refusal)
 
 
 async def _healthz(request: Request) -> Response:
@@ -105,7 +146,7 @@ async def _upgrade_required(request: Request) -> Response:
 
 async def _no_such_endpoint(socket: WebSocket) -> None:
     """404, where the ASGI server can say it; its own word for a WebSocket that nobody takes is 403, as for a key."""
-    if "websocket.http.response" in (socket.scope.get("extensions") or {}):
+    if DENIAL in (socket.scope.get("extensions") or {}):
         paths = ", ".join(PATHS)
         await socket.send_denial_response(
             _error(f"There is no WebSocket endpoint at this path; there is {paths}.", 404)

@@ -6,26 +6,41 @@ the end nothing is sent, as ASGI demands.
 
 from __future__ import annotations
 
-from starlette.types import Receive, Send
+from collections.abc import Mapping
+
+import msgspec
+from starlette.types import Receive, Scope, Send
 
 from vivavoce.errors import ConnectionClosed
 
+DENIAL = "websocket.http.response"
+"""The extension of ASGI by which a handshake is answered with a status."""
+
 
 class AsgiTransport:
-    """One WebSocket. Begin with `accept`."""
+    """One WebSocket. Begin with `accept` or `deny`."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
         self._end: ConnectionClosed | None = None
+        self.can_deny = DENIAL in (scope.get("extensions") or {})
+        self.is_accepted = False
 
     async def accept(self, subprotocol: str | None) -> None:
         """Complete the handshake. Raises `ConnectionClosed` where the client has gone already."""
-        message = await self._receive()
-        if message["type"] != "websocket.connect":
-            self._end = ConnectionClosed(1006)
-            raise self._end
+        await self._expect_handshake()
         await self._say({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
+        self.is_accepted = True
+
+    async def deny(self, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:
+        """Answer the handshake with a status and JSON, where the ASGI server can. Raises `ConnectionClosed`."""
+        await self._expect_handshake()
+        fields = {"content-type": "application/json", **(headers or {})}
+        coded = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
+        await self._say({"type": f"{DENIAL}.start", "status": status, "headers": coded})
+        await self._say({"type": f"{DENIAL}.body", "body": msgspec.json.encode(body)})
+        self._end = ConnectionClosed(1006)
 
     async def send(self, message: bytes) -> None:
         """Send one text message, UTF-8. Waits while the peer is slow. Raises `ConnectionClosed`."""
@@ -50,6 +65,12 @@ class AsgiTransport:
             except ConnectionClosed:
                 return
             self._end = ConnectionClosed(code, reason)
+
+    async def _expect_handshake(self) -> None:
+        message = await self._receive()
+        if message["type"] != "websocket.connect":
+            self._end = ConnectionClosed(1006)
+            raise self._end
 
     async def _say(self, message: dict[str, object]) -> None:
         if self._end is not None:

@@ -1,7 +1,7 @@
-"""Who may connect, and what for: from the handshake of a WebSocket to a model and a dialect (reference §1.1–§1.5).
+"""Who may connect: from what a client sent along to the key that it has, or a refusal (reference §1.2–§1.5, §1.9).
 
-Pure functions of what the client asked; as on the live service a refusal is no HTTP status but an `error` event and a
-close code after the upgrade. Invariants: keys are compared in constant time and never logged or echoed; a sub-protocol
+Pure but for the clock of short-lived keys. A refusal knows both of its forms: `error` event and close code as on the
+live service, and HTTP status. Invariants: keys are compared in constant time and never logged or echoed; a sub-protocol
 is chosen only where it was offered.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal
+from typing import Literal, cast, get_args
 from urllib.parse import parse_qs, urlsplit
 
 from vivavoce.core.messages import Close
@@ -20,35 +21,62 @@ from vivavoce.errors import SettingsError
 from vivavoce.protocol.codec import Dialect
 from vivavoce.protocol.events import ErrorDetail
 
+from .client_secrets import PREFIX, ClientSecret, Seal
 from .settings import Secret, Settings
 
 SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 BETA_HEADER = "realtime=v1"
+DIALECTS: tuple[str, ...] = get_args(Dialect)
 
 AUTHENTICATION = 3000
 REQUEST = 4000
 TRY_AGAIN = 1013
+GOING_AWAY = 1001
+INTERNAL = 1011
+
+STATUS: Mapping[int, int] = {AUTHENTICATION: 401, REQUEST: 400, TRY_AGAIN: 429, GOING_AWAY: 503, INTERNAL: 500}
+"""The HTTP status that says what a close code says, where a refusal does not name another."""
 
 SHOWN_CHARS = 4
 """How much of a wrong key its error message shows, and only of a key that is much longer."""
+
+KEY_ID_CHARS = 16
+NOBODY = ""
+"""The id of the key of those who need none."""
+
+SAFETY_IDENTIFIER_CHARS_MAX = 128
+"""What is kept of a longer one."""
 
 Surface = Literal["openai", "azure", "azure-preview", "translation"]
 
 
 class Refusal(Exception):
-    """Why there will be no session: the `error` event that says so, and the close after it (§1.5)."""
+    """Why a client does not get what it asked for: an `error`, its close code (§1.5) and its HTTP status (§1.9)."""
 
-    def __init__(self, close_code: int, code: str | None, message: str, *, type: str = "invalid_request_error") -> None:
+    def __init__(
+        self,
+        close_code: int,
+        code: str | None,
+        message: str,
+        *,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        status: int | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
         super().__init__(message)
-        self.detail = ErrorDetail(type=type, code=code, message=message)
+        self.detail = ErrorDetail(type=type, code=code, message=message, param=param)
         self.close = Close(close_code, type if code is None else f"{type}.{code}")
+        self.status = status or STATUS[close_code]
+        self.body = {"error": {"message": message, "type": type, "param": param, "code": code}}
+        self.headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a client asked for with its handshake. Header names in lower case."""
+    """What a client asked for with its handshake or HTTP request. Header names in lower case."""
 
     surface: Surface
     headers: Mapping[str, str]
@@ -73,14 +101,21 @@ class Asked:
         return SUBPROTOCOL if SUBPROTOCOL in self.subprotocols else None
 
     @property
-    def dialect(self) -> Dialect:
-        """The dialect of the session, for its whole life (§1.4)."""
+    def chosen_dialect(self) -> Dialect | None:
+        """The dialect that the client has chosen, by its path or by its word; None where it left that open (§1.4)."""
         if self.surface == "azure-preview":
             return "beta"
-        if self.surface == "azure":
+        if self.surface != "openai":
             return "ga"
+        if (named := self.query.get("dialect")) in DIALECTS:
+            return cast(Dialect, named)
         opted_in = BETA_HEADER in self.headers.get("openai-beta", "") or BETA_SUBPROTOCOL in self.subprotocols
-        return "beta" if opted_in else "ga"
+        return "beta" if opted_in else None
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect to answer in, as long as no short-lived key says otherwise."""
+        return self.chosen_dialect or "ga"
 
     @property
     def key(self) -> str | None:
@@ -93,38 +128,50 @@ class Asked:
                 return offered.removeprefix(KEY_SUBPROTOCOL)
         return self.headers.get("api-key") or self.query.get("api-key") or None
 
-    def model(self) -> str:
-        """The model that was asked for. Raises `Refusal` where none was, or another kind of session (§1.1)."""
-        if "call_id" in self.query:
-            raise _absent("Attaching to a call by 'call_id'")
-        if self.surface == "translation":
-            raise _absent("A translation session")
-        if self.query.get("intent") == "transcription":
-            raise _absent("A transcription session")
-        model = self.query.get("model") or self.query.get("deployment")
-        if not model:
-            raise Refusal(REQUEST, "missing_model", "You must provide a model: add '?model=NAME' to the URL.")
-        return model
+    @property
+    def safety_identifier(self) -> str | None:
+        """Who the user is to whoever runs the application, in a form that says nothing to others (§1.2)."""
+        return self.headers.get("openai-safety-identifier", "")[:SAFETY_IDENTIFIER_CHARS_MAX] or None
+
+    @property
+    def model(self) -> str | None:
+        """The model that was asked for; Azure calls it a deployment."""
+        return self.query.get("model") or self.query.get("deployment") or None
 
 
-def _absent(what: str) -> Refusal:
-    message = f"{what} is not available on this server; connect to '/v1/realtime?model=NAME' for a conversation."
-    return Refusal(REQUEST, "session_kind_not_available", message)
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a client has shown: a key of the settings, by its id, or a short-lived one that was made with that."""
+
+    key_id: str
+    secret: ClientSecret | None = None
 
 
 class Keys:
-    """The keys that are accepted, as digests; without any, everybody on this machine is."""
+    """The keys that are accepted, as digests; without any, everybody on this machine is.
 
-    def __init__(self, settings: Settings) -> None:
-        self._digests = [_digest(key) for key in settings.api_keys]
-        self._origins = frozenset(origin.rstrip("/").lower() for origin in settings.origins)
+    `wall_s` gives unix seconds, by which short-lived keys expire.
+    """
 
-    def check(self, asked: Asked) -> None:
-        """Raises `Refusal` where the client may not connect."""
+    def __init__(self, settings: Settings, *, wall_s: Callable[[], float] = time.time) -> None:
+        self._digests = {_id(digest): digest for digest in map(_digest, settings.api_keys)}
+        self._ids = frozenset(self._digests) or {NOBODY}
+        self._origins = frozenset(map(plain_origin, settings.origins))
+        self._wall_s = wall_s
+        self.seal = Seal(settings.signing_key)
+
+    def check(self, asked: Asked) -> Credential:
+        """Who asks. Raises `Refusal` where it is nobody who may."""
+        key = asked.key
+        if key is not None:
+            if (key_id := self._find(key)) is not None:
+                return Credential(key_id)
+            if key.startswith(PREFIX):
+                secret = self._open(key)
+                return Credential(secret.minted_by, secret)
         if not self._digests:
             self._check_origin(asked.headers.get("origin"))
-            return
-        key = asked.key
+            return Credential(NOBODY)
         if key is None:
             raise Refusal(
                 AUTHENTICATION,
@@ -132,27 +179,45 @@ class Keys:
                 "Missing bearer authentication: send 'Authorization: Bearer KEY', an 'api-key' header, or from a "
                 f"browser the sub-protocol '{KEY_SUBPROTOCOL}KEY'.",
             )
-        if not self._accepts(key):
-            raise Refusal(AUTHENTICATION, "invalid_api_key", f"Incorrect API key provided: {_masked(key)}.")
+        raise _invalid_key(f"Incorrect API key provided: {_masked(key)}.")
 
-    def _accepts(self, key: str) -> bool:
+    def _find(self, key: str) -> str | None:
         given = _digest(Secret(key))
         # Every digest is compared, so that the time tells nothing about which one fits.
-        return sum([hmac.compare_digest(given, known) for known in self._digests]) > 0
+        fits = [key_id for key_id, known in self._digests.items() if hmac.compare_digest(given, known)]
+        return fits[0] if fits else None
+
+    def _open(self, value: str) -> ClientSecret:
+        """What a short-lived key says, if it still counts."""
+        secret = self.seal.open(value)
+        if secret is None:
+            raise _invalid_key(
+                f"Incorrect API key provided: {_masked(value)}. A short-lived key is accepted by the server that made "
+                "it, and by those that share its 'signing_key'."
+            )
+        if secret.expires_at <= self._wall_s():
+            raise _invalid_key(f"The short-lived key {_masked(value)} has expired; ask for a new one.")
+        if secret.minted_by not in self._ids:
+            raise _invalid_key(
+                f"The key by which the short-lived key {_masked(value)} was made is not accepted any more."
+            )
+        return secret
 
     def _check_origin(self, origin: str | None) -> None:
         """A server without keys is open to this machine, not to every page that its browser shows."""
-        if (
-            origin is None
-            or origin.rstrip("/").lower() in self._origins
-            or is_loopback(urlsplit(origin).hostname or "")
-        ):
+        if origin is None or plain_origin(origin) in self._origins or is_loopback(urlsplit(origin).hostname or ""):
             return
         raise Refusal(
             AUTHENTICATION,
             "origin_not_allowed",
             "This server has no keys and takes web pages from this machine only; the setting 'origins' allows others.",
+            status=403,
         )
+
+
+def plain_origin(origin: str) -> str:
+    """An origin as browsers write it."""
+    return origin.rstrip("/").lower()
 
 
 def check_binding(settings: Settings) -> None:
@@ -174,8 +239,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _invalid_key(message: str) -> Refusal:
+    return Refusal(AUTHENTICATION, "invalid_api_key", message)
+
+
 def _digest(key: Secret) -> bytes:
     return sha256(key.reveal().encode(errors="surrogatepass")).digest()
+
+
+def _id(digest: bytes) -> str:
+    return digest.hex()[:KEY_ID_CHARS]
 
 
 def _masked(key: str) -> str:

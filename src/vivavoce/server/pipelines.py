@@ -47,6 +47,11 @@ class Pipelines:
         return self.by_name.get(name) or self.by_name[self.default]
 
     @property
+    def models(self) -> list[str]:
+        """The model names that mean something here: those of the settings' map, and those of pipelines."""
+        return sorted({*self._models, *self.by_name})
+
+    @property
     def loading(self) -> list[str]:
         """What is not ready yet, as `pipeline.role`; empty when everything is."""
         return [f"{name}.{role}" for name, role in self._missing]

@@ -55,10 +55,14 @@ class Quota:
         self._fill(now)
         return max(0, math.floor(self._level))
 
+    def seconds_until(self, n: float, now: float) -> float:
+        """Time until `n` units can be taken, if nothing else is taken before."""
+        self._fill(now)
+        return max(0.0, n - self._level) / self._per_s
+
     def reset_seconds(self, now: float) -> float:
         """Time until the bucket is full."""
-        self._fill(now)
-        return (self.limit - self._level) / self._per_s
+        return self.seconds_until(self.limit, now)
 
     def _fill(self, now: float) -> None:
         if self._filled_at is not None and now > self._filled_at:

@@ -33,9 +33,6 @@ from .settings import Settings
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-PING_S = 20.0
-"""Time between two pings, and for the answer to one (reference §1.6)."""
-
 SOCKET_STALL_MS = 60_000
 """The kernel drops a connection whose peer acknowledges nothing for so long, also when nobody writes any more."""
 
@@ -79,7 +76,7 @@ async def running(
     with _listening(settings) as listener:
         host, port = listener.getsockname()[:2]
         loading = app.state.pipelines.warm_up(progress)
-        uvicorn_server = _Uvicorn(_config(app))
+        uvicorn_server = _Uvicorn(_config(app, settings))
         serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]), name="serving")
         try:
             await uvicorn_server.listens.wait()
@@ -177,15 +174,16 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def _config(app: Starlette) -> uvicorn.Config:
+def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    ping_s = settings.ping_interval_ms / 1000 or None  # §1.6
     return uvicorn.Config(
         app,
         http="h11",
         ws="websockets-sansio",
         ws_max_size=FRAME_BYTES_MAX,
-        ws_ping_interval=PING_S,
-        ws_ping_timeout=PING_S,
-        ws_per_message_deflate=False,
+        ws_ping_interval=ping_s,
+        ws_ping_timeout=ping_s,
+        ws_per_message_deflate=settings.compression,
         lifespan="on",
         log_config=None,
         log_level=logging.WARNING,  # its lower levels log whole URLs, and with them keys

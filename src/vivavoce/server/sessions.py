@@ -1,16 +1,18 @@
 """The sessions of one server: who may begin one, on which pipeline, and what becomes of all of them at a stop.
 
-Every connection comes through `serve`, whatever transport it is on. Invariants: a refused client gets an `error` event
-and a close (reference §1.5); every session is known here while it lives, so that `drain` can reach it.
+Every connection comes through here, whatever transport it is on: `admitted` gives it a place, `run` lives in it.
+Invariants: a refused client gets an `error` event and a close (reference §1.5), or a status where nothing has begun;
+every session is known here while it lives, so that `drain` can reach it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from vivavoce.core.session import Session
 from vivavoce.errors import ConnectionClosed
@@ -18,17 +20,19 @@ from vivavoce.protocol.codec import ServerCodec
 from vivavoce.protocol.events import ErrorEvent
 from vivavoce.transports import Transport
 
-from .auth import TRY_AGAIN, Asked, Keys, Refusal
+from .admission import Admitted, absent, admission
+from .auth import GOING_AWAY, INTERNAL, REQUEST, TRY_AGAIN, Asked, Keys, Refusal
+from .client_secrets import Kind
 from .ids import ids
 from .pipelines import Pipelines
-from .runtime import Runtime
+from .quota import Account, Accounts, Quota
+from .runtime import Machine, Runtime
 from .settings import Settings
-
-GOING_AWAY = 1001
-INTERNAL = 1011
 
 STOP_S = 5.0
 """Time for the closing itself at a stop, once the running responses had theirs."""
+
+NewId = Callable[[str], str]
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +49,15 @@ class Sessions:
         pipelines: Pipelines,
         *,
         wall_s: Callable[[], float] = time.time,
-        new_ids: Callable[[], Callable[[str], str]] = ids,
+        new_ids: Callable[[], NewId] = ids,
     ) -> None:
         self._settings = settings
         self._pipelines = pipelines
-        self._keys = Keys(settings)
         self._wall_s = wall_s
-        self._new_ids = new_ids
+        self.new_ids = new_ids
+        self.keys = Keys(settings, wall_s=wall_s)
+        self.accounts = Accounts(lambda: _account(settings))
+        self._places = 0
         self._tasks: set[asyncio.Task[object]] = set()
         self._running: set[Runtime] = set()
         self._idle = asyncio.Event()
@@ -65,20 +71,35 @@ class Sessions:
         return iter(tuple(self._running))
 
     async def serve(self, asked: Asked, transport: Transport) -> None:
-        """Run a session to its end, or tell the client why there is none."""
-        task = asyncio.current_task()
-        assert task is not None
+        """Run a session on an open connection to its end, or tell the client why there is none."""
         try:
-            self._check(asked)
-            self._tasks.add(task)
-            self._idle.clear()
-            await self._run(asked, transport)
+            with self.admitted(asked) as admitted:
+                await self.run(admitted, transport)
         except Refusal as refusal:
-            await self._refuse(asked, transport, refusal)
+            await self.refuse(asked, transport, refusal)
+
+    @contextmanager
+    def admitted(self, asked: Asked) -> Iterator[Admitted]:
+        """A place for the session that a client asks for, until the block ends. Raises `Refusal`."""
+        admitted = self._admit(asked)
+        self._places += 1
+        self._idle.clear()
+        try:
+            yield admitted
         finally:
-            self._tasks.discard(task)
-            if not self._tasks:
+            self._places -= 1
+            if not self._places:
                 self._idle.set()
+
+    async def refuse(self, asked: Asked, transport: Transport, refusal: Refusal) -> None:
+        """Tell the client on an open connection why there is no session, and close it."""
+        log_refusal(asked, refusal)
+        frame = ServerCodec(asked.dialect).encode(ErrorEvent(event_id=self.new_ids()("event"), error=refusal.detail))
+        assert frame is not None
+        with suppress(ConnectionClosed, TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await transport.send(frame)
+                await transport.close(refusal.close.code, refusal.close.reason)
 
     async def drain(self, grace_s: float) -> None:
         """Begin no session any more, let the running responses end, close every connection with 1001."""
@@ -106,40 +127,87 @@ class Sessions:
 
     # --- one session --------------------------------------------------------------------------------------------------
 
-    def _check(self, asked: Asked) -> None:
-        self._keys.check(asked)
-        asked.model()
+    def _admit(self, asked: Asked) -> Admitted:
+        admitted = admission(asked, self.keys.check(asked))
+        self.check(admitted.kind, admitted.model)
         if self.is_stopping:
             raise _stopping()
-        if len(self._tasks) >= self._settings.sessions_max:
+        if self._places >= self._settings.sessions_max:
             raise Refusal(
                 TRY_AGAIN,
                 "too_many_sessions",
                 f"This server runs {self._settings.sessions_max} sessions at once, all are taken; try again later.",
                 type="rate_limit_error",
             )
+        self._take_from(self.accounts.of(admitted.key_id))
+        return admitted
 
-    async def _run(self, asked: Asked, transport: Transport) -> None:
-        await self._wait_for_pipelines()
-        settings, model, new_id = self._settings, asked.model(), self._new_ids()
-        session_id = new_id("sess")
-        session = Session(
-            id=session_id,
-            model=model,
-            ids=new_id,
-            expires_at=int(self._wall_s()) + settings.session_limits.session_ms_max // 1000,
-            limits=settings.session_limits,
+    def check(self, kind: Kind, model: str) -> None:
+        """Raises `Refusal` where there are no sessions of this kind, or none with this model."""
+        if kind != "realtime":
+            raise absent(f"A {kind} session")
+        if model and self._settings.unknown_models == "refuse" and model not in self._pipelines.models:
+            known = ", ".join(self._pipelines.models)
+            raise Refusal(
+                REQUEST, "invalid_model", f"There is no model {model!r} on this server; there is {known}.", status=404
+            )
+
+    def _take_from(self, account: Account) -> None:
+        now = asyncio.get_running_loop().time()
+        if account.sessions is None or account.sessions.take(1, now):
+            return
+        wait_s = max(1, math.ceil(account.sessions.seconds_until(1, now)))
+        raise Refusal(
+            TRY_AGAIN,
+            "rate_limit_exceeded",
+            f"A key may begin {self._settings.sessions_per_minute_max} sessions a minute on this server; try again in "
+            f"{wait_s} s.",
+            type="rate_limit_error",
+            retry_after_s=wait_s,
         )
+
+    def machine(self, admitted: Admitted, *, id: str, new_id: NewId, expires_at: int) -> Machine:
+        """The session machine for what was admitted: the one place that makes one, of whatever kind."""
+        return Session(
+            id=id,
+            model=admitted.model,
+            ids=new_id,
+            expires_at=expires_at,
+            limits=self._settings.session_limits,
+        )
+
+    async def run(self, admitted: Admitted, transport: Transport) -> None:
+        """Run an admitted session to its end. Raises `Refusal` where its models are not to be had."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._wait_for_pipelines()
+            await self._live(admitted, transport)
+        finally:
+            self._tasks.discard(task)
+
+    async def _live(self, admitted: Admitted, transport: Transport) -> None:
+        settings, new_id = self._settings, self.new_ids()
+        session_id = new_id("sess")
+        expires_at = int(self._wall_s()) + settings.session_limits.session_ms_max // 1000
         runtime = Runtime(
-            session,
-            self._pipelines.for_model(model),
-            ServerCodec(asked.dialect),
+            self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at),
+            self._pipelines.for_model(admitted.model),
+            ServerCodec(admitted.dialect),
             transport,
             session_id=session_id,
             limits=settings.connection_limits,
         )
         self._running.add(runtime)
-        log.info("%s: begins, model %r, dialect %s", session_id, model, asked.dialect)
+        log.info(
+            "%s: begins, %s, model %r, dialect %s, user %r",
+            session_id,
+            admitted.kind,
+            admitted.model,
+            admitted.dialect,
+            admitted.safety_identifier,
+        )
         try:
             await runtime.run()
         finally:
@@ -152,7 +220,11 @@ class Sessions:
         except TimeoutError:
             loading = ", ".join(self._pipelines.loading)
             raise Refusal(
-                TRY_AGAIN, "still_loading", f"Still loading: {loading}; try again later.", type="server_error"
+                TRY_AGAIN,
+                "still_loading",
+                f"Still loading: {loading}; try again later.",
+                type="server_error",
+                status=503,
             ) from None
         except Exception as error:
             message = "The models of this server could not be loaded; its log says why."
@@ -160,14 +232,17 @@ class Sessions:
         if self.is_stopping:
             raise _stopping()
 
-    async def _refuse(self, asked: Asked, transport: Transport, refusal: Refusal) -> None:
-        log.info("refused: %s", refusal.close.reason)
-        frame = ServerCodec(asked.dialect).encode(ErrorEvent(event_id=self._new_ids()("event"), error=refusal.detail))
-        assert frame is not None
-        with suppress(ConnectionClosed, TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                await transport.send(frame)
-                await transport.close(refusal.close.code, refusal.close.reason)
+
+def log_refusal(asked: Asked, refusal: Refusal) -> None:
+    """What an operator sees of an attempt that failed; never the key that came along."""
+    log.info("refused on %s: %s, %r", asked.surface, refusal.close.reason, refusal.detail.message)
+
+
+def _account(settings: Settings) -> Account:
+    """What a key may use, by the settings."""
+    limits = settings.rate_limits
+    a_minute = (settings.sessions_per_minute_max, limits.requests_per_minute, limits.tokens_per_minute)
+    return Account(*(None if limit is None else Quota.a_minute(limit) for limit in a_minute))
 
 
 def _stopping() -> Refusal:
