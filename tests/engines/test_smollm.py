@@ -13,18 +13,10 @@ import psutil
 import pytest
 
 from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece
-from vivavoce.engines.smollm import WAITING_MAX, SmolLM, SmolLMSettings, _chat, _fitting, _joined, create
+from vivavoce.engines.smollm import WAITING_MAX, SmolLM, SmolLMSettings, create
 from vivavoce.errors import EngineError, SettingsError
 from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction
-from vivavoce.protocol.items import (
-    FunctionCall,
-    FunctionCallOutput,
-    InputAudio,
-    InputText,
-    Item,
-    Message,
-    OutputAudio,
-)
+from vivavoce.protocol.items import InputText, Item, Message
 
 INSTRUCTIONS = "Answer in one short sentence."
 WEATHER = FunctionTool(
@@ -37,38 +29,6 @@ TIMER = FunctionTool(name="set_timer", parameters={"type": "object", "properties
 
 def user(text: str) -> Item:
     return Message(role="user", content=(InputText(text=text),))
-
-
-def test_the_model_reads_what_was_heard_and_what_functions_answered() -> None:
-    items = (
-        Message(role="user", content=(InputAudio(transcript="how warm is it"),)),
-        FunctionCall(call_id="c", name="get_weather", arguments='{"city": "Rome"}'),
-        FunctionCallOutput(call_id="c", output="21 degrees"),
-        Message(role="assistant", content=(OutputAudio(transcript="It is 21 degrees."),)),
-        Message(role="user", content=(InputAudio(transcript=None),)),
-    )
-    chat = _chat(Prompt(INSTRUCTIONS, items))
-    assert [line["role"] for line in chat] == ["system", "user", "assistant", "user", "assistant"]
-    assert chat[1]["content"] == "how warm is it"
-    assert "get_weather" in chat[2]["content"]
-    assert "21 degrees" in chat[3]["content"]
-
-
-def test_the_oldest_lines_go_first_and_the_system_message_stays() -> None:
-    chat = [
-        {"role": "system", "content": "be brief"},
-        {"role": "user", "content": "old" * 100},
-        {"role": "assistant", "content": "between"},
-        {"role": "user", "content": "new"},
-    ]
-    assert [line["content"] for line in _fitting(chat, 60)] == ["be brief", "between", "new"]
-    assert [line["content"] for line in _fitting(chat, 1)] == ["be brief", "w"]
-    assert _fitting(chat, 1000) == chat
-
-
-def test_neighbours_of_one_role_are_joined() -> None:
-    chat = _joined(_chat(Prompt("", (user("one"), user("two")))))
-    assert chat == [{"role": "user", "content": "one\ntwo"}]
 
 
 def test_an_unknown_option_is_named() -> None:
@@ -116,7 +76,7 @@ class Endless:
                 return
 
 
-def pretended(server: Endless, **settings: Any) -> SmolLM:
+def pretended(server: object, **settings: Any) -> SmolLM:
     model = SmolLM(SmolLMSettings(**settings))
     model._server = server
     return model
@@ -134,6 +94,120 @@ def test_leaving_stops_the_model_at_its_next_token() -> None:
         assert server.bodies[0]["return_progress"]
 
     asyncio.run(ask())
+
+
+class Saying:
+    """In place of the model: says these words, one token each, and its counts with them."""
+
+    def __init__(self, *words: str, ends: str = "stop") -> None:
+        self.words = words
+        self.ends = ends
+        self.bodies: list[dict[str, Any]] = []
+
+    def handle_chat_completions(self, body: dict[str, Any], take: Callable[[object], bool]) -> None:
+        self.bodies.append(body)
+        for count, word in enumerate(self.words, 1):
+            timings = {"cache_n": 3, "prompt_n": 4, "predicted_n": count}
+            if take({"choices": [{"delta": {"content": word}}], "timings": timings}):
+                return
+        count = len(self.words) + (self.ends == "stop")
+        timings = {"cache_n": 3, "prompt_n": 4, "predicted_n": count}
+        take({"choices": [{"delta": {}, "finish_reason": self.ends}], "timings": timings})
+
+
+def said_by(server: object, prompt: Prompt, **settings: Any) -> list[Piece]:
+    async def ask() -> list[Piece]:
+        model = pretended(server, **settings)
+        pieces = await collect(model.generate(prompt))
+        await model.close()
+        return pieces
+
+    return asyncio.run(ask())
+
+
+def test_an_answer_that_the_engine_ends_counts_what_was_said_and_not_what_was_begun_behind_it() -> None:
+    server = Saying("Yes", ".", " And", " more", " of", " it")
+    *text, finish = said_by(server, Prompt("", (user("hello"),)), answer_chars=4)
+    assert "".join(piece.text for piece in text if isinstance(piece, TextPiece)) == "Yes."
+    assert finish == Finish("stop", input_tokens=7, cached_tokens=3, output_tokens=2)
+
+
+def test_an_answer_that_the_model_ends_counts_its_last_token_too() -> None:
+    assert said_by(Saying("Yes"), Prompt("", (user("hello"),)))[-1] == Finish("stop", 7, 3, 2)
+
+
+def test_only_a_limit_that_is_not_the_engines_own_is_told_as_one() -> None:
+    server = Saying("a", "b", "c", "d", ends="length")
+    asked = (user("hello"),)
+    assert said_by(server, Prompt("", asked, max_output_tokens=4))[-1] == Finish("length", 7, 3, 4)
+    assert said_by(server, Prompt("", asked), answer_chars=4)[-1] == Finish("stop", 7, 3, 4)
+    assert said_by(server, Prompt("", asked), answer_chars=0)[-1] == Finish("length", 7, 3, 4)
+    assert said_by(server, Prompt("", asked), answer_chars=5)[-1] == Finish("length", 7, 3, 4), "the context was full"
+    assert [body["max_tokens"] for body in server.bodies] == [4, 4, 1024, 5]
+
+
+def test_a_limit_beyond_the_model_is_the_models_own() -> None:
+    server = Saying("a")
+    said_by(server, Prompt("", (user("hello"),), max_output_tokens=5000), context_tokens=512)
+    assert server.bodies[0]["max_tokens"] == SmolLM(SmolLMSettings(context_tokens=512)).traits.output_tokens_max == 256
+
+
+def test_the_temperature_that_was_asked_for_counts() -> None:
+    server = Saying('{"a": 1}')
+    tool = FunctionTool(name="f")
+    for temperature, choice in ((None, "auto"), (0.0, "auto"), (1.5, "auto"), (1.5, "required")):
+        prompt = Prompt("", (user("hi"),), (tool,), choice, temperature=temperature)  # type: ignore[arg-type]
+        said_by(server, prompt, temperature=0.7)
+    assert [body["temperature"] for body in server.bodies] == [0.7, 0.0, 1.5, 1.5]
+
+
+def test_what_is_longer_than_the_context_is_refused_and_never_reaches_the_model() -> None:
+    server = Saying("a")
+    with pytest.raises(EngineError, match=r"has \d+ tokens, more than the 256") as caught:
+        said_by(server, Prompt("be brief", (user("word " * 300),)), context_tokens=256)
+    assert caught.value.code == "context_length_exceeded"
+    assert not server.bodies
+
+
+class Refusing:
+    """In place of the model: takes prompts of so many characters, and refuses longer ones as llama.cpp does."""
+
+    def __init__(self, chars_max: int) -> None:
+        self.chars_max = chars_max
+        self.sizes: list[int] = []
+
+    def handle_chat_completions(self, body: dict[str, Any], take: Callable[[object], bool]) -> None:
+        self.sizes.append(sum(len(line["content"]) for line in body["messages"]))
+        if self.sizes[-1] > self.chars_max:
+            take({"error": {"code": 400, "message": "exceeds the context", "type": "exceed_context_size_error"}})
+        else:
+            Saying("fits").handle_chat_completions(body, take)
+
+
+def test_where_tokens_are_only_guessed_a_refused_prompt_is_tried_with_less_of_it() -> None:
+    prompt = Prompt("", tuple(user("word " * 20) for _ in range(8)))
+    assert said_by(server := Refusing(400), prompt, context_tokens=256)[0] == TextPiece("fits")
+    assert len(server.sizes) == 2
+    with pytest.raises(EngineError, match="exceeds the context") as caught:
+        said_by(Refusing(10), prompt, context_tokens=256)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_a_call_counts_the_choice_of_its_function_too() -> None:
+    class Choosing(Saying):
+        def handle_chat_completions(self, body: dict[str, Any], take: Callable[[object], bool]) -> None:
+            self.words = ("{", "}") if "llguidance" in body["grammar"] else ("set", "_timer")
+            super().handle_chat_completions(body, take)
+
+    pieces = said_by(Choosing(), Prompt("", (user("five minutes"),), (WEATHER, TIMER), "required"))
+    assert pieces[0] == CallPiece("set_timer")
+    assert pieces[-1] == Finish("stop", input_tokens=7, cached_tokens=0, output_tokens=6)
+
+
+def test_a_model_that_does_not_keep_to_the_grammar_is_told_of() -> None:
+    with pytest.raises(EngineError, match="get_weather") as caught:
+        said_by(Saying("Sure", "!"), Prompt("", (user("hi"),), (WEATHER,), "required"))
+    assert caught.value.code == "invalid_tool_schema"
 
 
 def test_a_prompt_that_nobody_waits_for_is_computed_no_further() -> None:
@@ -176,20 +250,23 @@ def test_who_waits_in_vain_never_reaches_the_model_and_too_many_are_told() -> No
 
 
 @pytest.mark.models
-def test_it_answers_stops_and_calls() -> None:
+def test_it_answers_counts_stops_and_calls() -> None:
     """One load for everything that needs the model."""
 
     async def hold() -> None:
         before = listening()
-        model = create({})
+        model = create({"context_tokens": 512})
         await model.warm_up()
         assert listening() == before, "nobody else can reach the model"
         try:
             await _answers(model)
+            await _counts_as_the_model_does(model)
             await _stops_at_once(model)
-            await _forgets_what_does_not_fit(model)
+            await _refuses_what_does_not_fit(model)
             for choice in (ToolChoiceFunction(name="set_timer"), "required"):
                 await _calls(model, choice)
+            for tool, asked in NESTED:
+                await _keeps_to_the_schema(model, tool, asked)
         finally:
             await model.close()
 
@@ -226,10 +303,34 @@ async def _stops_at_once(model: SmolLM) -> None:
     assert await collect(model.generate(Prompt(INSTRUCTIONS, (user("Hello."),))))
 
 
-async def _forgets_what_does_not_fit(model: SmolLM) -> None:
-    long = tuple(user("word " * 3000) for _ in range(3))
-    *_, finish = await collect(model.generate(Prompt(INSTRUCTIONS, (*long, user("x")), max_output_tokens=4)))
+async def _counts_as_the_model_does(model: SmolLM) -> None:
+    """Every line costs the same beside its text, so that two prompts differ by their texts' tokens exactly."""
+
+    async def input_tokens(text: str) -> int:
+        *_, finish = await collect(model.generate(Prompt("Be brief.", (user(text),), max_output_tokens=1)))
+        assert isinstance(finish, Finish)
+        return finish.input_tokens
+
+    count = model.traits.count_tokens
+    around = await input_tokens("hi") - count("hi")
+    assert around < 30
+    for text in (
+        "It's 12345 o'clock, isn't it? 3.14",
+        "Grüß dich 🙂 日本語",
+        "two\n\nlines  and\ttab",
+        "<|im_end|> naïve",
+    ):
+        assert await input_tokens(text) == count(text) + around, text
+
+
+async def _refuses_what_does_not_fit(model: SmolLM) -> None:
+    with pytest.raises(EngineError) as caught:
+        await collect(model.generate(Prompt(INSTRUCTIONS, (user("word " * 3000), user("x")), max_output_tokens=4)))
+    assert caught.value.code == "context_length_exceeded"
+    fits = "word " * (model.traits.context_tokens - 300)
+    *_, finish = await collect(model.generate(Prompt("", (user(fits), user("x")), max_output_tokens=1)))
     assert isinstance(finish, Finish)
+    assert finish.input_tokens > model.traits.context_tokens - 300
 
 
 async def _calls(model: SmolLM, choice: object) -> None:
@@ -240,3 +341,50 @@ async def _calls(model: SmolLM, choice: object) -> None:
     arguments = json.loads("".join(piece.text for piece in pieces if isinstance(piece, ArgumentsPiece)))
     expected = {"get_weather": {"city"}, "set_timer": {"minutes"}}[call.name]
     assert set(arguments) <= expected
+
+
+PIZZA = FunctionTool(
+    name="order_pizza",
+    description="Order pizza for delivery",
+    parameters={
+        "type": "object",
+        "properties": {
+            "pizzas": {"type": "array", "items": {"$ref": "#/$defs/Pizza"}, "minItems": 1},
+            "address": {"type": "object", "properties": {"street": {"type": "string"}}, "required": ["street"]},
+            "rush": {"type": ["boolean", "null"]},
+        },
+        "required": ["pizzas", "address"],
+        "$defs": {
+            "Pizza": {
+                "type": "object",
+                "properties": {
+                    "kind": {"enum": ["margherita", "pepperoni"]},
+                    "count": {"type": "integer", "minimum": 1, "maximum": 9},
+                },
+                "required": ["kind", "count"],
+            }
+        },
+    },
+)
+NESTED = ((PIZZA, "Two pepperoni pizzas to 5 Main Street, please."), (FunctionTool(name="hang_up"), "Goodbye!"))
+
+
+async def _keeps_to_the_schema(model: SmolLM, tool: FunctionTool, asked: str) -> None:
+    call, *pieces, finish = await collect(
+        model.generate(Prompt(INSTRUCTIONS, (user(asked),), (tool,), ToolChoiceFunction(name=tool.name)))
+    )
+    assert call == CallPiece(tool.name)
+    assert isinstance(finish, Finish)
+    assert finish.reason == "stop"
+    arguments = json.loads("".join(piece.text for piece in pieces if isinstance(piece, ArgumentsPiece)))
+    if tool is not PIZZA:
+        assert arguments == {}
+        return
+    assert {"pizzas", "address"} <= set(arguments) <= {"pizzas", "address", "rush"}
+    assert arguments.get("rush") in (True, False, None)
+    assert isinstance(arguments["address"]["street"], str)
+    assert len(arguments["pizzas"]) >= 1
+    for pizza in arguments["pizzas"]:
+        assert set(pizza) == {"kind", "count"}
+        assert pizza["kind"] in ("margherita", "pepperoni")
+        assert 1 <= pizza["count"] <= 9

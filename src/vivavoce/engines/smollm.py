@@ -17,38 +17,35 @@ import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece, Traits
+from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece, Traits, estimated_tokens
+from vivavoce.engines.chat_lines import Chat, chat_of, fitting, joined, line, tokens_of
+from vivavoce.engines.gguf import metadata
 from vivavoce.engines.options import read_options
+from vivavoce.engines.schemas import arguments_schema
+from vivavoce.engines.tokens import TokenCounter, gguf_tokenizer
 from vivavoce.engines.weights import SMOLLM, existing, library, verified
 from vivavoce.errors import EngineError
 from vivavoce.protocol.base import given
 from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction
-from vivavoce.protocol.items import (
-    FunctionCall,
-    FunctionCallOutput,
-    InputAudio,
-    InputText,
-    Message,
-    OutputAudio,
-    OutputText,
-)
 
 __all__ = ["SmolLM", "SmolLMSettings", "create"]
 
-CHARS_PER_TOKEN = 3
-"""A cautious guess, to drop the oldest items before the model has to refuse."""
 SENTENCE_ENDS = (".", "!", "?")
 WARM_UP_TOKENS = 4
 ATTEMPTS_MAX = 3
-"""How often a prompt is tried that is too long after all, each time with half of it."""
+"""How often a prompt is tried that is too long after all, which only a guess at its tokens lets happen: each time with
+half of it."""
+ANSWER_TOKENS_MIN = 64
+"""What a prompt leaves of the context for the answer."""
 BATCH_TOKENS = 64
 """How much of a prompt is computed before llama.cpp looks whether to go on: about half a second on one slow core."""
 CACHE_MIB = 128
@@ -57,8 +54,10 @@ WAITING_MAX = 64
 """Generations at once, those waiting for a slot included."""
 SOCKET_PATH_MAX = 100
 """A socket's path has to fit into 104 bytes on some systems."""
+GUIDANCE = {"whitespace_flexible": False, "lenient": True, "coerce_one_of": True}
+"""How a schema becomes a grammar: no white space to get lost in, and what cannot be kept to is left aside."""
 
-Chat = list[dict[str, str]]
+Counts = Mapping[str, Any]
 
 
 class SmolLMSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,7 +67,8 @@ class SmolLMSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     two cores, and twenty times as fast on a busy one, because llama.cpp's threads wait for each other. `slots`:
     conversations whose prompt stays computed. `answer_chars`: an answer without a limit of the client's ends at the
     first sentence behind this many characters, since it is spoken, and after as many tokens at the latest; 0 means
-    that the model decides. `temperature` 0 takes the likeliest word, which keeps the packaged model to the point.
+    that the model decides. `temperature` 0 takes the likeliest word, which keeps the packaged model to the point; a
+    client may ask for another.
     """
 
     model: str | None = None
@@ -85,9 +85,7 @@ class SmolLM:
 
     def __init__(self, settings: SmolLMSettings | None = None) -> None:
         self._settings = settings or SmolLMSettings()
-        self.traits = Traits(
-            context_tokens=self._settings.context_tokens, output_tokens_max=self._settings.context_tokens // 2
-        )
+        self.traits = _traits(self._settings.context_tokens, estimated_tokens)
         self._model = existing(self._settings.model, "smollm", "model") if self._settings.model else None
         self._server: Any = None
         self._loading = threading.Lock()
@@ -102,13 +100,11 @@ class SmolLM:
         """The answer as it is written. Raises `EngineError` before `warm_up`, and where the model refuses."""
         if self._server is None:
             raise EngineError("smollm: not warmed up", code="engine_not_ready")
-        tool = await self._chosen_tool(prompt)
-        if tool is None:
-            async for piece in self._answer(prompt):
+        naming = _Run()
+        tool = await self._chosen_tool(prompt, naming)
+        async with aclosing(self._answer(prompt) if tool is None else self._call(prompt, tool, naming)) as pieces:
+            async for piece in pieces:
                 yield piece
-            return
-        async for piece in self._call(prompt, tool):
-            yield piece
 
     async def close(self) -> None:
         """Free the model, after what is being generated."""
@@ -144,117 +140,148 @@ class SmolLM:
                 server.handle_chat_completions(body, lambda chunk: False)
             except Exception as error:
                 raise EngineError(f"smollm: {path} cannot be used: {error}", code="engine_load_failed") from error
+            self.traits = _measured(path, settings.context_tokens)
             self._server = server
 
     # --- answering ----------------------------------------------------------------------------------------------------
 
-    async def _answer(self, prompt: Prompt) -> AsyncIterator[Piece]:
-        limit = prompt.max_output_tokens
+    async def _answer(self, prompt: Prompt) -> AsyncGenerator[Piece]:
+        limit, longest = prompt.max_output_tokens, self.traits.output_tokens_max
         chars_max = self._settings.answer_chars if limit is None else 0
-        longest = self._settings.context_tokens // 2
+        run = _Run(own_tokens_max=chars_max if chars_max < longest else 0)
         body = {"max_tokens": min(limit or chars_max or longest, longest)}
         written = 0
-        run = _Run()
-        async for text in self._stream(_chat(prompt), body, run):
-            fresh = text.lstrip() if not written else text
-            if not fresh:
-                continue
-            written += len(fresh)
-            yield TextPiece(fresh)
-            if chars_max and written >= chars_max and fresh.rstrip().endswith(SENTENCE_ENDS):
-                run.stop()
-                break
+        async with aclosing(self._stream(chat_of(prompt), self._sampled(prompt, body), run)) as texts:
+            async for text in texts:
+                fresh = text.lstrip() if not written else text
+                if not fresh:
+                    continue
+                written += len(fresh)
+                yield TextPiece(fresh)
+                if chars_max and written >= chars_max and fresh.rstrip().endswith(SENTENCE_ENDS):
+                    break
         yield run.finish()
+
+    def _sampled(self, prompt: Prompt, body: dict[str, Any]) -> dict[str, Any]:
+        """With the temperature that was asked for."""
+        settings = self._settings
+        return {"temperature": settings.temperature if prompt.temperature is None else prompt.temperature, **body}
 
     # --- calling ------------------------------------------------------------------------------------------------------
 
-    async def _chosen_tool(self, prompt: Prompt) -> FunctionTool | None:
-        tools = [tool for tool in prompt.tools if isinstance(tool, FunctionTool)]
+    async def _chosen_tool(self, prompt: Prompt, run: _Run) -> FunctionTool | None:
         choice = prompt.tool_choice
         if isinstance(choice, ToolChoiceFunction):
-            return next((tool for tool in tools if tool.name == choice.name), None)
-        if choice != "required" or not tools:
+            return next((tool for tool in prompt.tools if tool.name == choice.name), None)
+        if choice != "required" or not prompt.tools:
             return None
-        if len(tools) == 1:
-            return tools[0]
-        names = {tool.name: tool for tool in tools}
-        chat = _with_task(_chat(prompt), f"Name the function that helps best.\n{_described(tools)}")
+        if len(prompt.tools) == 1:
+            return prompt.tools[0]
+        names = {tool.name: tool for tool in prompt.tools}
+        chat = [*chat_of(prompt), line("user", f"Name the function that helps best.\n{_described(prompt.tools)}")]
         alternatives = " | ".join(json.dumps(name) for name in names)
         body = {"grammar": f"root ::= {alternatives}", "max_tokens": self._settings.context_tokens // 8}
-        run = _Run()
         named = "".join([text async for text in self._stream(chat, body, run)])
-        return names.get(named.strip(), tools[0])
+        return names.get(named.strip(), prompt.tools[0])
 
-    async def _call(self, prompt: Prompt, tool: FunctionTool) -> AsyncIterator[Piece]:
-        chat = _with_task(_chat(prompt), f"Give the arguments of this function as JSON.\n{_described([tool])}")
-        schema = given(tool.parameters, None) or {"type": "object", "properties": {}}
-        longest = self._settings.context_tokens // 4
+    async def _call(self, prompt: Prompt, tool: FunctionTool, naming: _Run) -> AsyncGenerator[Piece]:
+        """One call. Raises `EngineError` where the model could not be kept to the tool's schema."""
+        task = f"Give the arguments of this function as JSON.\n{_described([tool])}"
+        chat = [*chat_of(prompt), line("user", task)]
+        schema = {**arguments_schema(tool), "x-guidance": GUIDANCE}
+        longest = self.traits.output_tokens_max
         body = {
             "max_tokens": min(prompt.max_output_tokens or longest, longest),
-            "response_format": {"type": "json_schema", "json_schema": {"schema": schema}},
+            "grammar": f"%llguidance {{}}\nstart: %json {json.dumps(schema)}",
         }
         run = _Run()
         yield CallPiece(tool.name)
-        async for text in self._stream(chat, body, run):
-            yield ArgumentsPiece(text)
-        yield run.finish()
+        is_kept = False
+        async with aclosing(self._stream(chat, self._sampled(prompt, body), run)) as texts:
+            async for text in texts:
+                is_kept = is_kept or text.lstrip().startswith("{")
+                if not is_kept:
+                    # A grammar that cannot be built is dropped without a word.
+                    raise EngineError(
+                        f"smollm: the parameters of function {tool.name!r} are no JSON Schema that can be kept to",
+                        code="invalid_tool_schema",
+                    )
+                yield ArgumentsPiece(text)
+        yield run.finish(naming)
 
     # --- the model's thread -------------------------------------------------------------------------------------------
 
-    async def _stream(self, chat: Chat, body: dict[str, Any], run: _Run) -> AsyncIterator[str]:
+    async def _stream(self, chat: Chat, body: dict[str, Any], run: _Run) -> AsyncGenerator[str]:
         """Text as it is written; `run` knows the rest. Leaving early stops the model at its next token."""
         if self._waiting >= WAITING_MAX:
             raise EngineError(f"smollm: {WAITING_MAX} generations are waiting", code="engine_busy")
+        prompts = self._prompts(chat)
         loop = asyncio.get_running_loop()
         # Bounded by `max_tokens`: the model stops by itself, so nobody has to wait in its thread.
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        pieces: asyncio.Queue[tuple[str, Counts] | None] = asyncio.Queue()
 
-        def say(piece: str | None) -> None:
+        def say(piece: tuple[str, Counts] | None) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        settings = self._settings
         body = {
+            "temperature": self._settings.temperature,
+            "repeat_penalty": self._settings.repeat_penalty,
             **body,
             "stream": True,
             "timings_per_token": True,
             # Chunks while the prompt is computed: without them nothing could stop it before the first token.
             "return_progress": True,
             "cache_prompt": True,
-            "temperature": settings.temperature,
-            "repeat_penalty": settings.repeat_penalty,
         }
-        chars_max = max(settings.context_tokens - body["max_tokens"], 1) * CHARS_PER_TOKEN
         self._waiting += 1
-        working = loop.run_in_executor(self._threads, self._work, chat, chars_max, body, run, say)
+        working = loop.run_in_executor(self._threads, self._work, prompts, body, run, say)
         working.add_done_callback(self._leave)
         try:
             while (piece := await pieces.get()) is not None:
-                yield piece
+                text, run.counts = piece
+                yield text
         finally:
-            run.stop()
+            run.is_stopped = True
         await working
+        run.end()
         if run.error is not None:
-            raise EngineError(f"smollm: {run.error}", code="generation_failed")
+            code = "context_length_exceeded" if run.is_too_long else "generation_failed"
+            raise EngineError(f"smollm: {run.error}", code=code)
+
+    def _prompts(self, chat: Chat) -> Iterator[Chat]:
+        """The chat as it fits into the context, and less of it for each time that the model refuses.
+
+        To keep within the context is the caller's part; only what its count left out (the template, our own words) is
+        made room for here, at the cost of the oldest lines. Raises `EngineError` where the lines themselves are more.
+        """
+        context, count = self.traits.context_tokens, self.traits.count_tokens
+        tokens = tokens_of(chat, count)
+        if tokens > context:
+            message = f"smollm: the conversation has {tokens} tokens, more than the {context} that the model can hold"
+            raise EngineError(
+                f"{message}; shorten it, or raise the option context_tokens", code="context_length_exceeded"
+            )
+        room = context - ANSWER_TOKENS_MIN
+        return iter([joined(fitting(chat, room >> attempt, count)) for attempt in range(ATTEMPTS_MAX)])
 
     def _leave(self, _: object) -> None:
         self._waiting -= 1
 
-    def _work(self, chat: Chat, chars_max: int, body: dict[str, Any], run: _Run, say: Any) -> None:
-        """In a thread: run the model; a prompt that is too long after all is cut to half and tried again."""
+    def _work(self, prompts: Iterable[Chat], body: dict[str, Any], run: _Run, say: Any) -> None:
+        """In a thread: run the model, with the next prompt where it refuses one as too long."""
 
         def take(chunk: Any) -> bool:
             if text := run.take(chunk):
-                say(text)
+                say((text, run.latest))
             return run.is_stopped
 
         server = self._server
         try:
-            for attempt in range(ATTEMPTS_MAX):
+            for messages in prompts:
                 if server is None or run.is_stopped:
                     break
-                run.error = None
-                messages = _joined(_fitting(chat, chars_max >> attempt))
+                run.error, run.is_too_long = None, False
                 server.handle_chat_completions({**body, "messages": messages}, take)
                 if not run.is_too_long:
                     break
@@ -262,6 +289,26 @@ class SmolLM:
             run.error = str(error)
         finally:
             say(None)
+
+
+def _traits(context_tokens: int, count_tokens: Callable[[str], int]) -> Traits:
+    return Traits(
+        context_tokens=context_tokens, output_tokens_max=max(context_tokens // 2, 1), count_tokens=count_tokens
+    )
+
+
+def _measured(path: Path, context_tokens: int) -> Traits:
+    """What the model can do, by its file; guesses where the file's head is of a kind unknown here."""
+    try:
+        trained = (value for value in metadata(path, [".context_length"]).values() if isinstance(value, int))
+        count = gguf_tokenizer(path)
+    except ValueError:
+        return _traits(context_tokens, estimated_tokens)
+    return _traits(min(context_tokens, *trained), TokenCounter(count) if count else estimated_tokens)
+
+
+def _described(tools: Iterable[FunctionTool]) -> str:
+    return "\n".join(f"{tool.name}: {given(tool.description, None) or ''}".rstrip(": ") for tool in tools)
 
 
 @contextmanager
@@ -276,107 +323,50 @@ def _address() -> Iterator[list[str]]:
 
 
 class _Run:
-    """One generation: how it goes, told by the model's chunks; `stop` is heard at its next token."""
+    """One generation: how it goes, told by the model's chunks. Once `is_stopped`, the model ends at its next token.
 
-    def __init__(self) -> None:
+    `own_tokens_max`: an end after so many tokens is the engine's own, no limit of somebody else's. `counts` belong to
+    the text that was taken out of the queue, `latest` to what the model, which runs ahead, has written.
+    """
+
+    def __init__(self, own_tokens_max: int = 0) -> None:
         self.error: str | None = None
-        self.pieces = 0
+        self.is_too_long = False
         self.is_stopped = False
-        self._reason: Literal["stop", "length"] = "stop"
-        self._counts: dict[str, Any] = {}
-
-    @property
-    def is_too_long(self) -> bool:
-        """Whether the model refused because the prompt does not fit."""
-        return self.error is not None and "context" in self.error and not self.pieces
-
-    def stop(self) -> None:
-        """End it."""
-        self.is_stopped = True
+        self.counts: Counts = {}
+        self.latest: Counts = {}
+        self._own_tokens_max = own_tokens_max
+        self._is_cut = False
 
     def take(self, chunk: dict[str, Any]) -> str:
         """Note what a chunk says; its text, if it has any."""
         if (error := chunk.get("error")) is not None or "message" in chunk:
             self.error = str(error.get("message") if isinstance(error, dict) else error or chunk["message"])
+            self.is_too_long = isinstance(error, dict) and error.get("type") == "exceed_context_size_error"
             return ""
-        self._counts = chunk.get("timings") or self._counts
+        self.latest = chunk.get("timings") or self.latest
+        text = ""
         for choice in chunk.get("choices", ()):
-            if choice.get("finish_reason") == "length":
-                self._reason = "length"
-            if text := choice.get("delta", {}).get("content"):
-                self.pieces += 1
-                return str(text)
-        return ""
+            self._is_cut = self._is_cut or choice.get("finish_reason") == "length"
+            text += choice.get("delta", {}).get("content") or ""
+        return text
 
-    def finish(self) -> Finish:
-        """The last piece, with the counts of the last chunk."""
-        cached = int(self._counts.get("cache_n", 0))
+    def end(self) -> None:
+        """The model came to its end by itself."""
+        self.counts = self.latest
+
+    def finish(self, before: _Run | None = None) -> Finish:
+        """The last piece. What a run before computed for the same answer was not there already."""
+        earlier = before.finish() if before is not None else Finish()
+        written = int(self.counts.get("predicted_n", 0))
+        cached = int(self.counts.get("cache_n", 0))
+        is_own = 0 < self._own_tokens_max <= written
         return Finish(
-            reason=self._reason,
-            input_tokens=cached + int(self._counts.get("prompt_n", 0)),
-            cached_tokens=cached,
-            output_tokens=int(self._counts.get("predicted_n", self.pieces)),
+            reason="length" if self._is_cut and not is_own else "stop",
+            input_tokens=cached + int(self.counts.get("prompt_n", 0)),
+            cached_tokens=max(cached - (earlier.input_tokens - earlier.cached_tokens), 0),
+            output_tokens=earlier.output_tokens + written,
         )
-
-
-# --- the prompt as a chat ---------------------------------------------------------------------------------------------
-
-
-def _chat(prompt: Prompt) -> Chat:
-    """System message first, then the items."""
-    chat = [_line("system", prompt.instructions)] if prompt.instructions else []
-    for item in prompt.items:
-        match item:
-            case Message():
-                if text := "".join(_texts(item)).strip():
-                    chat.append(_line(item.role, text))
-            case FunctionCall():
-                chat.append(_line("assistant", f"I call {item.name} with {item.arguments}."))
-            case FunctionCallOutput():
-                chat.append(_line("user", f"The function answered: {item.output}\nTell me what that means."))
-    return chat
-
-
-def _line(role: str, text: str) -> dict[str, str]:
-    return {"role": role, "content": text}
-
-
-def _texts(message: Message) -> Iterable[str]:
-    for part in message.content:
-        match part:
-            case InputText() | OutputText():
-                yield part.text
-            case InputAudio() | OutputAudio():
-                yield given(part.transcript, None) or ""
-
-
-def _with_task(chat: Chat, task: str) -> Chat:
-    return [*chat, _line("user", task)]
-
-
-def _described(tools: Iterable[FunctionTool]) -> str:
-    return "\n".join(f"{tool.name}: {given(tool.description, None) or ''}".rstrip(": ") for tool in tools)
-
-
-def _fitting(chat: Chat, chars_max: int) -> Chat:
-    """Without the oldest lines that do not fit. The system message stays, and of the last line what fits."""
-    head = chat[:1] if chat and chat[0]["role"] == "system" else []
-    rest = chat[len(head) :]
-    left = chars_max - sum(len(line["content"]) for line in head)
-    while len(rest) > 1 and sum(len(line["content"]) for line in rest) > left:
-        rest = rest[1:]
-    return [*head, *(_line(line["role"], line["content"][-max(left, 1) :]) for line in rest)]
-
-
-def _joined(chat: Chat) -> Chat:
-    """Neighbours of one role as one line: the model was taught that roles take turns."""
-    joined: Chat = []
-    for line in chat:
-        if joined and joined[-1]["role"] == line["role"]:
-            joined[-1] = _line(line["role"], f"{joined[-1]['content']}\n{line['content']}")
-        else:
-            joined.append(line)
-    return joined
 
 
 def create(options: Mapping[str, object]) -> SmolLM:
