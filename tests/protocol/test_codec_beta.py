@@ -382,10 +382,18 @@ def test_what_beta_does_not_have_is_not_stated():
 @pytest.mark.parametrize("verb", ["created", "updated"])
 def test_a_transcription_session_is_stated_under_its_own_name(verb):
     struct = {"created": ev.SessionCreated, "updated": ev.SessionUpdated}[verb]
+    heard = config.AudioInput(
+        format=config.PcmFormat(),
+        transcription=config.Transcription(model="whisper-1", language=None, prompt=None),
+        noise_reduction=config.NoiseReduction(type="near_field"),
+        turn_detection=config.SemanticVad(eagerness="low"),
+    )
     session = config.TranscriptionSessionResource(
         id="s",
         object="realtime.transcription_session",
-        audio=config.TranscriptionAudioConfig(input=config.AudioInput(format=config.PcmFormat(), turn_detection=VAD)),
+        expires_at=5,
+        audio=config.TranscriptionAudioConfig(input=heard),
+        include=("item.input_audio_transcription.logprobs",),
     )
     event = struct(event_id="e", session=session)
     said = say(event)
@@ -393,12 +401,152 @@ def test_a_transcription_session_is_stated_under_its_own_name(verb):
     assert said["session"] == {
         "id": "s",
         "object": "realtime.transcription_session",
+        "expires_at": 5,
         "input_audio_format": "pcm16",
-        "turn_detection": FLAT_SESSION["turn_detection"],
+        "input_audio_transcription": {"model": "whisper-1", "language": None, "prompt": None},
+        "input_audio_noise_reduction": {"type": "near_field"},
+        "turn_detection": {"type": "semantic_vad", "eagerness": "low"},
+        "include": ["item.input_audio_transcription.logprobs"],
     }
     assert learn(**said) == event
     # Some servers say it under the plain name.
     assert learn(**said | {"type": f"session.{verb}"}) == event
+
+
+def test_a_transcription_session_says_nothing_about_responses():
+    """Reference §8.13."""
+    audio = config.TranscriptionAudioConfig(input=config.AudioInput(turn_detection=VAD))
+    session = config.TranscriptionSessionResource(audio=audio)
+    stated = say(ev.SessionUpdated(event_id="e", session=session))["session"]["turn_detection"]
+    assert stated == {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 300, "silence_duration_ms": 200}
+    manual = config.TranscriptionAudioConfig(input=config.AudioInput(turn_detection=None))
+    session = config.TranscriptionSessionResource(audio=manual)
+    assert say(ev.SessionUpdated(event_id="e", session=session))["session"] == {"turn_detection": None}
+
+
+def test_a_transcription_session_is_configured_flat():
+    event = hear(
+        type="transcription_session.update",
+        event_id="e1",
+        session={
+            "input_audio_format": "g711_ulaw",
+            "input_audio_transcription": {"model": "gpt-4o-transcribe", "prompt": "names", "language": "en"},
+            "input_audio_noise_reduction": {"type": "far_field"},
+            "turn_detection": {
+                "type": "server_vad",
+                "threshold": 0.4,
+                "prefix_padding_ms": 100,
+                "silence_duration_ms": 300,
+                "create_response": False,
+                "interrupt_response": False,
+            },
+            "include": ["item.input_audio_transcription.logprobs"],
+            "modalities": ["text"],
+            "client_secret": {"expires_at": {"anchor": "created_at", "seconds": 10}},
+        },
+    )
+    heard = config.AudioInput(
+        format=config.PcmuFormat(),
+        transcription=config.Transcription(model="gpt-4o-transcribe", prompt="names", language="en"),
+        noise_reduction=config.NoiseReduction(type="far_field"),
+        turn_detection=config.ServerVad(
+            threshold=0.4,
+            prefix_padding_ms=100,
+            silence_duration_ms=300,
+            create_response=False,
+            interrupt_response=False,
+        ),
+    )
+    assert event == ev.SessionUpdate(
+        event_id="e1",
+        session=config.TranscriptionSession(
+            audio=config.TranscriptionAudioConfig(input=heard), include=("item.input_audio_transcription.logprobs",)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("session", "code", "param"),
+    [
+        ({"voice": "verse"}, UNKNOWN, "session.voice"),
+        ({"instructions": "Hi"}, UNKNOWN, "session.instructions"),
+        ({"temperature": 0.8}, UNKNOWN, "session.temperature"),
+        ({"input_audio_format": "opus"}, VALUE, "session.input_audio_format"),
+        ({"input_audio_noise_reduction": {"type": "middle"}}, VALUE, "session.input_audio_noise_reduction.type"),
+        ({"include": ["x"]}, VALUE, "session.include[0]"),
+    ],
+)
+def test_a_mistaken_transcription_session_is_told_in_words_of_beta(session, code, param):
+    error = hear(type="transcription_session.update", event_id="e1", session=session)
+    assert (error.code, error.param, error.event_id) == (code, param, "e1")
+
+
+def test_the_wrong_kind_of_session_is_the_wrong_event_in_beta():
+    detail = ev.ErrorDetail(type="invalid_request_error", code=VALUE, message="", param="session.type")
+    assert say(ev.ErrorEvent(event_id="e", error=detail))["error"]["param"] == "type"
+
+
+def test_what_beta_knows_of_the_input_is_stated_and_no_more():
+    heard = config.AudioInput(
+        transcription=config.Transcription(model="m", language="en", languages=("en",), keywords=("a",), delay="low"),
+        noise_reduction=config.NoiseReduction(type="far_field", strength=0.5),
+        turn_detection=config.SemanticVad(eagerness="auto", create_response=True, interrupt_response=False),
+    )
+    session = config.RealtimeSessionResource(audio=config.AudioConfig(input=heard))
+    assert say(ev.SessionUpdated(event_id="e", session=session))["session"] == {
+        "input_audio_transcription": {"model": "m", "language": "en"},
+        "input_audio_noise_reduction": {"type": "far_field"},
+        "turn_detection": {
+            "type": "semantic_vad",
+            "eagerness": "auto",
+            "create_response": True,
+            "interrupt_response": False,
+        },
+        "temperature": 0.8,
+    }
+    # A client that wants what beta does not have is told so.
+    update = ev.SessionUpdate(session=config.RealtimeSession(audio=config.AudioConfig(input=heard)))
+    with pytest.raises(LocalProtocolError):
+        ask(update)
+
+
+LATE_ADDITIONS = {
+    "turn_detection": {"type": "semantic_vad", "eagerness": "high", "create_response": False},
+    "input_audio_noise_reduction": {"type": "near_field"},
+    "truncation": {"type": "retention_ratio", "retention_ratio": 0.5, "token_limits": {"post_instructions": 5}},
+    "tracing": {"workflow_name": "w", "group_id": "g", "metadata": {"a": 1}},
+    "prompt": {"id": "pmpt_1", "version": "2", "variables": {"city": "Paris"}},
+    "include": ["item.input_audio_transcription.logprobs"],
+}
+
+
+def test_late_additions_are_understood_and_stated_again():
+    session = hear_session(**LATE_ADDITIONS)
+    resource = config.RealtimeSessionResource(**{name: getattr(session, name) for name in session.__struct_fields__})
+    assert say(ev.SessionUpdated(event_id="e", session=resource))["session"] == LATE_ADDITIONS | {"temperature": 0.8}
+
+
+def test_an_idle_timeout_may_be_set():
+    detection = hear_session(turn_detection={"type": "server_vad", "idle_timeout_ms": 5_000}).audio.input.turn_detection
+    assert detection == config.ServerVad(idle_timeout_ms=5_000)
+    error = hear_session(turn_detection={"type": "server_vad", "idle_timeout_ms": 4_999})
+    assert (error.code, error.param) == ("integer_below_min_value", "session.turn_detection.idle_timeout_ms")
+
+
+# --- limits, stated twice by the session ------------------------------------------------------------------------------
+
+REQUESTS = ev.RateLimit(name="requests", limit=10, remaining=9, reset_seconds=6.0)
+TOKENS = ev.RateLimit(name="tokens", limit=100, remaining=90, reset_seconds=0.5)
+
+
+def test_limits_are_stated_when_a_response_begins_in_beta_and_when_it_is_done_in_ga():
+    """Reference §8.15."""
+    early = ev.RateLimitsUpdated(event_id="e", rate_limits=(REQUESTS, TOKENS))
+    late = ev.RateLimitsUpdated(event_id="e", rate_limits=(TOKENS,))
+    assert say(early) == json.loads(write(early))
+    assert say(late) is None
+    assert ServerCodec().encode(early) is None
+    assert ServerCodec().encode(late) == write(late)
 
 
 @pytest.mark.parametrize("struct", [ev.ResponseCreated, ev.ResponseDone])

@@ -73,12 +73,23 @@ def no_such_event(event: Any) -> None:
     return None
 
 
+def names_requests(event: ev.RateLimitsUpdated) -> bool:
+    """The limits are stated twice a response: with requests and tokens when it begins, and tokens when it is done."""
+    return any(limit.name == "requests" for limit in event.rate_limits)
+
+
+def _late_limits(event: ev.RateLimitsUpdated) -> bytes | None:
+    """GA states them when the response is done (§8.15)."""
+    return None if names_requests(event) else write(event)
+
+
 class GaServer:
     """What GA does with an event beyond reading and writing it."""
 
     ways: Final[Ways] = dict.fromkeys(_WITH_PRIVATE, write) | {
         ev.ConversationCreated: no_such_event,
         ev.ConversationItemCreated: no_such_event,
+        ev.RateLimitsUpdated: _late_limits,
     }
 
     def __init__(self, playback: bool) -> None:

@@ -6,6 +6,7 @@ is not named here is the same as in GA.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -102,6 +103,11 @@ def _turn_detection_to_ga(value: Any) -> Any:
     return {"type": kind} | {name: part for name, part in value.items() if name in known}
 
 
+def _only(*names: str) -> Callable[[Any], Any]:
+    """What beta has of an object."""
+    return lambda value: {name: value[name] for name in names if name in value} if isinstance(value, dict) else value
+
+
 def _tool_choice_to_ga(value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("function"), dict):
         return value
@@ -122,6 +128,9 @@ _MODALITIES = Place(("output_modalities",), "modalities", _modalities_to_ga, _mo
 _VOICE = Place(("audio", "output", "voice"), "voice", from_ga=_voice_from_ga)
 _FORMAT_OUT = Place(("audio", "output", "format"), "output_audio_format", _format_to_ga, _format_from_ga)
 _TOOL_CHOICE = Place(("tool_choice",), "tool_choice", _tool_choice_to_ga, _tool_choice_from_ga)
+_TRANSCRIPTION = Place(("audio", "input", "transcription"), "input_audio_transcription")
+_NOISE_REDUCTION = Place(("audio", "input", "noise_reduction"), "input_audio_noise_reduction")
+_TURN_DETECTION = Place(("audio", "input", "turn_detection"), "turn_detection", _turn_detection_to_ga)
 _TEMPERATURE = Place((config.TEMPERATURE,), "temperature")
 
 SESSION: Final[Table] = (
@@ -129,17 +138,29 @@ SESSION: Final[Table] = (
     _VOICE,
     Place(("audio", "input", "format"), "input_audio_format", _format_to_ga, _format_from_ga),
     _FORMAT_OUT,
-    Place(("audio", "input", "transcription"), "input_audio_transcription"),
-    Place(("audio", "input", "noise_reduction"), "input_audio_noise_reduction"),
-    Place(("audio", "input", "turn_detection"), "turn_detection", _turn_detection_to_ga),
+    _TRANSCRIPTION,
+    _NOISE_REDUCTION,
+    _TURN_DETECTION,
     Place(("audio", "output", "speed"), "speed"),
     _TOOL_CHOICE,
     Place(("max_output_tokens",), "max_response_output_tokens"),
     _TEMPERATURE,
     Place((), "client_secret"),
 )
-# A transcription session has no output, and beta lets its clients name modalities all the same.
-TRANSCRIPTION_SESSION: Final[Table] = (Place((), "modalities"), *(row for row in SESSION if row is not _MODALITIES))
+# What a server says of a session: of what GA has more than beta, nothing.
+_STATED: Final = {
+    _TRANSCRIPTION: _TRANSCRIPTION._replace(from_ga=_only("model", "language", "prompt")),
+    _NOISE_REDUCTION: _NOISE_REDUCTION._replace(from_ga=_only("type")),
+}
+STATED_SESSION: Final[Table] = tuple(_STATED.get(row, row) for row in SESSION)
+# A transcription session has no output and no responses, and beta lets its clients name modalities all the same.
+TRANSCRIPTION_SESSION: Final[Table] = (
+    Place((), "modalities"),
+    _TURN_DETECTION._replace(
+        from_ga=_only("type", "threshold", "prefix_padding_ms", "silence_duration_ms", "eagerness")
+    ),
+    *(row for row in STATED_SESSION if row not in (_MODALITIES, _TURN_DETECTION)),
+)
 REQUEST: Final[Table] = (
     _MODALITIES,
     _VOICE,
@@ -260,9 +281,10 @@ def server_event_from_ga(fields: Json) -> Json:
 
 def _session_from_ga(fields: Json) -> Json:
     session = fields["session"]
-    flat = from_ga(session, SESSION, _FLATTENED | _NOT_IN_BETA)
     if session["type"] == "transcription":
+        flat = from_ga(session, TRANSCRIPTION_SESSION, _FLATTENED)
         return fields | {"type": f"transcription_{fields['type']}", "session": flat}
+    flat = from_ga(session, STATED_SESSION, _FLATTENED | _NOT_IN_BETA)
     if "tools" in flat:
         flat["tools"] = [tool for tool in flat["tools"] if tool["type"] == "function"]
     return fields | {"session": {"temperature": TEMPERATURE_DEFAULT} | flat}
@@ -277,7 +299,10 @@ def _response_from_ga(response: Json) -> Json:
 
 def _error_from_ga(error: Json) -> Json:
     path = error.get("param") or ""
-    named = path_from_ga(path_from_ga(path, "session", SESSION), "response", REQUEST)
+    if path == "session.type":  # here the kind of the session is that of the event
+        named = "type"
+    else:
+        named = path_from_ga(path_from_ga(path, "session", SESSION), "response", REQUEST)
     if named == path:
         return error
     return error | {"param": named, "message": error["message"].replace(f"'{path}'", f"'{named}'")}

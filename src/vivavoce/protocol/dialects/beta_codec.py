@@ -13,7 +13,7 @@ import msgspec
 from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.events import AnyClientEvent, ErrorDetail
-from vivavoce.protocol.ga import GA, GA_DECODERS, SERVER_STRUCTS, Ways, no_such_event, with_playback
+from vivavoce.protocol.ga import GA, GA_DECODERS, SERVER_STRUCTS, Ways, names_requests, no_such_event, with_playback
 from vivavoce.protocol.leniency import LENIENCIES_OF_BETA, reread
 from vivavoce.protocol.shapes import tag
 from vivavoce.protocol.vetting import misfit
@@ -44,10 +44,16 @@ def _renaming(ga: str, name: str) -> Callable[[Any], bytes]:
     return lambda event: opening + encode(event)[size:]
 
 
+def _early_limits(event: ev.RateLimitsUpdated) -> bytes | None:
+    """Beta states them when the response begins (§8.15)."""
+    return write(event) if names_requests(event) else None
+
+
 _BETA_WAYS: Final[Ways] = (
     dict.fromkeys((SERVER_STRUCTS[name] for name in beta.GA_ONLY), no_such_event)
     | {SERVER_STRUCTS[ga]: _renaming(ga, name) for ga, name in beta.EVENT_NAMES.items()}
     | dict.fromkeys((SERVER_STRUCTS[name] for name in beta.TRANSLATED_BY_FIELDS), _say)
+    | {ev.RateLimitsUpdated: _early_limits}
 )
 
 
