@@ -57,7 +57,7 @@ def types_sent(effects: list[Effect]) -> list[str]:
 
 def wanted_ids(session: Session) -> set[str]:
     """Items of the conversation, and those that only a running response knows."""
-    contexts = (run.terms.input or () for run in session._runs.values())
+    contexts = (run.terms.input or () for run in session._answering._runs.values())
     return {*session.conversation.item_ids, *(given(item.id, "") for items in contexts for item in items)}
 
 
@@ -106,9 +106,9 @@ class Replica:
 def check_buffers(session: Session) -> None:
     """Everything that the machine holds is within its limits; one item alone may be larger."""
     assert session._listening._audio.ticks <= LIMITS.input_ms_max * 24
-    assert len(session._runs) <= LIMITS.responses_max
+    assert len(session._answering) <= LIMITS.responses_max
     spoken = [entry for entry in session.conversation._entries.values() if entry.audio]
     assert len(spoken) <= 1 or sum(len(entry.audio) for entry in spoken) <= LIMITS.audio_bytes_max
-    assert len(session._hearing._items) <= len(wanted_ids(session))
-    heard = [item for item in session._hearing._items.values() if item.audio]
+    assert len(session._desk.hearing._items) <= len(wanted_ids(session))
+    heard = [item for item in session._desk.hearing._items.values() if item.audio]
     assert len(heard) <= 1 or sum(len(item.audio) for item in heard) <= LIMITS.audio_bytes_max

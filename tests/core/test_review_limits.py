@@ -95,7 +95,7 @@ def test_what_was_said_outside_the_conversation_is_not_kept() -> None:
         speak(play, response, item, ev.ResponseCreate(response=ev.ResponseParams(conversation="none", input=())))
         play >> PhraseSpoken(response, item, 0)
         play >> GenerationEnded(response, "stop") << ... << sends("response.done")
-    assert machine._said == {}
+    assert machine._desk.said == {}
 
 
 def test_audio_behind_a_truncation_does_not_count() -> None:

@@ -105,10 +105,12 @@ def test_a_session_may_name_the_voice_that_was_heard_and_change_anything_else() 
 
 
 @pytest.mark.parametrize(
-    "field", [{"reasoning": Reasoning(effort="low")}, {"parallel_tool_calls": False}, {"prompt": Prompt(id="p")}]
+    ("field", "name"),
+    [({"reasoning": Reasoning(effort="low")}, "reasoning"), ({"prompt": Prompt(id="p")}, "prompt.id")],
 )
-def test_what_the_server_does_not_have_is_refused_by_name_in_session_and_response(field: dict[str, Any]) -> None:
-    (name,) = field
+def test_what_the_server_does_not_have_is_refused_by_name_in_session_and_response(
+    field: dict[str, Any], name: str
+) -> None:
     with playbook(session()) as play:
         play >> Opened() << ...
         play >> update(**field) << sends("error", error={"code": "invalid_value", "param": f"session.{name}"})

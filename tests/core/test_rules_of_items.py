@@ -119,9 +119,9 @@ def test_what_a_role_cannot_say_is_refused(play: Playbook, role: Role, part: Con
     play >> create(Message(role=role, content=(part,))) << error(code, param)
 
 
-def test_items_of_other_kinds_are_refused(play: Playbook) -> None:
+def test_an_approval_must_have_been_asked_for(play: Playbook) -> None:
     item = McpApprovalResponse(approval_request_id="x", approve=True)
-    play >> create(item) << error("invalid_value", "item.type")
+    play >> create(item) << error("invalid_value", "item.approval_request_id")
 
 
 def test_a_functions_output_must_answer_a_call(play: Playbook) -> None:

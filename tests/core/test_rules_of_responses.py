@@ -316,9 +316,17 @@ def test_a_voice_that_fails(play: Playbook) -> None:
     (
         play
         >> SynthesisFailed(response, "item_1", "broken", "No voice.")
-        << Cancel(response)
+        << sends("error", error={"type": "server_error", "code": "broken"})
+    )
+    # The rest of the answer is its text; nothing is spoken any more.
+    play >> TextGenerated(response, "Four five.") << sends("response.output_audio_transcript.delta")
+    (
+        play
+        >> GenerationEnded(response, "stop")
         << ...
-        << done("failed", output=[{"status": "incomplete"}], status_details={"error": {"code": "broken"}})
+        << sends("response.output_audio_transcript.done", transcript="One two three. Four five.")
+        << ...
+        << done("completed", output=[{"status": "completed"}])
     )
 
 
@@ -405,7 +413,7 @@ def test_a_response_has_settings_of_its_own(play: Playbook) -> None:
 @pytest.mark.parametrize(
     ("event", "param"),
     [
-        (create(prompt=cfg.Prompt(id="x")), "response.prompt"),
+        (create(prompt=cfg.Prompt(id="x")), "response.prompt.id"),
         (create(tools=(cfg.McpTool(server_label="x"),)), "response.tools[0].type"),
         (create(tool_choice=cfg.ToolChoiceFunction(name="x")), "response.tool_choice.name"),
     ],

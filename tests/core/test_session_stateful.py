@@ -478,7 +478,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.referee.end()
         if not self.session.is_closed:
             assert not self.draining
-            assert not self.session._runs
+            assert not len(self.session._answering)
             effects = self.rehearsal.say(ev.SessionUpdate(session=cfg.RealtimeSession(instructions="still here")))
             assert types_sent(effects) == ["session.updated"]
         assert Cancel("nobody") not in self.rehearsal.record

@@ -61,7 +61,7 @@ def test_positions_count_from_where_the_epoch_began() -> None:
 def test_changed_settings_apply_to_the_turn_that_is_open() -> None:
     machine = turns(silence_ms=10_000)
     heard(machine, 0.9, 0.9, 0.0)
-    machine.settings = TurnSettings(0.5, 300, 64)
+    assert list(machine.change(TurnSettings(0.5, 300, 64))) == []
     assert heard(machine, 0.0) == [("stop", 128)]
 
 

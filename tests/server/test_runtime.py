@@ -246,11 +246,9 @@ def test_an_engine_that_says_nothing_is_given_up() -> None:
 # --- engines that fail ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("role", ["language_model", "synthesizer"])
-def test_an_engine_error_fails_the_response_and_not_the_session(role: str) -> None:
+def test_an_engine_error_fails_the_response_and_not_the_session() -> None:
     async def main() -> None:
-        failing = {role: ScriptedSettings(fail_at_piece=2)}
-        async with call(scripted_pipeline(**failing)) as one:  # type: ignore[arg-type]
+        async with call(scripted_pipeline(language_model=ScriptedSettings(fail_at_piece=2))) as one:
             done = await one.answer("one two three")
             assert done.response.status == "failed"
             details = done.response.status_details
@@ -258,6 +256,19 @@ def test_an_engine_error_fails_the_response_and_not_the_session(role: str) -> No
             assert details.error
             assert details.error.code == "scripted_failure"
             watched(one.seen)
+            await one.client.update_session(cfg.RealtimeSession(instructions="still here"))
+            await one.until("session.updated")
+
+    run(main())
+
+
+def test_a_voice_that_fails_leaves_the_answer_as_text() -> None:
+    async def main() -> None:
+        async with call(scripted_pipeline(synthesizer=ScriptedSettings(fail_at_piece=2))) as one:
+            done = await one.answer("one two three")
+            assert done.response.status == "completed"
+            failures = [event for event in one.seen if isinstance(event, ev.ErrorEvent)]
+            assert [failure.error.code for failure in failures] == ["scripted_failure"]
             await one.client.update_session(cfg.RealtimeSession(instructions="still here"))
             await one.until("session.updated")
 

@@ -1,39 +1,43 @@
 """Session configuration: the defaults, and how an update changes it (reference §2.1, §3.3).
 
 Pure functions from one frozen configuration to the next; a refused update raises `Refused` and changes nothing. What
-the schema allows but this server does not have is refused by name, never accepted and ignored.
+the schema allows but the session's engines are not able to do is refused by name, never accepted and ignored.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, TypeVar
 
 from msgspec import structs
 
-from vivavoce.protocol.base import UnsetType, given
+from vivavoce.protocol.base import UNSET, UnsetType, given
 from vivavoce.protocol.config import (
     AudioConfig,
     AudioInput,
     AudioOutput,
-    McpTool,
+    NoiseReduction,
     PcmFormat,
     RealtimeSession,
     RealtimeSessionResource,
+    Reasoning,
     SemanticVad,
     ServerVad,
     SessionConfig,
-    Tool,
-    ToolChoice,
-    ToolChoiceFunction,
-    ToolChoiceMcp,
+    SessionResource,
     Transcription,
+    TranscriptionAudioConfig,
+    TranscriptionSession,
+    TranscriptionSessionResource,
     TurnDetection,
     Voice,
     VoiceRef,
 )
 
+from .abilities import Abilities
+from .listening import Reduction
 from .refused import Refused, invalid
-from .turns import TurnSettings
+from .turns import TurnSettings, Waits
 
 S = TypeVar("S", AudioInput, AudioOutput)
 
@@ -41,6 +45,12 @@ INSTRUCTIONS = "You are a friendly voice assistant. Answer in one or two short, 
 """What an untouched session says to the model; visible in `session.created`, cleared by an empty string."""
 
 VOICE = "alloy"
+
+WAITS = {"low": Waits(700, 8_000), "medium": Waits(450, 4_000), "high": Waits(250, 2_000)}
+"""How long `semantic_vad` waits by eagerness; the most as in reference §5.2, the least is ours."""
+
+SEMANTIC = TurnSettings(threshold=0.5, prefix_padding_ms=300, silence_duration_ms=500)
+"""`semantic_vad` finds speech as an untouched `server_vad` does."""
 
 
 def initial(*, id: str, model: str, expires_at: int, instructions: str = INSTRUCTIONS) -> RealtimeSessionResource:
@@ -81,31 +91,105 @@ def initial(*, id: str, model: str, expires_at: int, instructions: str = INSTRUC
     )
 
 
+def initial_transcription(*, id: str, expires_at: int) -> TranscriptionSessionResource:
+    """The configuration of an untouched transcription session (§2.2)."""
+    return TranscriptionSessionResource(
+        id=id,
+        object="realtime.transcription_session",
+        expires_at=expires_at,
+        audio=TranscriptionAudioConfig(
+            input=AudioInput(
+                format=PcmFormat(),
+                transcription=None,
+                noise_reduction=None,
+                turn_detection=ServerVad(threshold=0.5, prefix_padding_ms=300, silence_duration_ms=200),
+            )
+        ),
+        include=None,
+    )
+
+
 def updated(
-    now: RealtimeSessionResource, update: SessionConfig, *, spoken_voice: Voice | None, is_responding: bool
+    now: SessionResource,
+    update: SessionConfig,
+    abilities: Abilities,
+    *,
+    spoken_voice: Voice | None = None,
+    is_responding: bool = False,
+) -> SessionResource:
+    """The configuration after a `session.update`; raises `Refused` where the update as a whole is not possible.
+
+    Tools are checked elsewhere, see `tools.py`.
+    """
+    match now, update:
+        case RealtimeSessionResource(), RealtimeSession():
+            return _updated_realtime(now, update, abilities, spoken_voice, is_responding)
+        case TranscriptionSessionResource(), TranscriptionSession():
+            _check_input(given(given(update.audio, TranscriptionAudioConfig()).input, AudioInput()), abilities)
+            _check_include(update.include, abilities)
+            into = _merge_input(audio_input(now), given(update.audio, TranscriptionAudioConfig()).input)
+            detection = _without_answers(given(into.turn_detection, None))
+            audio = TranscriptionAudioConfig(input=structs.replace(into, turn_detection=detection))
+            return structs.replace(now, audio=audio, include=given(update.include, given(now.include, None)))
+        case _:
+            ours, theirs = kind_of(now), kind_of(update)
+            raise invalid("session.type", f"Invalid value: '{theirs}'. This session is of type '{ours}'.")
+
+
+def _updated_realtime(
+    now: RealtimeSessionResource,
+    update: RealtimeSession,
+    abilities: Abilities,
+    spoken_voice: Voice | None,
+    is_responding: bool,
 ) -> RealtimeSessionResource:
-    """The configuration after a `session.update`; raises `Refused` where the update as a whole is not possible."""
-    if not isinstance(update, RealtimeSession):
-        raise invalid("session.type", "Invalid value: 'transcription'. This session is of type 'realtime'.")
-    _check_support(update)
+    into = given(given(update.audio, AudioConfig()).input, AudioInput())
+    _check_input(into, abilities)
+    _check_include(update.include, abilities)
+    check_reasoning(update.reasoning, abilities, "session")
     if given(update.model, now.model) != now.model:
         raise invalid("session.model", "The model of a session cannot be changed.")
-    if not isinstance(update.tools, UnsetType) or not isinstance(update.tool_choice, UnsetType):
-        check_tools(given(update.tools, given(now.tools, ())), given(update.tool_choice, now.tool_choice), "session")
-    if given(update.tracing, None) is not None and now.tracing not in (None, update.tracing):
+    if given(update.tracing, None) is not None and given(now.tracing, None) not in (None, update.tracing):
         raise invalid("session.tracing", "Tracing cannot be changed once it is enabled.")
-    audio = _merge_audio(given(now.audio, AudioConfig()), given(update.audio, AudioConfig()))
-    _check_output(now, audio, spoken_voice=spoken_voice, is_responding=is_responding)
-    return structs.replace(now, **_present(update), audio=audio)
-
-
-def turn_settings(detection: ServerVad) -> TurnSettings:
-    """What `Turns` needs of the detection in force."""
-    return TurnSettings(
-        threshold=given(detection.threshold, 0.5),
-        prefix_padding_ms=given(detection.prefix_padding_ms, 300),
-        silence_duration_ms=given(detection.silence_duration_ms, 500),
+    audio = AudioConfig(
+        input=_merge_input(audio_input(now), into),
+        output=_merge(audio_output(now), given(given(update.audio, AudioConfig()).output, AudioOutput())),
     )
+    _check_output(now, audio, spoken_voice=spoken_voice, is_responding=is_responding)
+    return structs.replace(now, **present(update), audio=audio)
+
+
+def kind_of(session: SessionResource | SessionConfig) -> str:
+    """The session's `type`."""
+    return "transcription" if isinstance(session, TranscriptionSession) else "realtime"
+
+
+def turn_settings(detection: TurnDetection | None) -> TurnSettings | None:
+    """What `Turns` needs of the detection in force; None where the client marks the turns."""
+    match detection:
+        case ServerVad():
+            return TurnSettings(
+                threshold=given(detection.threshold, 0.5),
+                prefix_padding_ms=given(detection.prefix_padding_ms, 300),
+                silence_duration_ms=given(detection.silence_duration_ms, 500),
+            )
+        case SemanticVad():
+            eagerness = given(detection.eagerness, "auto")
+            return dataclasses.replace(SEMANTIC, waits=WAITS["medium" if eagerness == "auto" else eagerness])
+        case None:
+            return None
+
+
+def reduction(audio: AudioInput) -> Reduction | None:
+    """The noise reduction in force."""
+    wanted = given(audio.noise_reduction, None)
+    return None if wanted is None else Reduction(wanted.type, given(wanted.strength, 1.0))
+
+
+def idle_timeout_ms(audio: AudioInput) -> int | None:
+    """After how much silence behind an answer the user is spoken to again; None for never."""
+    detection = given(audio.turn_detection, None)
+    return given(detection.idle_timeout_ms, None) if isinstance(detection, ServerVad) else None
 
 
 def voice_name(voice: Voice | UnsetType) -> str:
@@ -115,9 +199,10 @@ def voice_name(voice: Voice | UnsetType) -> str:
     return VOICE if isinstance(voice, UnsetType) else voice
 
 
-def audio_input(session: RealtimeSessionResource) -> AudioInput:
+def audio_input(session: SessionResource) -> AudioInput:
     """The input half of the audio configuration."""
-    return given(given(session.audio, AudioConfig()).input, AudioInput())
+    audio = given(session.audio, None)
+    return given(audio.input, AudioInput()) if audio else AudioInput()
 
 
 def audio_output(session: RealtimeSessionResource) -> AudioOutput:
@@ -125,70 +210,43 @@ def audio_output(session: RealtimeSessionResource) -> AudioOutput:
     return given(given(session.audio, AudioConfig()).output, AudioOutput())
 
 
-def check_tools(tools: tuple[Tool, ...], choice: ToolChoice | UnsetType, where: str) -> None:
-    """Refuse tools and choices that nothing here could serve; `where` is `session` or `response`."""
-    names: set[str] = set()
-    for index, tool in enumerate(tools):
-        if isinstance(tool, McpTool):
-            raise invalid(f"{where}.tools[{index}].type", _unsupported("MCP tools"))
-        if tool.name in names:
-            raise invalid(f"{where}.tools[{index}].name", f"There is more than one tool with the name '{tool.name}'.")
-        names.add(tool.name)
-    if isinstance(choice, ToolChoiceMcp):
-        raise invalid(f"{where}.tool_choice", _unsupported("MCP tools"))
-    if isinstance(choice, ToolChoiceFunction) and choice.name not in names:
-        raise invalid(f"{where}.tool_choice.name", f"There is no tool with the name '{choice.name}'.")
+def check_reasoning(reasoning: Reasoning | UnsetType, abilities: Abilities, where: str) -> None:
+    """Refuse an effort where the model does not reason."""
+    if not isinstance(reasoning, UnsetType) and not abilities.reasoning:
+        raise invalid(f"{where}.reasoning", "The language model of this session does not reason.")
 
 
-def _unsupported(what: str) -> str:
-    return f"{what} not supported by this server."
+def _check_include(include: object, abilities: Abilities) -> None:
+    if include and not isinstance(include, UnsetType) and not abilities.logprobs:
+        raise invalid("session.include", "The transcriber of this session gives no log probabilities.")
 
 
-def _check_support(update: RealtimeSession) -> None:
-    audio = given(update.audio, AudioConfig())
-    into = given(audio.input, AudioInput())
-    detection = given(into.turn_detection, None)
-    wanted: dict[str, tuple[bool, str]] = {
-        "session.audio.input.noise_reduction": (given(into.noise_reduction, None) is not None, "Noise reduction is"),
-        "session.audio.input.turn_detection.type": (isinstance(detection, SemanticVad), "'semantic_vad' is"),
-        "session.audio.input.turn_detection.idle_timeout_ms": (
-            isinstance(detection, ServerVad) and given(detection.idle_timeout_ms, None) is not None,
-            "An idle timeout is",
-        ),
-        "session.prompt": (given(update.prompt, None) is not None, "Stored prompts are"),
-        "session.reasoning": (given(update.reasoning, None) is not None, "Reasoning effort is"),
-        "session.parallel_tool_calls": (not given(update.parallel_tool_calls, True), "One call at a time is"),
-        "session.truncation": (given(update.truncation, "auto") != "auto", "Any truncation but 'auto' is"),
-        "session.include": (bool(given(update.include, None)), "Log probabilities are"),
-    }
-    refuse_wanted(wanted)
+def _check_input(into: AudioInput, abilities: Abilities) -> None:
+    if given(into.noise_reduction, None) is not None and not abilities.noise_reduction:
+        raise invalid("session.audio.input.noise_reduction", "There is no noise reduction in this session's pipeline.")
+    if isinstance(into.turn_detection, SemanticVad) and not abilities.semantic_vad:
+        raise invalid(
+            "session.audio.input.turn_detection.type", "There is no 'semantic_vad' in this session's pipeline."
+        )
 
 
-def refuse_wanted(wanted: dict[str, tuple[bool, str]]) -> None:
-    """Refuse by its param the first thing that is wanted here and not to be had."""
-    for param, (is_wanted, what) in wanted.items():
-        if is_wanted:
-            raise invalid(param, _unsupported(what))
-
-
-def _present(update: RealtimeSession) -> dict[str, Any]:
+def present(update: SessionConfig) -> dict[str, Any]:
+    """The fields that an update has, by name, those of audio apart."""
     return {
         field: value
-        for field in RealtimeSession.__struct_fields__
+        for field in update.__struct_fields__
         if field != "audio" and not isinstance(value := getattr(update, field), UnsetType)
     }
 
 
-def _merge_audio(now: AudioConfig, update: AudioConfig) -> AudioConfig:
-    into = _merge(given(now.input, AudioInput()), given(update.input, AudioInput()))
-    out = _merge(given(now.output, AudioOutput()), given(update.output, AudioOutput()))
-    return AudioConfig(
-        input=structs.replace(
-            into,
-            turn_detection=_with_defaults(given(into.turn_detection, None)),
-            transcription=_with_nulls(given(into.transcription, None)),
-        ),
-        output=out,
+def _merge_input(now: AudioInput, update: AudioInput | UnsetType) -> AudioInput:
+    """Members of turn detection and transcription that an update leaves out get their defaults (§8.3)."""
+    into = _merge(now, given(update, AudioInput()))
+    return structs.replace(
+        into,
+        turn_detection=_with_defaults(given(into.turn_detection, None)),
+        transcription=_with_nulls(given(into.transcription, None)),
+        noise_reduction=_with_strength(given(into.noise_reduction, None), given(now.noise_reduction, None)),
     )
 
 
@@ -201,16 +259,40 @@ def _merge(now: S, update: S) -> S:
 
 def _with_defaults(detection: TurnDetection | None) -> TurnDetection | None:
     """Members that the client left out get their defaults, not their former values (§8.3)."""
-    if not isinstance(detection, ServerVad):
-        return detection
-    return ServerVad(
-        threshold=given(detection.threshold, 0.5),
-        prefix_padding_ms=given(detection.prefix_padding_ms, 300),
-        silence_duration_ms=given(detection.silence_duration_ms, 500),
-        idle_timeout_ms=given(detection.idle_timeout_ms, None),
-        create_response=given(detection.create_response, True),
-        interrupt_response=given(detection.interrupt_response, True),
-    )
+    match detection:
+        case None:
+            return None
+        case SemanticVad():
+            return SemanticVad(
+                eagerness=given(detection.eagerness, "auto"),
+                create_response=given(detection.create_response, True),
+                interrupt_response=given(detection.interrupt_response, True),
+            )
+        case ServerVad():
+            return ServerVad(
+                threshold=given(detection.threshold, 0.5),
+                prefix_padding_ms=given(detection.prefix_padding_ms, 300),
+                silence_duration_ms=given(detection.silence_duration_ms, 500),
+                idle_timeout_ms=given(detection.idle_timeout_ms, None),
+                create_response=given(detection.create_response, True),
+                interrupt_response=given(detection.interrupt_response, True),
+            )
+
+
+def _without_answers(detection: TurnDetection | None) -> TurnDetection | None:
+    """A transcription session does not echo what only answers need (§2.2)."""
+    if detection is None:
+        return None
+    quiet = structs.replace(detection, create_response=UNSET, interrupt_response=UNSET)
+    return structs.replace(quiet, idle_timeout_ms=UNSET) if isinstance(quiet, ServerVad) else quiet
+
+
+def _with_strength(reduction: NoiseReduction | None, before: NoiseReduction | None) -> NoiseReduction | None:
+    """`strength` keeps its value where it is left out; it is 1 at first (§2.1)."""
+    if reduction is None:
+        return None
+    kept = given(before.strength, 1.0) if before is not None else 1.0
+    return structs.replace(reduction, strength=given(reduction.strength, kept))
 
 
 def _with_nulls(transcription: Transcription | None) -> Transcription | None:

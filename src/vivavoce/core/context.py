@@ -11,11 +11,20 @@ from collections.abc import Iterable
 from msgspec import UNSET, structs
 
 from vivavoce.protocol.base import given
-from vivavoce.protocol.items import Content, InputAudio, Item, Message, OutputAudio
+from vivavoce.protocol.items import (
+    Content,
+    FunctionCall,
+    FunctionCallOutput,
+    InputAudio,
+    Item,
+    McpCall,
+    Message,
+    OutputAudio,
+)
 
 from .conversation import Conversation
 from .hearing import Hearing
-from .response import Said, heard
+from .spoken import Said, heard
 
 
 def is_final(item: Item) -> bool:
@@ -26,20 +35,43 @@ def is_final(item: Item) -> bool:
 def as_heard(
     items: Iterable[Item], hearing: Hearing, said: dict[str, Said], conversation: Conversation
 ) -> tuple[Item, ...]:
-    """The items as the model may know them."""
+    """The items as the model may know them: messages, functions' calls and their outputs, MCP calls among these."""
 
-    def view(item: Item) -> Item:
-        if not isinstance(item, Message):
-            return item
-        item_id = given(item.id, "")
-        if known := hearing.get(item_id):
-            return _replace(item, InputAudio(transcript=known.transcript))
-        entry = conversation.entry(item_id)
-        if entry is not None and entry.truncated:
-            return _replace(item, OutputAudio(transcript=heard(said.get(item_id, []), entry.audio_bytes)))
-        return item
+    def view(item: Item) -> tuple[Item, ...]:
+        match item:
+            case Message():
+                return (_heard_message(item, hearing, said, conversation),)
+            case FunctionCall() | FunctionCallOutput():
+                return (item,)
+            case McpCall():
+                return _as_function(item)
+            case _:
+                return ()
 
-    return tuple(view(item) for item in items)
+    return tuple(seen for item in items for seen in view(item))
+
+
+def _heard_message(item: Message, hearing: Hearing, said: dict[str, Said], conversation: Conversation) -> Message:
+    item_id = given(item.id, "")
+    if known := hearing.get(item_id):
+        return _replace(item, InputAudio(transcript=known.transcript))
+    entry = conversation.entry(item_id)
+    if entry is not None and entry.truncated:
+        return _replace(item, OutputAudio(transcript=heard(said.get(item_id, []), entry.audio_bytes)))
+    return item
+
+
+def _as_function(call: McpCall) -> tuple[Item, ...]:
+    """A call that is over, as a function's call and output; one that still runs is not seen."""
+    output, error = given(call.output, None), given(call.error, None)
+    if output is None and error is None:
+        return ()
+    call_id = given(call.id, "")
+    said = output if error is None else f"Error: {error.message}"
+    return (
+        FunctionCall(id=call_id, call_id=call_id, name=call.name, arguments=call.arguments, status="completed"),
+        FunctionCallOutput(call_id=call_id, output=said or ""),
+    )
 
 
 def with_audio(item: Item, audio: bytes) -> Item:

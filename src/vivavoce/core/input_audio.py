@@ -60,6 +60,29 @@ class InputAudio:
         samples = -(-(tick - self.start) // self._ticks_per_sample)
         return min(max(samples, 0), self._whole()) * self.format.sample_bytes
 
+    def ticks_in(self, audio: bytes) -> int:
+        """How long these bytes last, in this format."""
+        return len(audio) // self.format.sample_bytes * self._ticks_per_sample
+
+    def bytes_of(self, ticks: int) -> int:
+        """How many bytes last so long, in this format."""
+        return ticks // self._ticks_per_sample * self.format.sample_bytes
+
+    def until(self, tick: int) -> bytes:
+        """A copy of everything before `tick`."""
+        return bytes(self._bytes[: self._offset(tick)])
+
+    def since(self, tick: int) -> bytes:
+        """A copy of everything from `tick` on."""
+        return bytes(self._bytes[self._offset(tick) : self._whole() * self.format.sample_bytes])
+
+    def overwrite(self, tick: int, audio: bytes) -> None:
+        """Put `audio` in the place of what stands from `tick` on; what was let go already stays so."""
+        skipped = self.bytes_of(max(self.start - tick, 0))
+        at = self._offset(tick)
+        kept = audio[skipped : skipped + self._whole() * self.format.sample_bytes - at]
+        self._bytes[at : at + len(kept)] = kept
+
     def forget_before(self, tick: int) -> None:
         """Let go of what lies before `tick`."""
         offset = self._offset(tick)
@@ -68,7 +91,7 @@ class InputAudio:
 
     def take_until(self, tick: int) -> bytes:
         """Cut off and return everything before `tick`."""
-        audio = bytes(self._bytes[: self._offset(tick)])
+        audio = self.until(tick)
         self.forget_before(tick)
         return audio
 

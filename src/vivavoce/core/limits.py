@@ -29,6 +29,9 @@ class Limits:
     """Text that clients create: of the conversation's items, and likewise of one response's own context. Beyond it the
     event is refused."""
 
+    image_chars_max: int = 32 * 1024 * 1024
+    """Images that clients create, as data URIs, likewise. Beyond it the event is refused."""
+
     responses_max: int = 8
     """Responses running at once, out-of-band ones included. Beyond it `response.create` is refused."""
 
@@ -40,3 +43,12 @@ class Limits:
 
     commit_ms_min: int = 100
     """Least audio for a client's commit (reference §1.8)."""
+
+    mcp_servers_max: int = 16
+    """MCP servers that a session may define. Beyond it the tools are refused."""
+
+    mcp_approvals_max: int = 64
+    """Approval requests that wait for an answer. Beyond it the oldest can be answered no more."""
+
+    judged_ms_max: int = 8_000
+    """How much of a turn, counted from its end, is judged for whether the user has finished."""

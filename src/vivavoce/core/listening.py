@@ -1,22 +1,32 @@
 """The ear of the session: from appended audio to committed turns (reference §3.4–§3.6, §5).
 
 Owns the input buffer, the audio clock and the turn that is open; says what it decides through `Ear`'s callbacks, in the
-order in which it is heard. Invariant: scores of an older epoch change nothing.
+order in which it is heard. Audio is cleaned first where noise reduction is on, then scored. Invariant: scores and clean
+audio of an older epoch change nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from vivavoce.audio.formats import Format
 from vivavoce.protocol import events as ev
 
 from .input_audio import InputAudio, ms_of, ticks_of
 from .limits import Limits
-from .messages import DetectSpeech, Effect, SpeechScored
+from .messages import DetectSpeech, Effect, JudgeTurn, NoiseReduced, ReduceNoise, SpeechScored, TurnJudged
 from .refused import Refused
-from .turns import SpeechStarted, SpeechStopped, Turns, TurnSettings
+from .turns import Decision, Paused, SpeechStarted, SpeechStopped, Turns, TurnSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """Noise reduction as it is set: where the microphone is, and how much of the noise goes."""
+
+    field: Literal["near_field", "far_field"]
+    strength: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,15 @@ class OpenTurn:
 
     item_id: str
     start: int
+
+
+@dataclass(slots=True)
+class Cleaning:
+    """Noise reduction under way: `until` is the tick up to which the buffer is clean."""
+
+    epoch: int
+    reduction: Reduction
+    until: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +67,12 @@ class Listening:
         self._ear = ear
         self._epoch = 0
         self._turns: Turns | None = None
+        self._scores_from = 0
         self._turn: OpenTurn | None = None
+        self._cleaning: Cleaning | None = None
+        self._cleanings = 0
+        self._pauses = 0
+        self._kept: tuple[int, int] | None = None
 
     @property
     def format(self) -> Format:
@@ -70,6 +94,7 @@ class Listening:
         self._epoch += 1
         self._turn = None
         self._turns = Turns(settings, self._audio.end) if settings else None
+        self._scores_from = self._audio.end
 
     def change(self, settings: TurnSettings | None) -> None:
         """Other parameters apply from the next scores; on or off begins a new epoch (§5.4).
@@ -77,21 +102,37 @@ class Listening:
         A turn that is open stays open under its item id: without detection until the client commits it.
         """
         if self._turns is not None and settings is not None:
-            self._turns.settings = settings
+            self._follow(self._turns, self._turns.change(settings))
             return
         self._epoch += 1
         is_open = self._turn is not None
         self._turns = Turns(settings, self._audio.end, speaking=is_open) if settings else None
+        self._scores_from = self._audio.end
 
     def change_format(self, format: Format, settings: TurnSettings | None) -> None:
         """Audio from here on is in another format."""
         self._audio.change_format(format)
         self.begin(settings)
+        if self._cleaning is not None:
+            self.reduce_noise(self._cleaning.reduction)
+
+    def reduce_noise(self, reduction: Reduction | None) -> None:
+        """Clean the audio from here on, or no more; what is being cleaned stays as it came."""
+        unclean, self._cleaning = self._cleaning, None
+        if unclean is not None:
+            self._detect(unclean.until, self._audio.since(unclean.until))
+        if reduction is not None:
+            self._cleanings += 1
+            self._cleaning = Cleaning(self._cleanings, reduction, self._audio.end)
+
+    def keep_quiet_audio(self, ms_max: int | None) -> None:
+        """Keep the last `ms_max` of what is heard from here on, though nobody speaks; None: only what a turn needs."""
+        self._kept = None if ms_max is None else (self._audio.end, ticks_of(ms_max))
 
     # --- what the client does -----------------------------------------------------------------------------------------
 
     def append(self, audio: bytes) -> None:
-        """More audio; the detector is asked about it where turns are found by us."""
+        """More audio; it is cleaned where that is wanted, and scored where turns are found by us."""
         incoming = self._audio.format.duration_ms(audio)
         if ms_of(self._audio.ticks) + incoming > self._limits.input_ms_max:
             raise Refused(
@@ -99,9 +140,15 @@ class Listening:
                 f"The input audio buffer holds at most {self._limits.input_ms_max} ms; commit or clear it first.",
                 "audio",
             )
+        begin = self._audio.end
         new = self._audio.append(audio)
-        if self._turns is not None and new:
-            self._ear.ask(DetectSpeech(self._epoch, new, self._audio.format))
+        if self._cleaning is None:
+            self._detect(begin, new)
+        elif new:
+            reduction = self._cleaning.reduction
+            self._ear.ask(
+                ReduceNoise(self._cleaning.epoch, new, self._audio.format, reduction.field, reduction.strength)
+            )
 
     def commit(self) -> None:
         """The client ends the turn; there will be no `speech_stopped` for it."""
@@ -123,24 +170,74 @@ class Listening:
         self.begin(self._turns.settings if self._turns else None)
         self._ear.send(ev.InputAudioBufferCleared())
 
-    # --- what the detector says ---------------------------------------------------------------------------------------
+    # --- what time does -----------------------------------------------------------------------------------------------
+
+    def time_out(self, timeout_ms: int) -> None:
+        """Nobody spoke for so long: commit the silence (§4.4 T15)."""
+        end, item_id = self._audio.end, self._ear.new_id("item")
+        start = max(self._audio.start, end - ticks_of(timeout_ms))
+        self._audio.forget_before(start)
+        self._ear.send(
+            ev.InputAudioBufferTimeoutTriggered(
+                item_id=item_id, audio_start_ms=ms_of(self._audio.start), audio_end_ms=ms_of(end)
+            )
+        )
+        audio = self._audio.take_until(end)
+        self.begin(self._turns.settings if self._turns else None)
+        self._ear.committed(item_id, audio)
+
+    # --- what the engines say -----------------------------------------------------------------------------------------
+
+    def clean(self, report: NoiseReduced) -> None:
+        """Clean audio takes the place of what was appended, and is scored."""
+        cleaning = self._cleaning
+        if cleaning is None or report.epoch != cleaning.epoch:
+            return
+        if report.is_over:
+            self.reduce_noise(None)
+            return
+        begin = cleaning.until
+        cleaning.until += self._audio.ticks_in(report.audio)
+        self._audio.overwrite(begin, report.audio)
+        self._detect(begin, report.audio)
+
+    def _detect(self, begin: int, audio: bytes) -> None:
+        """Ask for scores of the part that belongs to this epoch."""
+        new = audio[self._audio.bytes_of(max(self._scores_from - begin, 0)) :]
+        if self._turns is not None and new:
+            self._ear.ask(DetectSpeech(self._epoch, new, self._audio.format))
 
     def score(self, scores: SpeechScored) -> None:
         """Scores of audio that was appended; they may begin and end turns."""
-        turns = self._turns
-        if turns is None or scores.epoch != self._epoch:
-            return
-        for decision in turns.push(scores.probabilities, scores.frame_ms):
+        if self._turns is not None and scores.epoch == self._epoch:
+            self._follow(self._turns, self._turns.push(scores.probabilities, scores.frame_ms))
+
+    def judged(self, report: TurnJudged) -> None:
+        """Whether the user, who paused, has finished."""
+        if self._turns is not None and self._turns.is_judging and report.pause == self._pauses:
+            self._follow(self._turns, self._turns.judged(report.probability))
+
+    def _follow(self, turns: Turns, decisions: Iterator[Decision]) -> None:
+        for decision in decisions:
             match decision:
                 case SpeechStarted():
                     self._start(decision.onset, turns.settings.prefix_padding_ms)
+                case Paused():
+                    self._pause(decision.at)
                 case SpeechStopped():
                     self._end(decision.end)
         if self._turn is None:
-            self._audio.forget_before(turns.quiet_since - ticks_of(turns.settings.prefix_padding_ms))
+            self._audio.forget_before(self._needed_from(turns))
         elif turns.position - self._turn.start >= ticks_of(self._limits.turn_ms_max):
             turns.stop()
             self._end(turns.position)
+
+    def _needed_from(self, turns: Turns) -> int:
+        needed = turns.quiet_since - ticks_of(turns.settings.prefix_padding_ms)
+        if self._kept is None:
+            return needed
+        since, ticks_max = self._kept
+        return min(needed, max(since, self._audio.end - ticks_max))
 
     def _start(self, onset: int, padding_ms: int) -> None:
         self._audio.forget_before(onset - ticks_of(padding_ms))
@@ -149,6 +246,12 @@ class Listening:
             ev.InputAudioBufferSpeechStarted(item_id=self._turn.item_id, audio_start_ms=ms_of(self._turn.start))
         )
         self._ear.turn_started()
+
+    def _pause(self, at: int) -> None:
+        if self._turn is not None:
+            self._pauses += 1
+            audio = self._audio.until(at)[-self._audio.format.bytes_of(self._limits.judged_ms_max) :]
+            self._ear.ask(JudgeTurn(self._turn.item_id, self._pauses, audio, self._audio.format))
 
     def _end(self, end: int) -> None:
         turn, self._turn = self._turn, None

@@ -46,10 +46,14 @@ class SpeechScored(_Message, frozen=True):
 
 
 class NoiseReduced(_Message, frozen=True):
-    """Clean audio, in the format that `ReduceNoise` had, in order and without gaps since the epoch began."""
+    """Clean audio, in the format that `ReduceNoise` had, in order and without gaps since the epoch began.
+
+    `is_over`: the reducer has failed, and no more is cleaned.
+    """
 
     epoch: int
     audio: bytes
+    is_over: bool = False
 
 
 class TurnJudged(_Message, frozen=True):

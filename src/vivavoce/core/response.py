@@ -13,13 +13,17 @@ from dataclasses import dataclass, field
 from typing import TypedDict
 
 from vivavoce.protocol import events as ev
+from vivavoce.protocol.base import UNSET
 from vivavoce.protocol.items import (
     AudioOutputResource,
+    CachedTokenDetails,
     Content,
     FunctionCall,
     InputTokenDetails,
     Item,
     ItemStatus,
+    McpApprovalRequest,
+    McpCall,
     Message,
     OutputAudio,
     OutputText,
@@ -33,20 +37,19 @@ from vivavoce.protocol.items import (
 )
 
 from .configuration import voice_name
-from .messages import CallArguments, CallStarted, Effect, GenerationEnded, Speak, TextGenerated
+from .desk import Desk
+from .messages import CallArguments, CallMcpTool, CallStarted, GenerationEnded, McpCallEnded, Speak, TextGenerated
 from .phrases import Phrases
+from .spoken import CHAR_MS, Said
 from .terms import Terms
+from .tools import Offer, Target, broken_off, outcome
 
 Report = TextGenerated | CallStarted | CallArguments | GenerationEnded
+INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Why a response is incomplete, by how the language model ended."""
 
 AUDIO_TOKEN_MS = 50
 """Assistant audio counts one token for this much (reference §6.3)."""
-CHAR_MS = 65
-"""Speech lasts about this long per character; used only for a phrase that was cut off."""
-
-
-Said = list[tuple[str, int]]
-"""The phrases of a message, and how many bytes of its audio there are at the end of each."""
 
 
 class Position(TypedDict):
@@ -56,6 +59,17 @@ class Position(TypedDict):
     item_id: str
     output_index: int
     content_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How many tokens the language model was given, as counted here; it may count otherwise itself."""
+
+    input_tokens: int = 0
+    audio_tokens: int = 0
+    image_tokens: int = 0
+    reserved: int = 0
+    """What was taken from the account."""
 
 
 @dataclass(slots=True)
@@ -82,35 +96,28 @@ class OpenCall:
     arguments: list[str] = field(default_factory=list)
 
 
-def heard(said: Said, audio_bytes: int) -> str:
-    """The words of a message that lie before `audio_bytes`, whole words, by the share of their phrase."""
-    words, begin = "", 0
-    for text, end in said:
-        if end > audio_bytes:
-            share = text[: len(text) * max(audio_bytes - begin, 0) // max(end - begin, 1)]
-            return words + (share[: share.rfind(" ") + 1] if " " in share else "")
-        words, begin = words + text, end
-    return words
+@dataclass(slots=True)
+class OpenMcpCall:
+    """The call of an MCP server's tool: being written, then running. With approval it is only asked for."""
 
-
-@dataclass(frozen=True, slots=True)
-class Outlet:
-    """The machine's hands, lent to a response: everything that it may do outside itself."""
-
-    send: Callable[[ev.AnyServerEvent], None]
-    ask: Callable[[Effect], None]
-    new_id: Callable[[str], str]
-    previous_item_id: Callable[[str], str | None]
-    last_item_id: Callable[[], str | None]
-    said: dict[str, Said]
-    """Filled for every message that is spoken: what a later truncation needs to tell what was heard."""
+    id: str
+    target: Target
+    arguments: list[str] = field(default_factory=list)
+    is_running: bool = False
 
 
 class RunningResponse:
     """A response that is not done."""
 
     def __init__(
-        self, id: str, terms: Terms, conversation_id: str, outlet: Outlet, *, is_automatic: bool, now_ms: int
+        self,
+        id: str,
+        terms: Terms,
+        desk: Desk,
+        *,
+        ask_approval: Callable[[str, Target, str], None],
+        done: Callable[[RunningResponse, Usage], None],
+        is_automatic: bool,
     ) -> None:
         self.id = id
         self.terms = terms
@@ -119,25 +126,31 @@ class RunningResponse:
         """Whether a turn's end asked for it, and no client."""
         self.generating = False
         """Whether the language model was asked; before, the response waits for transcripts."""
-        self.heard_at_ms = now_ms
+        self.heard_at_ms = desk.now_ms()
         """When an engine was last heard of, in wall time."""
         self.own_audio_ids: tuple[str, ...] = ()
         """Items with audio that came with the request: nobody else knows them, so they end with it."""
+        self.offer = Offer()
+        """What can be called; settled when the language model is asked."""
+        self.asked = Asked()
+        """What the language model was asked, in tokens."""
         self.chars = 0
-        self._outlet = outlet
-        self._conversation_id = conversation_id if terms.in_conversation else None
+        self._desk = desk
+        self._ask_approval = ask_approval
+        self._tell_done = done
         self._output: list[Item] = []
-        self._open: OpenMessage | OpenCall | None = None
+        self._open: OpenMessage | OpenCall | OpenMcpCall | None = None
         self._waiting: deque[Report] = deque()
-        self._tokens = GenerationEnded(id, "stop")
+        self._written: list[str] = []
+        self._ended: GenerationEnded | None = None
         self._audio_bytes = 0
-        self.input_audio_tokens = 0
+        self._is_mute = False
 
     # --- begin and end ------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """`response.created`."""
-        self._outlet.send(ev.ResponseCreated(response=self._resource("in_progress", None)))
+        self._desk.send(ev.ResponseCreated(response=self._resource("in_progress", None)))
 
     def cancel(self, reason: str) -> None:
         """End it from outside: `turn_detected` or `client_cancelled`."""
@@ -156,35 +169,56 @@ class RunningResponse:
         self._close("completed" if status == "completed" else "incomplete")
         self.done = True
         self._waiting.clear()
-        self._outlet.send(ev.ResponseDone(response=self._resource(status, details)))
+        usage = self._usage(is_failed=status == "failed")
+        self._desk.send(ev.ResponseDone(response=self._resource(status, details, usage)))
+        self._tell_done(self, usage)
 
-    def _resource(self, status: ResponseStatus, details: StatusDetails | None) -> Response:
+    def _resource(self, status: ResponseStatus, details: StatusDetails | None, usage: Usage | None = None) -> Response:
         terms = self.terms
         return Response(
             id=self.id,
             status=status,
             status_details=details,
             output=tuple(self._output),
-            conversation_id=self._conversation_id,
+            conversation_id=self._desk.conversation_id if terms.in_conversation else None,
             output_modalities=("audio",) if terms.with_audio else ("text",),
             max_output_tokens=terms.max_output_tokens,
             audio=ResponseAudioResource(output=AudioOutputResource(format=terms.audio_format, voice=terms.voice)),
-            usage=None if status == "in_progress" else self._usage(),
+            usage=usage,
             metadata=terms.metadata,
+            temperature=UNSET if terms.temperature is None else terms.temperature,
         )
 
-    def _usage(self) -> Usage:
-        """Text as the language model counted it, audio by the API's rule (§6.3)."""
-        samples = self._audio_bytes // self.terms.format.sample_bytes
-        audio_out = -(-self.terms.format.ms(samples) // AUDIO_TOKEN_MS)
-        text_in, text_out = self._tokens.input_tokens, self._tokens.output_tokens
-        audio_in = self.input_audio_tokens if self.generating else 0
+    @property
+    def audio_ms(self) -> int:
+        """How much was spoken."""
+        return self.terms.format.ms(self._audio_bytes // self.terms.format.sample_bytes)
+
+    def _usage(self, *, is_failed: bool) -> Usage:
+        """Text as the language model counted it, or as we do where it did not; audio by the API's rule (§6.3)."""
+        ended, asked, count = self._ended, self.asked, self._desk.abilities.count_tokens
+        has_counted = ended is not None and ended.input_tokens + ended.output_tokens > 0
+        if is_failed and not self._written:
+            asked = Asked()  # what came to nothing is not counted (§4.4 T22)
+        text_in = ended.input_tokens if ended is not None and has_counted else asked.input_tokens
+        image_in = min(asked.image_tokens, text_in)
+        text_out = ended.output_tokens if ended is not None and has_counted else count("".join(self._written))
+        cached = ended.cached_tokens if ended is not None else 0
+        audio_out = -(-self.audio_ms // AUDIO_TOKEN_MS)
         return Usage(
-            total_tokens=text_in + audio_in + text_out + audio_out,
-            input_tokens=text_in + audio_in,
+            total_tokens=text_in + asked.audio_tokens + text_out + audio_out,
+            input_tokens=text_in + asked.audio_tokens,
             output_tokens=text_out + audio_out,
             input_token_details=InputTokenDetails(
-                text_tokens=text_in, audio_tokens=audio_in, image_tokens=0, cached_tokens=self._tokens.cached_tokens
+                text_tokens=text_in - image_in,
+                audio_tokens=asked.audio_tokens,
+                image_tokens=image_in,
+                cached_tokens=cached,
+                cached_tokens_details=CachedTokenDetails(
+                    text_tokens=min(cached, text_in - image_in),
+                    audio_tokens=0,
+                    image_tokens=max(cached - (text_in - image_in), 0),
+                ),
             ),
             output_token_details=OutputTokenDetails(text_tokens=text_out, audio_tokens=audio_out),
         )
@@ -198,36 +232,47 @@ class RunningResponse:
 
     def _proceed(self) -> None:
         while self._waiting and not self.done:
-            report = self._waiting[0]
-            if not isinstance(report, TextGenerated | CallArguments) and self._is_speaking():
+            if self._must_wait_for(self._waiting[0]):
                 return
-            self._waiting.popleft()
-            self._write(report)
+            self._write(self._waiting.popleft())
 
-    def _is_speaking(self) -> bool:
-        """Whether the open message still has speech to come; its text is complete, so the last phrase is asked for."""
+    def _must_wait_for(self, report: Report) -> bool:
+        """Whether what the model did next comes before its time: the open item has something to be waited for."""
         match self._open:
-            case OpenMessage() as message if self.terms.with_audio:
-                self._ask_for(message, message.phrases.flush())
-                return len(message.spoken) < len(message.asked)
+            case OpenMessage() as message if not isinstance(report, TextGenerated | CallArguments):
+                return self._is_speaking(message)
+            case OpenMcpCall() as call if not isinstance(report, CallArguments) and not call.target.needs_approval:
+                if not call.is_running and not (isinstance(report, GenerationEnded) and report.reason != "stop"):
+                    self._run_mcp_call(call)
+                return call.is_running
             case _:
                 return False
+
+    def _is_speaking(self, message: OpenMessage) -> bool:
+        """Whether the message still has speech to come; its text is complete, so the last phrase is asked for."""
+        if not self.terms.with_audio or self._is_mute:
+            return False
+        self._ask_for(message, message.phrases.flush())
+        return len(message.spoken) < len(message.asked)
 
     def _write(self, report: Report) -> None:
         match report:
             case TextGenerated():
+                self._written.append(report.text)
                 self._write_text(report.text)
             case CallStarted():
+                self._written.append(report.name)
                 self._close("completed")
                 self._open_call(report.name)
             case CallArguments():
+                self._written.append(report.text)
                 self._write_arguments(report.text)
-            case GenerationEnded(reason="length"):
-                self._tokens = report
-                self._end("incomplete", StatusDetails(type="incomplete", reason="max_output_tokens"))
             case GenerationEnded():
-                self._tokens = report
-                self._end("completed", None)
+                self._ended = report
+                if report.reason == "stop":
+                    self._end("completed", None)
+                else:
+                    self._end("incomplete", StatusDetails(type="incomplete", reason=INCOMPLETE[report.reason]))
 
     def _write_text(self, text: str) -> None:
         if not text:
@@ -236,35 +281,36 @@ class RunningResponse:
         message.text.append(text)
         position = self._position(message.id)
         if not self.terms.with_audio:
-            self._outlet.send(ev.ResponseOutputTextDelta(**position, delta=text))
+            self._desk.send(ev.ResponseOutputTextDelta(**position, delta=text))
             return
-        self._outlet.send(ev.ResponseOutputAudioTranscriptDelta(**position, delta=text))
+        self._desk.send(ev.ResponseOutputAudioTranscriptDelta(**position, delta=text))
         for phrase in message.phrases.push(text):
             self._ask_for(message, phrase)
 
     def _write_arguments(self, text: str) -> None:
-        if not isinstance(self._open, OpenCall) or not text:
+        if not text or not isinstance(call := self._open, OpenCall | OpenMcpCall):
             return
-        call = self._open
         call.arguments.append(text)
-        self._outlet.send(
-            ev.ResponseFunctionCallArgumentsDelta(
-                response_id=self.id,
-                item_id=call.id,
-                output_index=len(self._output),
-                call_id=call.call_id,
-                delta=text,
+        index = len(self._output)
+        if isinstance(call, OpenCall):
+            self._desk.send(
+                ev.ResponseFunctionCallArgumentsDelta(
+                    response_id=self.id, item_id=call.id, output_index=index, call_id=call.call_id, delta=text
+                )
             )
-        )
+        elif not call.target.needs_approval:
+            self._desk.send(
+                ev.ResponseMcpCallArgumentsDelta(response_id=self.id, item_id=call.id, output_index=index, delta=text)
+            )
 
     def _ask_for(self, message: OpenMessage, phrase: str) -> None:
-        if not phrase.strip():
+        if not phrase.strip() or self._is_mute:
             return
         number = len(message.asked)
         message.asked.append(phrase)
         terms = self.terms
         speak = Speak(self.id, message.id, number, phrase, voice_name(terms.voice), terms.speed, terms.format)
-        self._outlet.ask(speak)
+        self._desk.ask(speak)
 
     # --- what the synthesizer says ------------------------------------------------------------------------------------
 
@@ -274,7 +320,7 @@ class RunningResponse:
             return
         self._open.audio_bytes += len(audio)
         self._audio_bytes += len(audio)
-        self._outlet.send(ev.ResponseOutputAudioDelta(**self._position(item_id), delta=audio))
+        self._desk.send(ev.ResponseOutputAudioDelta(**self._position(item_id), delta=audio))
 
     def phrase_spoken(self, item_id: str, phrase: int) -> None:
         """All speech of a phrase is there; the last one may be what the next item waits for."""
@@ -282,6 +328,11 @@ class RunningResponse:
         if not isinstance(message, OpenMessage) or message.id != item_id or phrase != len(message.spoken):
             return
         message.spoken.append((message.asked[phrase], message.audio_bytes))
+        self._proceed()
+
+    def stop_speaking(self, item_id: str) -> None:
+        """There is no more speech to be had: the rest of the answer is its text."""
+        self._is_mute = True
         self._proceed()
 
     def _half_spoken(self, message: OpenMessage) -> Said:
@@ -298,29 +349,34 @@ class RunningResponse:
         return {"response_id": self.id, "item_id": item_id, "output_index": len(self._output), "content_index": 0}
 
     def _add(self, item: Item, item_id: str) -> None:
-        previous = self._outlet.last_item_id()
-        self._outlet.send(ev.ResponseOutputItemAdded(response_id=self.id, output_index=len(self._output), item=item))
+        previous = self._desk.conversation.last_item_id
+        self._desk.send(ev.ResponseOutputItemAdded(response_id=self.id, output_index=len(self._output), item=item))
         if self.terms.in_conversation:
-            self._outlet.send(ev.ConversationItemAdded(item=item, previous_item_id=previous))
+            self._desk.send(ev.ConversationItemAdded(item=item, previous_item_id=previous))
 
     def _finish(self, item: Item, item_id: str) -> None:
         if self.terms.in_conversation:
-            previous = self._outlet.previous_item_id(item_id)
-            self._outlet.send(ev.ConversationItemDone(item=item, previous_item_id=previous))
-        self._outlet.send(ev.ResponseOutputItemDone(response_id=self.id, output_index=len(self._output), item=item))
+            previous = self._desk.conversation.previous_item_id(item_id)
+            self._desk.send(ev.ConversationItemDone(item=item, previous_item_id=previous))
+        self._desk.send(ev.ResponseOutputItemDone(response_id=self.id, output_index=len(self._output), item=item))
         self._output.append(item)
         self._open = None
 
     def _open_message(self) -> OpenMessage:
         self._close("completed")
-        message = self._open = OpenMessage(self._outlet.new_id("item"))
+        message = self._open = OpenMessage(self._desk.new_id("item"))
         self._add(_message(message.id, "in_progress"), message.id)
         part = ev.ContentPart(type="audio", transcript="") if self.terms.with_audio else _text_part("")
-        self._outlet.send(ev.ResponseContentPartAdded(**self._position(message.id), part=part))
+        self._desk.send(ev.ResponseContentPartAdded(**self._position(message.id), part=part))
         return message
 
     def _open_call(self, name: str) -> None:
-        call = self._open = OpenCall(self._outlet.new_id("item"), self._outlet.new_id("call"), name)
+        if (target := self.offer.targets.get(name)) is not None:
+            self._open = OpenMcpCall(self._desk.new_id("mcpr" if target.needs_approval else "mcp"), target)
+            if not target.needs_approval:
+                self._add(_mcp_call(self._open), self._open.id)
+            return
+        call = self._open = OpenCall(self._desk.new_id("item"), self._desk.new_id("call"), name)
         self._add(_call(call, "in_progress"), call.id)
 
     def _close(self, status: ItemStatus) -> None:
@@ -328,7 +384,7 @@ class RunningResponse:
             case OpenMessage() as message:
                 self._close_message(message, status)
             case OpenCall() as call:
-                self._outlet.send(
+                self._desk.send(
                     ev.ResponseFunctionCallArgumentsDone(
                         response_id=self.id,
                         item_id=call.id,
@@ -339,8 +395,61 @@ class RunningResponse:
                     )
                 )
                 self._finish(_call(call, status), call.id)
+            case OpenMcpCall() as call if call.target.needs_approval:
+                self._close_approval(call, status)
+            case OpenMcpCall() as call:
+                self._break_off_mcp_call(call)
             case None:
                 pass
+
+    # --- calls of MCP servers (T17) -----------------------------------------------------------------------------------
+
+    def _close_approval(self, call: OpenMcpCall, status: ItemStatus) -> None:
+        """The user is asked once the arguments are complete; for half a call nobody is asked."""
+        self._open = None
+        if status != "completed":
+            return
+        arguments = "".join(call.arguments)
+        item = McpApprovalRequest(
+            id=call.id, server_label=call.target.server.server_label, name=call.target.name, arguments=arguments
+        )
+        self._add(item, call.id)
+        self._ask_approval(call.id, call.target, arguments)
+        self._finish(item, call.id)
+
+    def _run_mcp_call(self, call: OpenMcpCall) -> None:
+        """Its arguments are complete; the response goes on when the server has answered."""
+        call.is_running = True
+        target, arguments = call.target, "".join(call.arguments)
+        self._end_mcp_arguments(call)
+        self._desk.send(ev.ResponseMcpCallInProgress(item_id=call.id, output_index=len(self._output)))
+        self._desk.ask(CallMcpTool(self.id, call.id, target.server, target.name, arguments))
+
+    def mcp_call_ended(self, report: McpCallEnded) -> None:
+        """The MCP server answered the open call, or failed."""
+        if isinstance(call := self._open, OpenMcpCall) and call.id == report.item_id and call.is_running:
+            self._finish_mcp_call(call, outcome(_mcp_call(call), report), is_failed=report.error is not None)
+            self._proceed()
+
+    def _break_off_mcp_call(self, call: OpenMcpCall) -> None:
+        if not call.is_running:
+            self._end_mcp_arguments(call)
+        self._finish_mcp_call(call, broken_off(_mcp_call(call)), is_failed=True)
+
+    def _end_mcp_arguments(self, call: OpenMcpCall) -> None:
+        self._desk.send(
+            ev.ResponseMcpCallArgumentsDone(
+                response_id=self.id,
+                item_id=call.id,
+                output_index=len(self._output),
+                arguments="".join(call.arguments),
+            )
+        )
+
+    def _finish_mcp_call(self, call: OpenMcpCall, item: McpCall, *, is_failed: bool) -> None:
+        kind = ev.ResponseMcpCallFailed if is_failed else ev.ResponseMcpCallCompleted
+        self._desk.send(kind(item_id=call.id, output_index=len(self._output)))
+        self._finish(item, call.id)
 
     def _close_message(self, message: OpenMessage, status: ItemStatus) -> None:
         text, position = "".join(message.text), self._position(message.id)
@@ -348,13 +457,13 @@ class RunningResponse:
         if self.terms.with_audio:
             content, part = OutputAudio(transcript=text), ev.ContentPart(type="audio", transcript=text)
             if self.terms.in_conversation:
-                self._outlet.said[message.id] = [*message.spoken, *self._half_spoken(message)]
-            self._outlet.send(ev.ResponseOutputAudioDone(**position))
-            self._outlet.send(ev.ResponseOutputAudioTranscriptDone(**position, transcript=text))
+                self._desk.said[message.id] = [*message.spoken, *self._half_spoken(message)]
+            self._desk.send(ev.ResponseOutputAudioDone(**position))
+            self._desk.send(ev.ResponseOutputAudioTranscriptDone(**position, transcript=text))
         else:
             content, part = OutputText(text=text), _text_part(text)
-            self._outlet.send(ev.ResponseOutputTextDone(**position, text=text))
-        self._outlet.send(ev.ResponseContentPartDone(**position, part=part))
+            self._desk.send(ev.ResponseOutputTextDone(**position, text=text))
+        self._desk.send(ev.ResponseContentPartDone(**position, part=part))
         self._finish(_message(message.id, status, content), message.id)
 
 
@@ -364,6 +473,15 @@ def _text_part(text: str) -> ev.ContentPart:
 
 def _message(item_id: str, status: ItemStatus, *content: Content) -> Message:
     return Message(id=item_id, object="realtime.item", status=status, role="assistant", content=content)
+
+
+def _mcp_call(call: OpenMcpCall) -> McpCall:
+    return McpCall(
+        id=call.id,
+        server_label=call.target.server.server_label,
+        name=call.target.name,
+        arguments="".join(call.arguments),
+    )
 
 
 def _call(call: OpenCall, status: ItemStatus) -> FunctionCall:

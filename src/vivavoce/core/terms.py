@@ -6,19 +6,27 @@ Pure: `terms` refuses a request that cannot be met before anything is begun.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from msgspec import structs
 
 from vivavoce.audio.formats import Format
 from vivavoce.protocol.base import UNSET, UnsetType, given
 from vivavoce.protocol.config import (
+    AudioConfig,
     AudioFormat,
+    AudioOutput,
     MaxOutputTokens,
     Metadata,
     PcmFormat,
+    RealtimeSession,
     RealtimeSessionResource,
+    Reasoning,
     ResponseAudioConfig,
     ResponseAudioOutput,
     Tool,
     ToolChoice,
+    Truncation,
     Voice,
 )
 from vivavoce.protocol.events import ResponseParams
@@ -44,6 +52,10 @@ class Terms:
     metadata: Metadata | None
     input: tuple[Item, ...] | None
     """The context if the request gave one; None means the conversation."""
+    truncation: Truncation = "auto"
+    effort: str | None = None
+    is_parallel: bool | None = None
+    temperature: float | None = None
 
     @property
     def format(self) -> Format:
@@ -55,17 +67,8 @@ def terms(
     params: ResponseParams, session: RealtimeSessionResource, input: tuple[Item, ...] | None, spoken_voice: Voice | None
 ) -> Terms:
     """Settle them; raises `Refused`. `spoken_voice` is the one in which the conversation was heard already."""
-    cfg.refuse_wanted(
-        {
-            "response.prompt": (given(params.prompt, None) is not None, "Stored prompts are"),
-            "response.reasoning": (given(params.reasoning, None) is not None, "Reasoning effort is"),
-            "response.parallel_tool_calls": (not given(params.parallel_tool_calls, True), "One call at a time is"),
-        }
-    )
     tools = given(params.tools, given(session.tools, ()))
     choice: ToolChoice = given(params.tool_choice, given(session.tool_choice, _AUTO))
-    if not isinstance(params.tools, UnsetType) or not isinstance(params.tool_choice, UnsetType):
-        cfg.check_tools(tools, choice, "response")
     ours = cfg.audio_output(session)
     theirs = given(given(params.audio, ResponseAudioConfig()).output, ResponseAudioOutput())
     default_voice: Voice = cfg.VOICE
@@ -87,7 +90,25 @@ def terms(
         speed=given(ours.speed, 1.0),
         metadata=given(params.metadata, None),
         input=input,
+        truncation=given(session.truncation, _WHOLE),
+        effort=given(given(params.reasoning, given(session.reasoning, Reasoning())).effort, None),
+        is_parallel=given(params.parallel_tool_calls, given(session.parallel_tool_calls, None)),
+        temperature=given(params.temperature, given(session.temperature, None)),
+    )
+
+
+def with_prompt(params: ResponseParams, prompt: RealtimeSession) -> ResponseParams:
+    """The request with a stored prompt's fields where it says nothing itself."""
+    output = given(given(prompt.audio, AudioConfig()).output, AudioOutput())
+    theirs: dict[str, Any] = {
+        name: getattr(prompt, name)
+        for name in ("instructions", "tools", "tool_choice", "output_modalities", "max_output_tokens")
+    }
+    theirs["audio"] = ResponseAudioConfig(output=ResponseAudioOutput(format=output.format, voice=output.voice))
+    return structs.replace(
+        params, **{name: value for name, value in theirs.items() if isinstance(getattr(params, name), UnsetType)}
     )
 
 
 _AUTO: ToolChoice = "auto"
+_WHOLE: Truncation = "auto"

@@ -1,11 +1,13 @@
 """Speech probabilities → turns, in audio time (reference §5).
 
 Fed by the detector's scores, frame by frame; says where speech began and where the turn ended. Knows neither the wall
-clock nor the audio itself. Invariant: starts and stops alternate and never go back.
+clock nor the audio itself. Invariants: starts and stops alternate and never go back; what is decided depends on the
+scores and judgements alone, not on when they came: while a judgement is awaited, later scores wait with it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,15 +19,32 @@ HYSTERESIS = 0.15
 """Silence begins this far below the threshold, so that a wavering score does not end a word."""
 THRESHOLD_MIN = 0.01
 """A score below this is silence even where the threshold is set to 0."""
+PAUSE_MS = 200
+"""Silence after which `semantic_vad` asks whether the user has finished."""
+UNDECIDED = 0.5
+"""What a judgement counts as that could not be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long `semantic_vad` waits in silence, by the chance that the user has finished (§5.2)."""
+
+    least_ms: int
+    most_ms: int
+
+    def after(self, probability: float) -> int:
+        """Near the least where the turn looks complete, the most where it certainly is not."""
+        return self.least_ms + round((self.most_ms - self.least_ms) * (1 - probability) ** 2)
 
 
 @dataclass(frozen=True, slots=True)
 class TurnSettings:
-    """The `server_vad` parameters that decide on turns."""
+    """What decides on turns. With `waits` a pause is judged, without them `silence_duration_ms` ends the turn."""
 
     threshold: float
     prefix_padding_ms: int
     silence_duration_ms: int
+    waits: Waits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,44 +55,80 @@ class SpeechStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """The user has paused, at tick `at` for `PAUSE_MS`; `Turns.judged` is to say what that means."""
+
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechStopped:
     """The silence that ends the turn was complete at tick `end`."""
 
     end: int
 
 
+Decision = SpeechStarted | Paused | SpeechStopped
+
+
 class Turns:
     """One stream of scores, from tick `start` on."""
 
     def __init__(self, settings: TurnSettings, start: int, *, speaking: bool = False) -> None:
-        self.settings = settings
         self.speaking = speaking
         self.position = start
-        """Scored up to here."""
+        """Decided up to here."""
+        self.is_judging = False
+        self._settings = settings
+        self._scores: deque[tuple[float, int]] = deque()
         self._onset: int | None = None
         self._silence: int | None = None
+        self._wait_ms: int | None = None
+
+    @property
+    def settings(self) -> TurnSettings:
+        """The parameters in force."""
+        return self._settings
 
     @property
     def quiet_since(self) -> int:
         """Up to here nothing belongs to speech: the audio before it, padding aside, is not needed."""
         return self.position if self._onset is None else self._onset
 
-    def push(self, probabilities: tuple[float, ...], frame_ms: int) -> Iterator[SpeechStarted | SpeechStopped]:
+    def push(self, probabilities: tuple[float, ...], frame_ms: int) -> Iterator[Decision]:
         """Take scores of consecutive frames; say what they decide, in order."""
         frame = ticks_of(frame_ms)
-        for probability in probabilities:
+        self._scores.extend((probability, frame) for probability in probabilities)
+        return self._decide()
+
+    def judged(self, probability: float | None) -> Iterator[Decision]:
+        """The pause means this; go on with the scores that came meanwhile."""
+        if self.is_judging and self._settings.waits is not None:
+            self._wait_ms = self._settings.waits.after(UNDECIDED if probability is None else probability)
+        self.is_judging = False
+        return self._decide()
+
+    def change(self, settings: TurnSettings) -> Iterator[Decision]:
+        """Other parameters, from the next score on; a judgement that is awaited means nothing any more."""
+        self._settings = settings
+        self.is_judging, self._wait_ms = False, None
+        return self._decide()
+
+    def stop(self) -> None:
+        """End the turn from outside: it reached the longest that a turn may be."""
+        self.speaking = self.is_judging = False
+        self._onset = self._silence = self._wait_ms = None
+
+    def _decide(self) -> Iterator[Decision]:
+        while self._scores and not self.is_judging:
+            probability, frame = self._scores.popleft()
             begin, self.position = self.position, self.position + frame
             decided = self._continue(probability, begin) if self.speaking else self._wait(probability, begin)
             if decided is not None:
                 yield decided
 
-    def stop(self) -> None:
-        """End the turn from outside: it reached the longest that a turn may be."""
-        self.speaking = False
-        self._onset = self._silence = None
-
     def _wait(self, probability: float, begin: int) -> SpeechStarted | None:
-        if probability < max(self.settings.threshold, THRESHOLD_MIN):
+        if probability < max(self._settings.threshold, THRESHOLD_MIN):
             self._onset = None
             return None
         if self._onset is None:
@@ -81,15 +136,21 @@ class Turns:
         if self.position - self._onset < ticks_of(ONSET_MS):
             return None
         self.speaking = True
-        self._silence = None
+        self._silence = self._wait_ms = None
         return SpeechStarted(self._onset)
 
-    def _continue(self, probability: float, begin: int) -> SpeechStopped | None:
-        if probability >= max(self.settings.threshold, THRESHOLD_MIN):
-            self._silence = None
-        elif self._silence is None and probability < max(self.settings.threshold - HYSTERESIS, THRESHOLD_MIN):
+    def _continue(self, probability: float, begin: int) -> Paused | SpeechStopped | None:
+        if probability >= max(self._settings.threshold, THRESHOLD_MIN):
+            self._silence = self._wait_ms = None
+        elif self._silence is None and probability < max(self._settings.threshold - HYSTERESIS, THRESHOLD_MIN):
             self._silence = begin
-        if self._silence is None or self.position - self._silence < ticks_of(self.settings.silence_duration_ms):
+        if self._silence is None:
+            return None
+        silence = self.position - self._silence
+        if self._settings.waits is not None and self._wait_ms is None:
+            self.is_judging = silence >= ticks_of(PAUSE_MS)
+            return Paused(self.position) if self.is_judging else None
+        if silence < ticks_of(self._settings.silence_duration_ms if self._wait_ms is None else self._wait_ms):
             return None
         self.stop()
         return SpeechStopped(self.position)

@@ -1,8 +1,8 @@
-"""Speech detection for one session: audio in the client's format to probabilities, on the session's own task.
+"""Noise reduction and speech detection for one session: the client's audio to clean audio, and to probabilities.
 
-Cheap enough to run inline, so that scores and audio keep one order. Who has much audio hands it in by `slices` and lets
-the event loop breathe between them. Invariant: within an epoch every sample is scored once, in order, or the detector
-has failed and stays silent until the next epoch.
+On the session's own task: cheap enough to run inline, so that what is said about audio and audio keep one order. Who
+has much audio hands it in by `slices` and lets the event loop breathe between them. Invariant: within an epoch every
+sample is taken once, in order, or the engine has failed and stays silent until the next epoch.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from vivavoce.audio.convert import Converter
 from vivavoce.audio.formats import Format, pcm16
-from vivavoce.core.messages import SpeechScored
-from vivavoce.engines import VoiceActivityDetector, VoiceActivityStream
+from vivavoce.core.messages import ReduceNoise, SpeechScored
+from vivavoce.engines import NoiseReducer, VoiceActivityDetector, VoiceActivityStream
 
 SLICE_MS = 400
 """Audio that is converted or scored without letting others run: a few milliseconds of CPU."""
@@ -67,3 +67,41 @@ class SpeechDetection:
         # is found that much sooner.
         self._converter = Converter(format, pcm16(self._detector.rate_hz), "QQ")
         self._stream = self._detector.open()
+
+
+class NoiseReduction:
+    """The stream that is being cleaned, anew for every epoch."""
+
+    def __init__(self, reducer: NoiseReducer | None) -> None:
+        self._reducer = reducer
+        self._epoch: int | None = None
+        self._stream: _Cleaner | None = None
+
+    def push(self, wanted: ReduceNoise, audio: bytes) -> bytes:
+        """What is clean by now, in the client's format; the n-th sample out belongs to the n-th in.
+
+        Raises what the reducer raises, once an epoch; after that nothing comes.
+        """
+        if wanted.epoch != self._epoch:
+            self._epoch = wanted.epoch
+            self._stream = _Cleaner(self._reducer, wanted) if self._reducer is not None else None
+        if self._stream is None:
+            return b""
+        try:
+            return self._stream.push(audio)
+        except Exception:
+            self._stream = None
+            raise
+
+
+class _Cleaner:
+    """To the reducer's rate, through it, and back."""
+
+    def __init__(self, reducer: NoiseReducer, wanted: ReduceNoise) -> None:
+        inner = pcm16(reducer.rate_hz)
+        self._into = Converter(wanted.format, inner)
+        self._stream = reducer.open(wanted.field, wanted.strength)
+        self._back = Converter(inner, wanted.format)
+
+    def push(self, audio: bytes) -> bytes:
+        return self._back.push(self._stream.push(self._into.push(audio)))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vivavoce.core.messages import (
+    CallMcpTool,
     Cancel,
     Close,
     DetectSpeech,
@@ -21,7 +22,11 @@ from vivavoce.core.messages import (
     Effect,
     Generate,
     Input,
+    JudgeTurn,
+    ListMcpTools,
+    NoiseReduced,
     Opened,
+    ReduceNoise,
     Send,
     Speak,
     Transcribe,
@@ -33,13 +38,14 @@ from vivavoce.protocol.events import AnyClientEvent, AnyServerEvent, ErrorDetail
 from vivavoce.transports import Transport
 
 from .channel import Channel
-from .detection import SpeechDetection, slices
+from .detection import NoiseReduction, SpeechDetection, slices
 from .outbox import Outbox
-from .work import Work
+from .work import ToolServers, Work
 
 log = logging.getLogger(__name__)
 
 FAILED = Close(1011, "The server has failed.")
+UNDETECTED = "Turns are not found any more; commit them, or clear the buffer to begin anew."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +113,7 @@ class Runtime:
         *,
         session_id: str = "session",
         limits: ConnectionLimits | None = None,
+        mcp: ToolServers | None = None,
     ) -> None:
         self._limits = limits = limits or ConnectionLimits()
         self.session = session
@@ -123,7 +130,8 @@ class Runtime:
             close_s=limits.close_ms_max / 1000,
         )
         self._detection = SpeechDetection(pipeline.vad)
-        self._work = Work(pipeline, self._inbox.put, session_id)
+        self._cleaning = NoiseReduction(pipeline.noise_reducer)
+        self._work = Work(pipeline, self._inbox.put, session_id, mcp)
         self._opened_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._is_woken = False
@@ -246,6 +254,14 @@ class Runtime:
                             await self._outbox.put(frame)
                     case DetectSpeech():
                         await self._detect(effect, inputs)
+                    case ReduceNoise():
+                        await self._clean(effect, inputs)
+                    case JudgeTurn():
+                        self._work.judge(effect)
+                    case ListMcpTools():
+                        self._work.list_tools(effect)
+                    case CallMcpTool():
+                        self._work.call_tool(effect)
                     case Transcribe():
                         self._work.transcribe(effect)
                     case Generate():
@@ -259,6 +275,21 @@ class Runtime:
                         return True
         return False
 
+    async def _clean(self, wanted: ReduceNoise, inputs: deque[Input]) -> None:
+        """Clean the audio. A reducer that fails is told to the client as an error; audio stays as it came."""
+        for number, audio in enumerate(slices(wanted.audio, wanted.format)):
+            if number:
+                await asyncio.sleep(0)
+            try:
+                clean = self._cleaning.push(wanted, audio)
+            except Exception as error:
+                log.exception("%s: noise reduction has failed", self._session_id)
+                inputs.append(NoiseReduced(wanted.epoch, b"", is_over=True))
+                inputs.append(_failed(error, "Noise reduction", "Audio is taken as it comes."))
+                return
+            if clean:
+                inputs.append(NoiseReduced(wanted.epoch, clean))
+
     async def _detect(self, wanted: DetectSpeech, inputs: deque[Input]) -> None:
         """Score the audio. A detector that fails is told to the client as an error, once an epoch."""
         for number, audio in enumerate(slices(wanted.audio, wanted.format)):
@@ -268,19 +299,14 @@ class Runtime:
                 scored = self._detection.push(wanted.epoch, audio, wanted.format)
             except Exception as error:
                 log.exception("%s: speech detection has failed", self._session_id)
-                inputs.append(_detection_failed(error))
+                inputs.append(_failed(error, "Turn detection", UNDETECTED))
                 return
             if scored is not None:
                 inputs.append(scored)
 
 
-def _detection_failed(error: Exception) -> ErrorDetail:
+def _failed(error: Exception, what: str, consequence: str) -> ErrorDetail:
     code, said = (
         (error.code, error.message) if isinstance(error, EngineError) else ("engine_error", type(error).__name__)
     )
-    return ErrorDetail(
-        type="server_error",
-        code=code,
-        message=f"Turn detection has failed: {said}. Turns are not found any more; commit them, or clear the buffer "
-        "to begin anew.",
-    )
+    return ErrorDetail(type="server_error", code=code, message=f"{what} has failed: {said}. {consequence}")

@@ -12,18 +12,24 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from vivavoce.audio.convert import Converter
 from vivavoce.audio.formats import Format, pcm16
 from vivavoce.core.messages import (
     AudioSynthesized,
     CallArguments,
+    CallMcpTool,
     CallStarted,
     EngineReport,
     Generate,
     GenerationEnded,
     GenerationFailed,
+    JudgeTurn,
+    ListMcpTools,
+    McpCallEnded,
+    McpListFailed,
+    McpToolsListed,
     PhraseSpoken,
     Speak,
     SynthesisFailed,
@@ -32,9 +38,12 @@ from vivavoce.core.messages import (
     TranscriptDelta,
     TranscriptEnded,
     TranscriptFailed,
+    TurnJudged,
 )
 from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Pipeline, Prompt, TextPiece, TranscriptionHints
 from vivavoce.errors import ConnectionClosed, EngineError
+from vivavoce.protocol.config import McpTool
+from vivavoce.protocol.items import McpError, McpListedTool, McpToolExecutionError
 
 from .detection import converted, slices
 
@@ -49,16 +58,36 @@ TRANSCRIPTION_BYTES_MAX = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
+JUDGEMENT_S_MAX = 2.0
+"""Time in which a pause has to be judged. Then it counts as undecided."""
+
 T = TypeVar("T")
 Report = Callable[[EngineReport], Awaitable[None]]
 Failure = Callable[[str, str], EngineReport]
 
 
+class ToolServers(Protocol):
+    """The MCP servers of one session."""
+
+    async def list_tools(self, server: McpTool) -> tuple[McpListedTool, ...]:
+        """Its tools, those that are allowed. Raises `EngineError`."""
+        ...
+
+    async def call(self, server: McpTool, name: str, arguments: str) -> str | McpError:
+        """What the tool answered, or why it did not."""
+        ...
+
+    async def close(self) -> None:
+        """End every connection."""
+        ...
+
+
 class Work:
     """The engine tasks of one session. `report` may wait: that is how a slow client slows its engines down."""
 
-    def __init__(self, pipeline: Pipeline, report: Report, session_id: str) -> None:
+    def __init__(self, pipeline: Pipeline, report: Report, session_id: str, mcp: ToolServers | None = None) -> None:
         self._pipeline = pipeline
+        self._mcp = mcp or _NoServers()
         self._report = report
         self._session_id = session_id
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,6 +106,34 @@ class Work:
             lambda: self._transcribe(wanted),
             lambda code, message: TranscriptFailed(item_id, code, message),
             audio_bytes=len(wanted.audio),
+        )
+
+    def judge(self, wanted: JudgeTurn) -> None:
+        """Begin; the outcome is reported, and it is reported soon: a turn waits for it."""
+        self._start(
+            wanted.item_id,
+            "judgement",
+            lambda: self._judge(wanted),
+            lambda code, message: TurnJudged(wanted.item_id, wanted.pause, None),
+            audio_bytes=len(wanted.audio),
+        )
+
+    def list_tools(self, wanted: ListMcpTools) -> None:
+        """Begin; the outcome is reported."""
+        self._start(
+            wanted.item_id,
+            "import of tools",
+            lambda: self._list_tools(wanted),
+            lambda code, message: McpListFailed(wanted.item_id, message),
+        )
+
+    def call_tool(self, wanted: CallMcpTool) -> None:
+        """Begin; the outcome is reported."""
+        self._start(
+            wanted.owner_id,
+            "call of a tool",
+            lambda: self._call_tool(wanted),
+            lambda code, message: McpCallEnded(wanted.item_id, error=McpToolExecutionError(message=message)),
         )
 
     def generate(self, wanted: Generate) -> None:
@@ -99,8 +156,13 @@ class Work:
             owner,
             "speech",
             lambda: self._speak_all(phrases),
-            lambda code, message: SynthesisFailed(owner, phrases[0].item_id, code, message),
+            lambda code, message: self._fall_silent(owner, phrases, code, message),
         )
+
+    def _fall_silent(self, owner_id: str, phrases: deque[Speak], code: str, message: str) -> SynthesisFailed:
+        """Of phrases that wait behind one that failed nobody wants to hear."""
+        self._phrases.pop(owner_id, None)
+        return SynthesisFailed(owner_id, phrases[0].item_id, code, message)
 
     def cancel(self, owner_id: str) -> None:
         """Stop all work of the response or item, without waiting for it."""
@@ -116,11 +178,12 @@ class Work:
     async def end(self, grace_s: float) -> None:
         """Stop everything; what has not stopped after the grace is abandoned."""
         self.stop()
-        if not self._tasks:
-            return
-        _, left = await asyncio.wait(self._tasks, timeout=grace_s)
-        for task in left:
-            log.warning("%s: %s did not stop within %g s and is abandoned", self._session_id, task.get_name(), grace_s)
+        if self._tasks:
+            _, left = await asyncio.wait(self._tasks, timeout=grace_s)
+            for task in left:
+                name = task.get_name()
+                log.warning("%s: %s did not stop within %g s and is abandoned", self._session_id, name, grace_s)
+        await self._mcp.close()
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -184,8 +247,41 @@ class Work:
                 await self._report(TranscriptDelta(wanted.item_id, text))
         await self._report(TranscriptEnded(wanted.item_id))
 
+    async def _judge(self, wanted: JudgeTurn) -> None:
+        """The turn so far, transcribed and judged; what takes too long counts as undecided."""
+        detector, transcriber = self._pipeline.turn_detector, self._pipeline.transcriber
+        probability = None
+        if detector is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(JUDGEMENT_S_MAX):
+                    heard = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
+                    async with _closing(transcriber.transcribe(heard, TranscriptionHints(wanted.language))) as texts:
+                        transcript = "".join([text async for text in texts])
+                    audio = await converted(wanted.audio, wanted.format, detector.rate_hz)
+                    probability = await detector.judge(audio, transcript.strip())
+        await self._report(TurnJudged(wanted.item_id, wanted.pause, probability))
+
+    async def _list_tools(self, wanted: ListMcpTools) -> None:
+        await self._report(McpToolsListed(wanted.item_id, await self._mcp.list_tools(wanted.server)))
+
+    async def _call_tool(self, wanted: CallMcpTool) -> None:
+        outcome = await self._mcp.call(wanted.server, wanted.name, wanted.arguments)
+        if isinstance(outcome, str):
+            await self._report(McpCallEnded(wanted.item_id, output=outcome))
+        else:
+            await self._report(McpCallEnded(wanted.item_id, error=outcome))
+
     async def _generate(self, wanted: Generate) -> None:
-        prompt = Prompt(wanted.instructions, wanted.items, wanted.tools, wanted.tool_choice, wanted.max_output_tokens)
+        prompt = Prompt(
+            wanted.instructions,
+            wanted.items,
+            wanted.tools,
+            wanted.tool_choice,
+            wanted.max_output_tokens,
+            wanted.effort,
+            wanted.is_parallel,
+            wanted.temperature,
+        )
         response_id = wanted.response_id
         async with _closing(self._pipeline.language_model.generate(prompt)) as pieces:
             async for piece in pieces:
@@ -224,6 +320,19 @@ class Work:
             yield chunk
         if rest := chunks.rest():
             yield rest
+
+
+class _NoServers:
+    """Where no session can use MCP servers."""
+
+    async def list_tools(self, server: McpTool) -> tuple[McpListedTool, ...]:
+        raise EngineError("There are no MCP servers here.", code="no_mcp")
+
+    async def call(self, server: McpTool, name: str, arguments: str) -> str | McpError:
+        raise EngineError("There are no MCP servers here.", code="no_mcp")
+
+    async def close(self) -> None:
+        pass
 
 
 class _Chunks:

@@ -1,0 +1,308 @@
+"""The responses of a session: how one begins, what the language model is asked, how engines' reports reach it (§3.12).
+
+Owns the responses that run. A response that needs transcripts waits for them; one that does not fit into the context,
+or into the rate limits, fails as `response.done` and not as an error. Invariant: at most one response of the default
+conversation runs; reports for a response that is over change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from vivavoce.protocol import events as ev
+from vivavoce.protocol.base import UnsetType, given
+from vivavoce.protocol.config import Prompt, RealtimeSession, Voice
+from vivavoce.protocol.items import Item, Usage
+
+from . import configuration as cfg
+from .account import Account
+from .adoption import Adopted, Adoption
+from .context import as_heard, is_final
+from .desk import Desk
+from .hearing import Heard
+from .messages import (
+    AudioSynthesized,
+    CallArguments,
+    CallStarted,
+    Cancel,
+    Generate,
+    GenerationEnded,
+    GenerationFailed,
+    McpCallEnded,
+    PhraseSpoken,
+    SynthesisFailed,
+    TextGenerated,
+)
+from .refused import Refused
+from .response import Asked, RunningResponse
+from .terms import terms, with_prompt
+from .tools import Toolbox
+from .window import ContextFull, Window, image_tokens
+
+USER_AUDIO_TOKEN_MS = 100
+"""User audio counts one token for this much (reference §6.3)."""
+
+Report = (
+    TextGenerated
+    | CallStarted
+    | CallArguments
+    | GenerationEnded
+    | GenerationFailed
+    | AudioSynthesized
+    | PhraseSpoken
+    | SynthesisFailed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What answering needs of the other parts of the session."""
+
+    adoption: Adoption
+    toolbox: Toolbox
+    account: Account | None
+    filled: Callable[[Prompt, str], RealtimeSession]
+    listen_to: Callable[[Adopted], None]
+    done: Callable[[RunningResponse, Usage], None]
+
+
+class Answering:
+    """All responses of one session."""
+
+    def __init__(self, desk: Desk, neighbours: Neighbours) -> None:
+        self._desk = desk
+        self._near = neighbours
+        self._window = Window(desk.abilities)
+        self._runs: dict[str, RunningResponse] = {}
+        self.spoken_voice: Voice | None = None
+        """The voice in which the conversation was heard already; then it cannot be another (§2.1)."""
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def current(self) -> RunningResponse | None:
+        """The running response of the default conversation."""
+        return next((run for run in self._runs.values() if run.terms.in_conversation and not run.done), None)
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """When the engines will have been silent for too long."""
+        silent = (run.heard_at_ms + self._desk.limits.engine_silence_ms_max for run in self._runs.values())
+        return min(silent, default=None)
+
+    # --- begin --------------------------------------------------------------------------------------------------------
+
+    def start(self, params: ev.ResponseParams, *, is_automatic: bool) -> None:
+        """`response.created`, and the language model is asked as soon as it can be. Raises `Refused`."""
+        desk, near = self._desk, self._near
+        in_conversation = given(params.conversation, "auto") == "auto"
+        if in_conversation and (active := self.current) is not None:
+            raise Refused(
+                "conversation_already_has_active_response",
+                f"Conversation already has an active response in progress: {active.id}. "
+                "Wait until the response is finished before creating a new one.",
+            )
+        if len(self._runs) >= desk.limits.responses_max:
+            raise Refused("too_many_responses", f"At most {desk.limits.responses_max} responses run at once.")
+        cfg.check_reasoning(params.reasoning, desk.abilities, "response")
+        if (prompt := given(params.prompt, None)) is not None:
+            params = with_prompt(params, near.filled(prompt, "response.prompt"))
+        given_items = None if isinstance(params.input, UnsetType) else near.adoption.context(params.input)
+        context = None if given_items is None else tuple(one.item for one in given_items)
+        settled = terms(params, desk.realtime, context, self.spoken_voice)
+        if not isinstance(params.tools, UnsetType) or not isinstance(params.tool_choice, UnsetType):
+            near.toolbox.check(settled.tools, settled.tool_choice, "response")
+        run = RunningResponse(
+            desk.new_id("resp"),
+            settled,
+            desk,
+            ask_approval=near.toolbox.ask_approval,
+            done=self._done,
+            is_automatic=is_automatic,
+        )
+        self._runs[run.id] = run
+        run.own_audio_ids = tuple(one.id for one in given_items or () if one.audio is not None)
+        for adopted in given_items or ():
+            near.listen_to(adopted)
+        run.begin()
+        if near.account is not None:
+            desk.send(ev.RateLimitsUpdated(rate_limits=near.account.limits(desk.now_ms())))
+        near.toolbox.define(settled.tools)
+        self._generate(run)
+
+    def proceed(self) -> None:
+        """A transcript has come, or will not come: responses that waited for it may begin."""
+        for run in list(self._runs.values()):
+            if not run.generating:
+                run.heard_at_ms = self._desk.now_ms()
+                self._generate(run)
+
+    def _generate(self, run: RunningResponse) -> None:
+        """Ask the language model, once every transcript that it needs is there."""
+        if run.generating or run.done:
+            return
+        desk = self._desk
+        items = desk.conversation if run.terms.input is None else run.terms.input
+        context = tuple(item for item in items if is_final(item))
+        heard = self._heard(context)
+        if any(known.is_pending for known in heard):
+            return
+        last = desk.hearing.get(given(context[-1].id, "")) if context else None
+        if last is not None and last.failure is not None:
+            self.fail(run, last.failure.code, last.failure.message)
+        elif run.is_automatic and last is not None and not last.transcript:
+            run.complete()  # a noise that the detector took for speech: there is nothing to answer
+        else:
+            self._ask(run, context)
+
+    def _heard(self, items: Iterable[Item]) -> list[Heard]:
+        return [known for item in items if (known := self._desk.hearing.get(given(item.id, "")))]
+
+    def _ask(self, run: RunningResponse, context: tuple[Item, ...]) -> None:
+        desk, settled = self._desk, run.terms
+        run.generating, run.heard_at_ms = True, desk.now_ms()
+        run.offer = self._near.toolbox.offer(settled.tools, settled.tool_choice)
+        limit = None if settled.max_output_tokens == "inf" else settled.max_output_tokens
+        try:
+            shown, tokens = self._window.fit(
+                as_heard(context, desk.hearing, desk.said, desk.conversation),
+                instructions=settled.instructions,
+                tools=run.offer.functions,
+                output_tokens=limit,
+                truncation=settled.truncation,
+                is_conversation=settled.input is None,
+            )
+        except ContextFull as full:
+            self.fail(run, "context_length_exceeded", str(full), "invalid_request_error")
+            return
+        audio_tokens = sum(-(-known.ms // USER_AUDIO_TOKEN_MS) for known in self._heard(shown))
+        if not self._is_affordable(run, tokens + audio_tokens + (limit or 0)):
+            said = "The rate limit is reached; see rate_limits.updated for when there is more."
+            self.fail(run, "rate_limit_exceeded", said, "rate_limit_error")
+            return
+        run.asked = Asked(tokens, audio_tokens, image_tokens(shown), run.asked.reserved)
+        desk.ask(
+            Generate(
+                run.id,
+                settled.instructions,
+                shown,
+                run.offer.functions,
+                run.offer.choice,
+                limit,
+                settled.effort,
+                settled.is_parallel,
+                settled.temperature,
+            )
+        )
+
+    def _is_affordable(self, run: RunningResponse, tokens: int) -> bool:
+        account = self._near.account
+        if account is None:
+            return True
+        if not account.take(tokens, self._desk.now_ms()):
+            return False
+        run.asked = Asked(reserved=tokens)
+        return True
+
+    # --- end ----------------------------------------------------------------------------------------------------------
+
+    def cancel(self, run: RunningResponse, reason: str) -> None:
+        """End it from outside: `turn_detected` or `client_cancelled`."""
+        self._desk.ask(Cancel(run.id))
+        run.cancel(reason)
+
+    def cancel_by_client(self, response_id: str | None) -> None:
+        """`response.cancel`. Raises `Refused` where nothing runs."""
+        run = self.current if response_id is None else self._runs.get(response_id)
+        if run is None or run.done:
+            raise Refused("response_cancel_not_active", "Cancellation failed: no active response found")
+        self.cancel(run, "client_cancelled")
+
+    def fail(self, run: RunningResponse, code: str, message: str, type: str = "server_error") -> None:
+        """End it because it could not go on."""
+        if not run.done:
+            self._desk.ask(Cancel(run.id))
+            run.fail(code, message, type)
+
+    def fail_all(self, code: str, message: str) -> None:
+        """The session ends, and with it every response."""
+        for run in list(self._runs.values()):
+            self.fail(run, code, message)
+
+    def fail_silent(self) -> None:
+        """End those whose engines have not been heard of for too long."""
+        for run in list(self._runs.values()):
+            if self._desk.now_ms() - run.heard_at_ms >= self._desk.limits.engine_silence_ms_max:
+                self.fail(run, "engine_timeout", "The engines have been silent for too long.")
+
+    def abandon(self) -> None:
+        """Nobody listens any more: stop what runs, and say nothing."""
+        for run in self._runs.values():
+            if not run.done:
+                self._desk.ask(Cancel(run.id))
+        self._runs.clear()
+
+    def forget_done(self) -> list[RunningResponse]:
+        """Let go of what is done; gives it back for the last time."""
+        done = [run for run in self._runs.values() if run.done]
+        for run in done:
+            del self._runs[run.id]
+        return done
+
+    def _done(self, run: RunningResponse, usage: Usage) -> None:
+        account, now_ms = self._near.account, self._desk.now_ms()
+        if account is not None:
+            if run.asked.reserved:
+                account.settle(run.asked.reserved, given(usage.total_tokens, 0), now_ms)
+            tokens = tuple(limit for limit in account.limits(now_ms) if limit.name == "tokens")
+            self._desk.send(ev.RateLimitsUpdated(rate_limits=tokens))
+        self._near.done(run, usage)
+
+    # --- engine reports -----------------------------------------------------------------------------------------------
+
+    def report(self, report: Report) -> None:
+        """What an engine says; dropped where that which it serves is over."""
+        run = self._runs.get(report.response_id)
+        if run is not None and run.generating and not run.done:
+            run.heard_at_ms = self._desk.now_ms()
+            self._answer(run, report)
+
+    def mcp_call_ended(self, report: McpCallEnded) -> None:
+        """An MCP server answered a call; only the response whose call it was takes it."""
+        for run in list(self._runs.values()):
+            if not run.done:
+                run.mcp_call_ended(report)
+
+    def _answer(self, run: RunningResponse, report: Report) -> None:
+        match report:
+            case AudioSynthesized():
+                if self.spoken_voice is None and run.terms.in_conversation:
+                    self.spoken_voice = run.terms.voice
+                run.take_audio(report.item_id, report.audio)
+            case PhraseSpoken():
+                run.phrase_spoken(report.item_id, report.phrase)
+            case GenerationFailed():
+                self.fail(run, report.code, report.message)
+            case SynthesisFailed():
+                self._stop_speaking(run, report)
+            case TextGenerated() | CallArguments():
+                run.chars += len(report.text)
+                if run.chars > self._desk.limits.response_chars_max:
+                    most = self._desk.limits.response_chars_max
+                    self.fail(run, "response_too_long", f"It has over {most} characters.")
+                else:
+                    run.take(report)
+            case CallStarted() | GenerationEnded():
+                run.take(report)
+
+    def _stop_speaking(self, run: RunningResponse, report: SynthesisFailed) -> None:
+        """Without speech the answer goes on as text, in the transcript; the client is told why it falls silent."""
+        detail = ev.ErrorDetail(
+            type="server_error",
+            code=report.code,
+            message=f"Speech synthesis has failed: {report.message} The answer goes on as its transcript.",
+        )
+        self._desk.send(ev.ErrorEvent(error=detail))
+        run.stop_speaking(report.item_id)
