@@ -85,7 +85,9 @@ def test_a_refusal_carries_the_servers_message_and_code(create: Any) -> None:
         ({"error": {"message": "overloaded", "code": 503}}, "overloaded"),
         ({"object": "error", "message": "too long"}, "too long"),
         ({"detail": "Not Found"}, "Not Found"),
-        ("<html>" + "x" * 30_000, "<html>" + "x" * 494),
+        ({"error": "two\n  lines"}, ": two lines"),
+        ("<html>" + "x" * 30_000, ": " + "x" * 160),
+        ("plain\r\ntext\n" + "x" * 30_000, ": plain text xxx"),
         ("", "HTTP 500 from"),
     ],
 )
@@ -96,6 +98,50 @@ def test_refusals_in_other_shapes(body: object, said: str) -> None:
             assert said in error.message
             assert len(error.message) < 1_000
             assert error.code == "http_500"
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("<html><head><TITLE>\n502 Bad &amp; Gateway </TITLE></head><body>nginx</body></html>", "502 Bad & Gateway"),
+        ("<!DOCTYPE html><style>p {}</style><!-- <p>no --><p>Down for\n<b>repairs</b></p>", "Down for repairs"),
+        ("<script>let a = '<p>';</script><h1>Gone", "Gone"),
+        ("<script>" * 2_000, "/chat/completions"),
+        ("<html></html>", "/chat/completions"),
+    ],
+)
+def test_of_a_page_only_what_it_says_is_told(page: str, said: str) -> None:
+    async def main() -> None:
+        async with http_double(answering(502, page, "text/html")) as url:
+            error = await failure(create_chat, url)
+            assert error.code == "http_502"
+            assert error.message.endswith(said)
+            assert "\n" not in error.message
+            assert len(error.message) < 300
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "Too long.", "type": "invalid_request_error", "code": "context_length_exceeded"}},
+        {"object": "error", "message": "This model's maximum context length is 4096 tokens.", "code": 400},
+        {
+            "error": {
+                "code": 400,
+                "message": "request exceeds the available context size",
+                "type": "exceed_context_size",
+            }
+        },
+    ],
+)
+def test_a_prompt_that_is_too_long_has_one_code(body: object) -> None:
+    async def main() -> None:
+        async with http_double(answering(400, body)) as url:
+            assert (await failure(create_chat, url)).code == "context_length_exceeded"
 
     run(main())
 
@@ -265,6 +311,69 @@ def test_the_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
             engine, answer = everything(create_transcription, url, api_key_env="VIVAVOCE_TEST_KEY")
             assert [piece async for piece in answer] == ["heard"]
             await engine.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("root", ["", "/", "/openai", "/openai/"])
+@engines
+def test_a_deployment_on_azure(create: Any, root: str) -> None:
+    async def main() -> None:
+        asked: list[tuple[str, str | None, bool]] = []
+
+        async def behaviour(exchange: Exchange) -> None:
+            headers = exchange.request.headers
+            asked.append((exchange.request.target, headers.get("api-key"), "authorization" in headers))
+            await exchange.answer(500, {})
+
+        async with http_double(behaviour) as url:
+            at = url.removesuffix("/v1") + root
+            options: dict[str, Any] = {"url": at, "api_key": KEY, "azure_api_version": "2024-10-21"}
+            engine = create({**options, "model": "m"})
+            with pytest.raises(EngineError):
+                await engine.warm_up()
+            await engine.close()
+            assert KEY not in (await failure(create, **options)).message
+        assert asked[0] == ("/openai/models?api-version=2024-10-21", KEY, False)
+        path = {create_chat: "chat/completions", create_speech: "audio/speech"}.get(create, "audio/transcriptions")
+        assert asked[1] == (f"/openai/deployments/m/{path}?api-version=2024-10-21", KEY, False)
+
+    run(main())
+
+
+def test_the_name_of_a_deployment_is_one_step_of_the_path() -> None:
+    async def main() -> None:
+        targets: list[str] = []
+
+        async def behaviour(exchange: Exchange) -> None:
+            targets.append(exchange.request.target)
+            await exchange.answer(500, {})
+
+        async with http_double(behaviour) as url:
+            engine = create_chat({"url": url, "model": "my model/1", "azure_api_version": "v"})
+            with pytest.raises(EngineError):
+                await anext(engine.generate(PROMPT))
+            await engine.close()
+        assert targets == ["/v1/openai/deployments/my%20model%2F1/chat/completions?api-version=v"]
+
+    run(main())
+
+
+def test_the_header_of_the_key_can_be_chosen() -> None:
+    async def main() -> None:
+        asked: list[dict[str, str]] = []
+
+        async def behaviour(exchange: Exchange) -> None:
+            asked.append(exchange.request.headers)
+            await exchange.answer(500, {})
+
+        async with http_double(behaviour) as url:
+            await failure(create_chat, url, api_key=KEY, api_key_header="api-key")
+            await failure(create_chat, url, api_key=KEY, api_key_header="Authorization", azure_api_version="2024-10-21")
+        assert [(one.get("api-key"), one.get("authorization")) for one in asked] == [
+            (KEY, None),
+            (None, f"Bearer {KEY}"),
+        ]
 
     run(main())
 

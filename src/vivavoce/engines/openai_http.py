@@ -7,12 +7,14 @@ Cancelling a request, or leaving its block early, closes its connection, so that
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -32,10 +34,20 @@ ERROR_BYTES_MAX = 16 * 1024
 """How much of an error's body is read."""
 
 EXCERPT_CHARS_MAX = 500
+"""Of a message that a server gives as such."""
+
+PAGE_CHARS_MAX = 160
+"""Of an error page: what a proxy or a web server in between says in HTML or plain text."""
+
+PAGE_READ_CHARS_MAX = 4 * 1024
+"""How much of a page is searched for what it says."""
 SECRET_CHARS_MIN = 6
 """Header values shorter than this are taken for settings, not for keys."""
 
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
+_TITLE = re.compile(r"<title[^>]*>([^<]+)<", re.IGNORECASE)
+_UNSEEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>?", re.IGNORECASE | re.DOTALL)
+_TOO_LONG = re.compile(r"context (length|size|window)|exceed_context_size", re.IGNORECASE)
 
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -46,12 +58,18 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     `url` is the API's root, such as `http://127.0.0.1:8000/v1`; its query, if any, is kept. The key is sent as a bearer
     token: give it as `api_key`, or name the environment variable that holds it in `api_key_env`. `headers` are added to
     every request. `silence_timeout_s` is the longest wait for the next byte of an answer.
+
+    With `azure_api_version`, such as `2024-10-21`, the server is an Azure OpenAI resource: `url` is its root, such as
+    `https://NAME.openai.azure.com`, `model` the name of a deployment, and the key goes into the header `api-key`.
+    (Azure's `…/openai/v1` is an API root like any other and wants no version.) `api_key_header` says otherwise.
     """
 
     url: str
     model: str
     api_key: str | None = None
     api_key_env: str | None = None
+    api_key_header: Literal["Authorization", "api-key"] | None = None
+    azure_api_version: str | None = None
     headers: dict[str, str] = {}
     connect_timeout_s: Seconds = 5.0
     silence_timeout_s: Seconds = 60.0
@@ -67,7 +85,8 @@ class Endpoint:
         """Raises `SettingsError` where the URL, the key or a header cannot be used."""
         self.model = settings.model
         self._engine = engine
-        self._url = _checked_url(engine, settings.url)
+        self._url = _root(_checked_url(engine, settings.url), settings)
+        self._below = f"/deployments/{quote(settings.model, safe='')}" if settings.azure_api_version else ""
         self._headers = _headers(engine, settings)
         self._secrets = [value for value in (_key(engine, settings), *settings.headers.values()) if value]
         self._timeout = httpx.Timeout(settings.silence_timeout_s, connect=settings.connect_timeout_s)
@@ -94,7 +113,10 @@ class Endpoint:
 
         Gives the answer with its body unread. Raises `EngineError` for a refusal, and for what fails inside the block.
         """
-        async with self._failing_clearly(), self._client().stream("POST", self._at(path), **content) as response:
+        async with (
+            self._failing_clearly(),
+            self._client().stream("POST", self._at(self._below + path), **content) as response,
+        ):
             if not response.is_success:
                 raise await self._refusal(response)
             yield response
@@ -131,7 +153,7 @@ class Endpoint:
         try:
             message, code = _told(json.loads(text))
         except ValueError:
-            message, code = text[:EXCERPT_CHARS_MAX], None
+            message, code = _page(text), None
         status = response.status_code
         hint = " (look at api_key or api_key_env)" if status in (401, 403) else ""
         where = f"HTTP {status} from {_shown(str(response.url))}{hint}"
@@ -213,6 +235,14 @@ def _checked_url(engine: str, url: str) -> httpx.URL:
     return parsed
 
 
+def _root(url: httpx.URL, settings: EndpointSettings) -> httpx.URL:
+    """Where the API begins."""
+    if settings.azure_api_version is None:
+        return url
+    path = url.path.rstrip("/").removesuffix("/openai") + "/openai"
+    return url.copy_with(path=path).copy_set_param("api-version", settings.azure_api_version)
+
+
 def _key(engine: str, settings: EndpointSettings) -> str | None:
     if settings.api_key is not None and settings.api_key_env is not None:
         raise SettingsError(f"engine {engine!r}: give api_key or api_key_env, not both")
@@ -228,8 +258,9 @@ def _headers(engine: str, settings: EndpointSettings) -> Mapping[str, str]:
     """All headers of every request, checked here because httpx would show the value it stumbles over."""
     headers = dict(settings.headers)
     key = _key(engine, settings)
+    carrier = settings.api_key_header or ("api-key" if settings.azure_api_version else "Authorization")
     if key is not None:
-        headers["Authorization"] = f"Bearer {key}"
+        headers[carrier] = key if carrier == "api-key" else f"Bearer {key}"
     for name, value in headers.items():
         if not name or _NOT_IN_HEADERS.search(name) or _NOT_IN_HEADERS.search(value):
             raise SettingsError(f"engine {engine!r}: header {name!r} holds characters that a header cannot hold")
@@ -237,17 +268,28 @@ def _headers(engine: str, settings: EndpointSettings) -> Mapping[str, str]:
 
 
 def _told(error: object) -> tuple[str, str | None]:
-    """Message and code out of an error's JSON, in the shapes that servers use."""
-    if isinstance(error, dict):
-        inner = error.get("error", error)
-        if isinstance(inner, str):
-            return inner[:EXCERPT_CHARS_MAX], None
-        if isinstance(inner, dict):
-            message = inner.get("message") or inner.get("detail")
-            code = inner.get("code")
-            if message:
-                return str(message)[:EXCERPT_CHARS_MAX], code if isinstance(code, str) and code else None
-    return json.dumps(error)[:EXCERPT_CHARS_MAX], None
+    """Message and code out of an error's JSON, in the shapes that servers use. The message is one line.
+
+    That a prompt is too long has one code here, by whatever words a server tells it.
+    """
+    inner = error.get("error", error) if isinstance(error, dict) else None
+    message, code = json.dumps(error), None
+    if isinstance(inner, str):
+        message = inner
+    elif isinstance(inner, dict) and (told := inner.get("message") or inner.get("detail")):
+        message, code = str(told), inner.get("code")
+    if not isinstance(code, str) or not code:
+        code = "context_length_exceeded" if _TOO_LONG.search(message) else None
+    return " ".join(message.split())[:EXCERPT_CHARS_MAX], code
+
+
+def _page(text: str) -> str:
+    """What an error that is no JSON says, in one short line: of an HTML page the title, or else its text."""
+    text = text[:PAGE_READ_CHARS_MAX]
+    if text.startswith("<"):
+        title = _TITLE.search(text)
+        text = html.unescape(title[1] if title else _UNSEEN.sub(" ", text))
+    return " ".join(text.split())[:PAGE_CHARS_MAX]
 
 
 def _shown(url: str) -> str:
