@@ -1,4 +1,4 @@
-"""The `vivavoce` command: `serve`, `talk`, `demo`.
+"""The `vivavoce` command: `serve`, `check-config`, `talk`, `demo`.
 
 Reads the command line and hands over; what a command needs is imported only when it runs, so that `--help` is quick and
 a base install says clearly which extra is missing.
@@ -15,10 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vivavoce import __version__
-from vivavoce.errors import VivavoceError
+from vivavoce.errors import EngineMissing, SettingsError, VivavoceError
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
+
+UNUSABLE = 2
+"""The exit code of `check-config` for settings that cannot be used."""
 
 EMBEDDED = "local"
 """The pipeline of the embedded engines, which answers where nothing else is said."""
@@ -72,6 +75,8 @@ def _extra(arguments: argparse.Namespace) -> str:
     """The extra of this package that a command needs."""
     if arguments.command == "demo":
         return "local"
+    if arguments.command == "check-config":
+        return "server"
     is_elsewhere = arguments.config if arguments.command == "serve" else arguments.url
     return "server" if is_elsewhere or arguments.model not in (None, EMBEDDED) else "local"
 
@@ -86,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vivavoce {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_serve(commands)
+    _add_check_config(commands)
     _add_talk(commands)
     _add_demo(commands)
     return parser
@@ -101,6 +107,17 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument("--api-key", action="append", metavar="KEY", help="accept this key; may be given several times")
     serve.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file (default: VIVAVOCE_CONFIG)")
     serve.set_defaults(run=_serve)
+
+
+def _add_check_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    check = commands.add_parser(
+        "check-config",
+        help="say what settings are in force",
+        description="Read settings as serve does; say what is in force and where it comes from, or what is wrong. "
+        f"The exit code is 0 where they can be used, {UNUSABLE} where not.",
+    )
+    check.add_argument("config", nargs="?", type=Path, metavar="FILE.toml", help="default: VIVAVOCE_CONFIG")
+    check.set_defaults(run=_check_config)
 
 
 def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -155,6 +172,17 @@ def _serve(arguments: argparse.Namespace) -> int:
         api_keys=arguments.api_key,
     )
     return serve(settings)
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    from vivavoce.server.check import checked
+
+    try:
+        print(checked(arguments.config))
+    except (SettingsError, EngineMissing) as error:
+        print(f"vivavoce: {error}", file=sys.stderr)
+        return UNUSABLE
+    return 0
 
 
 def _talk(arguments: argparse.Namespace) -> int:
