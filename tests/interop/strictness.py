@@ -37,6 +37,7 @@ BETA = Allowance(
             "session.prompt",
             "session.truncation",
             "session.turn_detection.idle_timeout_ms",
+            "response.usage.input_token_details.cached_tokens_details",
         }
     )
 )
