@@ -455,7 +455,10 @@ class RunningResponse:
         text, position = "".join(message.text), self._position(message.id)
         content: Content
         if self.terms.with_audio:
-            content, part = OutputAudio(transcript=text), ev.ContentPart(type="audio", transcript=text)
+            # What a client cut off while it was being spoken has no transcript any more (§3.11).
+            entry = self._desk.conversation.entry(message.id)
+            kept = "" if entry is not None and entry.truncated else text
+            content, part = OutputAudio(transcript=kept), ev.ContentPart(type="audio", transcript=text)
             if self.terms.in_conversation:
                 self._desk.said[message.id] = [*message.spoken, *self._half_spoken(message)]
             self._desk.send(ev.ResponseOutputAudioDone(**position))

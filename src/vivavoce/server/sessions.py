@@ -17,17 +17,22 @@ from contextlib import contextmanager, suppress
 from vivavoce.core.session import Session
 from vivavoce.errors import ConnectionClosed
 from vivavoce.protocol.codec import ServerCodec
+from vivavoce.protocol.config import TranscriptionSession
 from vivavoce.protocol.events import ErrorEvent
+from vivavoce.protocol.translation import TranslationSession
 from vivavoce.transports import Transport
 
 from .admission import Admitted, absent, admission
 from .auth import GOING_AWAY, INTERNAL, REQUEST, TRY_AGAIN, Asked, Keys, Refusal
 from .client_secrets import Kind
 from .ids import ids
+from .mcp import McpServers
 from .pipelines import Pipelines
+from .prompts import load_prompts
 from .quota import Account, Accounts, Quota
 from .runtime import Machine, Runtime
 from .settings import Settings
+from .surroundings import surroundings
 
 STOP_S = 5.0
 """Time for the closing itself at a stop, once the running responses had theirs."""
@@ -57,6 +62,7 @@ class Sessions:
         self.new_ids = new_ids
         self.keys = Keys(settings, wall_s=wall_s)
         self.accounts = Accounts(lambda: _account(settings))
+        self._prompts = load_prompts(settings.prompts)
         self._places = 0
         self._tasks: set[asyncio.Task[object]] = set()
         self._running: set[Runtime] = set()
@@ -144,8 +150,8 @@ class Sessions:
 
     def check(self, kind: Kind, model: str) -> None:
         """Raises `Refusal` where there are no sessions of this kind, or none with this model."""
-        if kind != "realtime":
-            raise absent(f"A {kind} session")
+        if kind == "translation":
+            raise absent("A translation session")
         if model and self._settings.unknown_models == "refuse" and model not in self._pipelines.models:
             known = ", ".join(self._pipelines.models)
             raise Refusal(
@@ -168,12 +174,21 @@ class Sessions:
 
     def machine(self, admitted: Admitted, *, id: str, new_id: NewId, expires_at: int) -> Machine:
         """The session machine for what was admitted: the one place that makes one, of whatever kind."""
+        pipeline = self._pipelines.for_model(admitted.model)
+        account = self.accounts.of(admitted.key_id)
+        given = surroundings(self._settings, pipeline, self._prompts, model=admitted.model, account=account)
+        configured = admitted.configured
+        if configured is None and admitted.kind == "transcription":
+            configured = TranscriptionSession()
+        assert not isinstance(configured, TranslationSession)
         return Session(
             id=id,
             model=admitted.model,
             ids=new_id,
             expires_at=expires_at,
             limits=self._settings.session_limits,
+            configured=configured,
+            surroundings=given,
         )
 
     async def run(self, admitted: Admitted, transport: Transport) -> None:
@@ -198,6 +213,7 @@ class Sessions:
             transport,
             session_id=session_id,
             limits=settings.connection_limits,
+            mcp=McpServers(allowed_hosts=settings.mcp_hosts),
         )
         self._running.add(runtime)
         log.info(

@@ -77,10 +77,10 @@ class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class RateLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one key may use, of all its sessions together. Stated in `rate_limits.updated`."""
 
-    requests_per_minute: Annotated[int, Meta(ge=1)] | None = None
-    """Responses a minute; left out, there is no limit."""
-    tokens_per_minute: Annotated[int, Meta(ge=1)] | None = None
-    """Tokens a minute, in and out; left out, there is no limit."""
+    requests_per_minute: Annotated[int, Meta(ge=1)] = 10_000
+    """Responses a minute. One more fails with `rate_limit_exceeded`."""
+    tokens_per_minute: Annotated[int, Meta(ge=1)] = 10_000_000
+    """Tokens a minute, in and out. A response that needs more than is left fails likewise."""
 
 
 Dollars = Annotated[float, Meta(ge=0)]
@@ -101,6 +101,8 @@ class PriceTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The part of it that comes from a cache; left out, as `audio_in`."""
     audio_out: Dollars = 0.0
     """Audio that the model speaks."""
+    image_in: Dollars = 0.0
+    """Images that the model sees."""
     transcription_minute: Dollars = 0.0
     """A minute of transcribed audio, in US dollars."""
 
@@ -153,6 +155,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Time that a new connection waits for models that are still being loaded."""
     drain_ms_max: Annotated[int, Meta(ge=0)] = 10_000
     """Time that running responses have to end when the server stops."""
+    mcp_hosts: tuple[str, ...] = ("*",)
+    """Hosts of the MCP servers that clients may have called, as `host` or `host:port`; `*` is every host on public
+    addresses. Those of the own network count only where they are listed. An empty list turns MCP off."""
     prompts: str | None = None
     """Folder of the stored prompts that a session may name; left out, there are none."""
     budget: Annotated[float, Meta(gt=0)] | None = None
