@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from http_double import Exchange, http_double, pieces_of, server_sent
 
 from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece
 from vivavoce.engines.openai_chat import create
-from vivavoce.errors import EngineError
+from vivavoce.errors import EngineError, EngineMissing, SettingsError
 from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction, ToolChoiceMcp
 from vivavoce.protocol.items import (
     FunctionCall,
@@ -115,6 +117,78 @@ def test_the_limit_and_further_parameters() -> None:
     assert "max_tokens" not in body
 
 
+def test_what_the_client_asks_for_comes_before_the_parameters_and_the_model_s_limit_before_the_client_s() -> None:
+    prompt = Prompt(instructions="", items=(), max_output_tokens=900, temperature=0.7, effort="high")
+    options: dict[str, Any] = {
+        "output_tokens_max": 500,
+        "parameters": {"temperature": 0.3, "top_p": 1, "max_tokens": 9},
+    }
+    body = asked(prompt, **options)
+    assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.7, 1, 500)
+    assert asked(HELLO, **options)["max_tokens"] == 9
+    assert "reasoning_effort" not in body, "models that do not reason refuse it"
+
+
+def test_a_model_that_reasons_takes_an_effort_and_no_temperature() -> None:
+    prompt = Prompt(instructions="", items=(), temperature=0.7, effort="low")
+    body = asked(prompt, reasons=True)
+    assert body["reasoning_effort"] == "low"
+    assert "temperature" not in body
+    assert asked(prompt, reasons=True, parameters={"temperature": 1})["temperature"] == 1
+    assert "reasoning_effort" not in asked(HELLO, reasons=True)
+
+
+@pytest.mark.parametrize("is_parallel", [True, False, None])
+def test_several_calls_at_once_only_where_there_are_functions(is_parallel: bool | None) -> None:
+    tools = (FunctionTool(name="f"),)
+    assert asked(Prompt("", (), tools, is_parallel=is_parallel)).get("parallel_tool_calls") is is_parallel
+    assert "parallel_tool_calls" not in asked(Prompt("", (), is_parallel=is_parallel))
+
+
+def test_what_the_model_can_do_is_told() -> None:
+    traits = create({"url": "http://h/v1", "model": "m"}).traits
+    assert (traits.context_tokens, traits.output_tokens_max) == (128_000, 4_096)
+    assert (traits.sees_images, traits.reasons, traits.count_tokens("12345678")) == (True, False, 2)
+    options = {"context_tokens": 2_000, "output_tokens_max": 8_000, "sees_images": False, "reasons": True}
+    traits = create({"url": "http://h/v1", "model": "m", **options}).traits
+    assert (traits.context_tokens, traits.output_tokens_max) == (2_000, 2_000)
+    assert (traits.sees_images, traits.reasons) == (False, True)
+
+
+def test_the_models_own_tokenizer_counts_once_it_is_warmed_up(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"one": 0, "?": 1}, unk_token="?"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(path := tmp_path / "tokenizer.json"))
+
+    async def main() -> None:
+        async def behaviour(exchange: Exchange) -> None:
+            await exchange.answer(200, {"data": []})
+
+        async with http_double(behaviour) as url:
+            engine = create({"url": url, "model": "m", "tokenizer": str(path), "sees_images": False})
+            await engine.warm_up()
+            assert engine.traits.count_tokens("one two three") == 3
+            assert not engine.traits.sees_images
+            await engine.close()
+            path.write_text("{}")
+            engine = create({"url": url, "model": "m", "tokenizer": str(path)})
+            with pytest.raises(EngineError, match="option 'tokenizer'"):
+                await engine.warm_up()
+            await engine.close()
+
+    run(main())
+    with pytest.raises(SettingsError, match="'tokenizer': nothing at"):
+        create({"url": "http://h/v1", "model": "m", "tokenizer": "/no-such.json"})
+
+
+def test_an_encoding_of_tiktoken_is_looked_for_when_warming_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tiktoken", None)
+    engine = create({"url": "http://127.0.0.1:1/v1", "model": "m", "tokenizer": "tiktoken:o200k_base"})
+    with pytest.raises(EngineMissing, match="tiktoken"):
+        run(engine.warm_up())
+
+
 def test_speech_is_its_transcript() -> None:
     assert messages(
         Message(role="system", content=(InputText(text="rules"),)),
@@ -144,6 +218,16 @@ def test_images_are_passed_on() -> None:
             ],
         }
     ]
+
+
+def test_images_are_left_out_for_a_model_that_sees_none() -> None:
+    image = InputImage(image_url="data:image/png;base64,AA==")
+    items = (
+        Message(role="user", content=(InputText(text="what is this?"), image)),
+        Message(role="user", content=(image,)),
+    )
+    body = asked(Prompt(instructions="", items=items), sees_images=False)
+    assert body["messages"] == [{"role": "user", "content": "what is this?"}]
 
 
 def calls_of(*names: str) -> dict[str, object]:
@@ -333,13 +417,28 @@ def test_the_limit_is_told() -> None:
         (["{not json"], "engine_protocol", "cannot be read"),
         ([{"choices": "none"}], "engine_protocol", "cannot be read"),
         ([call(0, "1", arguments="{}")], "engine_protocol", "no name"),
-        ([{"choices": [{"finish_reason": "content_filter"}]}], "content_filter", "filter"),
     ],
 )
 def test_what_goes_wrong_in_the_middle(events: list[object], code: str, message: str) -> None:
     with pytest.raises(EngineError, match=message) as error:
         answer(delta(content="so far"), *events)
     assert error.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("content_filter", "content_filter"),
+        ("length", "length"),
+        ("max_tokens", "length"),
+        ("stop", "stop"),
+        ("tool_calls", "stop"),
+        ("eos", "stop"),
+    ],
+)
+def test_why_an_answer_ended(told: str, meant: str) -> None:
+    pieces = answer(delta(content="so far"), {"choices": [{"delta": {}, "finish_reason": told}]})
+    assert pieces == [TextPiece("so far"), Finish(meant)]  # type: ignore[arg-type]
 
 
 def test_many_answers_at_once() -> None:

@@ -81,6 +81,12 @@ def test_what_cannot_be_kept_to_is_told(schema: dict[str, Any], said: str) -> No
     assert caught.value.code == "invalid_tool_schema"
 
 
+def test_a_model_that_knows_when_to_end_is_left_to_it() -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "array"}}}
+    tool = FunctionTool(name="f", parameters=parameters)
+    assert arguments_schema(tool, is_bounded=False) == parameters | {"additionalProperties": False}
+
+
 def test_nesting_has_a_limit() -> None:
     schema: dict[str, Any] = {}
     for _ in range(200):

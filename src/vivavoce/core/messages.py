@@ -110,7 +110,7 @@ class GenerationEnded(_Message, frozen=True):
     """The language model has finished. Token counts are its own; text only."""
 
     response_id: str
-    reason: Literal["stop", "length"]
+    reason: Literal["stop", "length", "content_filter"]
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0

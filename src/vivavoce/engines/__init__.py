@@ -226,7 +226,7 @@ class ArgumentsPiece:
 class Finish:
     """The last piece. `cached_tokens` is the part of `input_tokens` that was not computed anew."""
 
-    reason: Literal["stop", "length"] = "stop"
+    reason: Literal["stop", "length", "content_filter"] = "stop"
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0

@@ -35,30 +35,32 @@ _JOINING = frozenset({"allOf", "anyOf", "oneOf", "$ref"})
 _OTHERWISE_BOUND = ("maxLength", "enum", "const", "format", "pattern")
 
 
-def arguments_schema(tool: FunctionTool) -> Schema:
+def arguments_schema(tool: FunctionTool, *, is_bounded: bool = True) -> Schema:
     """What the function's arguments have to be, with an end to everything.
 
+    Not `is_bounded`: only objects are closed, and texts, lists and numbers are left to a model that knows when to end.
     Raises `EngineError` with code `invalid_tool_schema` where nothing could be kept to: an unknown type, or a reference
     that leads nowhere in the schema.
     """
     schema = given(tool.parameters, None) or {}
     if not schema.keys() & {"type", "$ref", "anyOf", "oneOf", "allOf"}:
         schema = {"type": "object", **schema}
-    return closed_schema(schema, f"the parameters of function {tool.name!r}")
+    return closed_schema(schema, f"the parameters of function {tool.name!r}", is_bounded=is_bounded)
 
 
-def closed_schema(schema: Schema, what: str) -> Schema:
+def closed_schema(schema: Schema, what: str, *, is_bounded: bool = True) -> Schema:
     """The schema with an end to everything; `what` is what a complaint calls it."""
-    result: Schema = _Walk(schema, what).closed(schema, "#", 0)
+    result: Schema = _Walk(schema, what, is_bounded).closed(schema, "#", 0)
     return result
 
 
 class _Walk:
     """One way through a schema; complaints name the place."""
 
-    def __init__(self, root: Schema, what: str) -> None:
+    def __init__(self, root: Schema, what: str, is_bounded: bool) -> None:
         self._root = root
         self._what = what
+        self._is_bounded = is_bounded
 
     def closed(self, schema: Any, where: str, depth: int, *, is_part: bool = False) -> Any:
         """A schema with its parts. Parts of an `allOf` stay open: what one does not name, another may."""
@@ -84,7 +86,10 @@ class _Walk:
         for key in _SINGLE:
             if key in schema:
                 result[key] = self.closed(schema[key], f"{where}/{key}", depth + 1)
-        _bound(result, is_part)
+        if not is_part:
+            _close(result)
+        if self._is_bounded:
+            _bound(result)
         return result
 
     def _check(self, schema: Mapping[str, Any], where: str) -> None:
@@ -117,11 +122,15 @@ def _kinds(schema: Mapping[str, Any]) -> tuple[object, ...]:
     return () if kind is None else tuple(kind) if isinstance(kind, list | tuple) else (kind,)
 
 
-def _bound(schema: Schema, is_part: bool) -> None:
+def _close(schema: Schema) -> None:
+    """No properties but those that are named."""
+    if ("object" in _kinds(schema) or "properties" in schema) and not schema.keys() & _JOINING:
+        schema.setdefault("additionalProperties", False)
+
+
+def _bound(schema: Schema) -> None:
     """Set the ends that the schema leaves open."""
     kinds = _kinds(schema)
-    if ("object" in kinds or "properties" in schema) and not is_part and not schema.keys() & _JOINING:
-        schema.setdefault("additionalProperties", False)
     if "string" in kinds and not any(key in schema for key in _OTHERWISE_BOUND):
         schema["maxLength"] = max(STRING_CHARS_MAX, int(_number(schema.get("minLength"))))
     if "array" in kinds:

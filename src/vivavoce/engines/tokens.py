@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from vivavoce.engines.gguf import metadata
-from vivavoce.engines.weights import library
+from vivavoce.errors import EngineMissing
 
 __all__ = ["TokenCounter", "gguf_tokenizer", "json_tokenizer", "tiktoken_encoding"]
 
@@ -58,7 +59,7 @@ def json_tokenizer(path: Path) -> Callable[[str], int]:
 
     Raises `EngineMissing` without the package `tokenizers`, `ValueError` where the file is not one.
     """
-    tokenizers = library("tokenizers")
+    tokenizers = _library("tokenizers")
     try:
         return _counting(tokenizers.Tokenizer.from_file(str(path)))
     except Exception as error:  # The library raises nothing more precise.
@@ -70,7 +71,7 @@ def tiktoken_encoding(name: str) -> Callable[[str], int]:
 
     Raises `EngineMissing` without the package, `ValueError` where it has no such encoding or cannot get it.
     """
-    tiktoken = library("tiktoken")
+    tiktoken = _library("tiktoken")
     try:
         encoding = tiktoken.get_encoding(name)
     except Exception as error:  # Unknown names and failed downloads raise different things.
@@ -89,7 +90,7 @@ def gguf_tokenizer(path: Path) -> Callable[[str], int] | None:
     words, merges = found.get("tokenizer.ggml.tokens"), found.get("tokenizer.ggml.merges")
     if found.get("tokenizer.ggml.model") != "gpt2" or not words or not merges:
         return None
-    tokenizers = library("tokenizers")
+    tokenizers = _library("tokenizers")
     split = found.get("tokenizer.ggml.pre", "")
     model = tokenizers.models.BPE(
         vocab={word: number for number, word in enumerate(words)},
@@ -127,3 +128,10 @@ def _splitting(tokenizers: Any, name: str) -> Any:
 
 def _counting(tokenizer: Any) -> Callable[[str], int]:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise EngineMissing(f"{name} cannot be imported ({error}), and counts tokens: pip install {name}") from error
