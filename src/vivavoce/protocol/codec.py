@@ -23,6 +23,7 @@ from .wire import GA_READER, Reader, decoder, encode, read, write
 
 if TYPE_CHECKING:
     from .dialects.beta_codec import BetaReader, BetaServer
+    from .dialects.overview import OverviewServer
 
 __all__ = [
     "AUDIO_BYTES_MAX",
@@ -30,11 +31,13 @@ __all__ = [
     "ClientCodec",
     "Dialect",
     "ServerCodec",
+    "ServerDialect",
     "TranslationClientCodec",
     "TranslationServerCodec",
 ]
 
 Dialect = Literal["ga", "beta"]
+ServerDialect = Literal["ga", "beta", "overview"]
 
 
 class ServerCodec:
@@ -43,9 +46,13 @@ class ServerCodec:
     `playback` says that the server plays what it sends (WebRTC, SIP): `output_audio_buffer.clear` is legal there.
     """
 
-    def __init__(self, dialect: Dialect = "ga", *, playback: bool = False) -> None:
-        self._end: GaServer | BetaServer
-        if dialect == "beta":
+    def __init__(self, dialect: ServerDialect = "ga", *, playback: bool = False) -> None:
+        self._end: GaServer | BetaServer | OverviewServer
+        if dialect == "overview":
+            from .dialects.overview import OverviewServer
+
+            self._end = OverviewServer(playback)
+        elif dialect == "beta":
             from .dialects.beta_codec import BetaServer  # late: its structs take 15 ms, which GA need not wait for
 
             self._end = BetaServer(playback)
@@ -55,8 +62,11 @@ class ServerCodec:
         self._decoder = self._end.decoder
         self._ways = self._end.ways
 
-    def decode(self, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
-        """The client event in a message (`bytes` stands for a binary message), or why it is none. Never raises."""
+    def decode(self, frame: str | bytes) -> AnyClientEvent | ErrorDetail | tuple[AnyClientEvent, ...]:
+        """The client event in a message (`bytes` stands for a binary message), or why it is none. Never raises.
+
+        In the overview dialect one message may mean several events: a tuple, in order.
+        """
         event = read(frame, self._decoder, self._vocabulary)
         if type(event) is ev.InputAudioBufferAppend:
             return event

@@ -17,7 +17,7 @@ from .base import UNSET
 from .config import TEMPERATURE
 from .events import AnyClientEvent, AnyServerEvent, ErrorDetail
 from .leniency import LENIENCIES_OF_GA, reread
-from .meant import Words
+from .meant import Path, Words
 from .shapes import fields, tag
 from .vetting import GA_PARTS_OF_ROLE, misfit
 from .violations import Vocabulary, refusal
@@ -44,13 +44,16 @@ _GA_NAMES: Final = (
 
 
 def with_playback(
-    events: tuple[Any, ...], names: tuple[str, ...], words: Callable[[], Words]
+    events: tuple[Any, ...],
+    names: tuple[str, ...],
+    words: Callable[[], Words],
+    audio: tuple[Path, ...] = (("audio",),),
 ) -> dict[bool, Vocabulary]:
     """The vocabulary where the server plays what it sends, and where it does not."""
     without = tuple(event for event in events if event is not ev.OutputAudioBufferClear)
     return {
-        True: Vocabulary(events, (*names, "output_audio_buffer.clear"), words),
-        False: Vocabulary(without, names, words),
+        True: Vocabulary(events, (*names, "output_audio_buffer.clear"), words, audio),
+        False: Vocabulary(without, names, words, audio),
     }
 
 

@@ -5,10 +5,10 @@ whole list, of which the schemas of the dialects understand the part below the l
 
 | sent | where | taken for | dialects |
 |---|---|---|---|
-| `turn_detection: false` | sessions | null (§5.4) | GA, beta |
+| `turn_detection: false` | sessions | null (§5.4) | all |
 | a `text` part of an assistant | items | `output_text` (§2.7) | GA |
-| `object`, `status` of any value | items that a client makes | absent (§3.8) | GA, beta |
-| `commit`, `cancel_previous` | `response.create` | absent (§7, an Azure sample) | beta |
+| `object`, `status` of any value | items that a client makes | absent (§3.8) | all |
+| `commit`, `cancel_previous` | `response.create` | absent (§7, an Azure sample) | beta, overview |
 | `transcription.language` | translation sessions | absent (§8.14) | translation |
 |---|---|---|---|
 | an `output_text` or `output_audio` part of an assistant | items | `text`, `audio` (§2.7) | beta |
@@ -119,6 +119,10 @@ def _unheard(*path: str) -> Leniency:
     return Leniency("unknown_parameter", re.compile(re.escape(".".join(path))), _inside(path[:-1], _without(path[-1])))
 
 
+def _in_data(row: Leniency) -> Leniency:
+    return Leniency(row.code, re.compile(rf"data\.{row.param.pattern}"), _inside(("data",), row.rewrite))
+
+
 LENIENCIES_OF_GA: Final = (
     Leniency("invalid_value", re.compile(r".*\.content\[\d+\]\.type"), _with_output_text),
     _turn_detection_off("session", "audio", "input"),
@@ -129,5 +133,10 @@ LENIENCIES_OF_BETA: Final = (
     _unheard("response", "commit"),
     _unheard("response", "cancel_previous"),
     *_STATED_BY_SERVERS,
+)
+LENIENCIES_OF_OVERVIEW: Final = (
+    *LENIENCIES_OF_BETA,
+    _turn_detection_off("data"),
+    *(_in_data(row) for row in _STATED_BY_SERVERS),
 )
 LENIENCIES_OF_TRANSLATION: Final = (_unheard("session", "audio", "input", "transcription", "language"),)

@@ -47,6 +47,13 @@ _ELSEWHERE: Final = {
     "session.close": "It belongs to translation sessions. To end this one, close the connection.",
     "output_audio_buffer.clear": "It is for connections on which the server plays what it says, such as WebRTC.",
 }
+# Where the overview page has a word of its own, for those who use the other dialects'.
+_IN_OVERVIEW: Final = {
+    "session.update": "Did you mean 'conversation.create'?",
+    "transcription_session.update": "Did you mean 'conversation.create'?",
+    "input_audio_buffer.append": "Did you mean 'audio'?",
+    "session.input_audio_buffer.append": "Did you mean 'audio'?",
+}
 _OF_SERVERS: Final = frozenset(str(shapes.tag(struct)) for struct in get_args(AnyServerEvent)) | {
     "content_block.delta",
     "function.call",
@@ -69,8 +76,10 @@ def meant_event(name: Any, names: tuple[str, ...]) -> str:
     """A sentence about a `type` that is no event of a client here; empty where nothing can be said."""
     if not isinstance(name, str) or len(name) > NAME_CHARS_MAX:
         return ""
-    if name in _ELSEWHERE and "response.create" in names:
-        return _ELSEWHERE[name]
+    if "response.create" in names:  # in translation sessions, nobody could have meant any of these
+        table = _ELSEWHERE | _IN_OVERVIEW if "conversation.create" in names else _ELSEWHERE
+        if name in table:
+            return table[name]
     is_of_servers = name in _OF_SERVERS
     close = _close(name, names, _VERY_CLOSE if is_of_servers else _CLOSE)
     question = f"Did you mean {_either(close)}?" if close else ""

@@ -35,12 +35,14 @@ def _no_words() -> Words:
 class Vocabulary(NamedTuple):
     """The client events of a dialect: their structs, and their names as the list of supported values gives them.
 
-    `words` says what other dialects' parameters are called here; asked for when one was used, and not before.
+    `words` says what other dialects' parameters are called here; asked for when one was used, and not before. `audio`
+    is where an event may hold a stretch of audio.
     """
 
     events: tuple[type[msgspec.Struct], ...]
     names: tuple[str, ...]
     words: Callable[[], Words] = _no_words
+    audio: tuple[Path, ...] = (("audio",),)
 
 
 class Complaint(NamedTuple):
@@ -115,11 +117,16 @@ def look(frame: str, path: Path) -> Any:
         return None
 
 
-def oversized(frame: str) -> ErrorDetail | None:
+def oversized(frame: str, vocabulary: Vocabulary) -> ErrorDetail | None:
     """The error for a message that is too large to be decoded, None for one that may be. Copies nothing."""
-    if _raw(frame, ("audio",)).nbytes - 2 > AUDIO_CHARS_MAX:
-        said = f"Invalid 'audio': string too long. Expected at most {AUDIO_BYTES_MAX} bytes of audio in one event."
-        return refusal("string_above_max_length", said, "audio", event_id_of(frame))
+    for path in vocabulary.audio:
+        raw = _raw(frame, path)
+        if raw.nbytes - 2 > AUDIO_CHARS_MAX and bytes(raw[:1]) == b'"':
+            param = dotted(path)
+            said = (
+                f"Invalid '{param}': string too long. Expected at most {AUDIO_BYTES_MAX} bytes of audio in one event."
+            )
+            return refusal("string_above_max_length", said, param, event_id_of(frame))
     if frame.count(",") + frame.count("[") + frame.count("{") > VALUES_MAX:
         said = f"The event holds too many values. Expected at most {VALUES_MAX}."
         return refusal("array_above_max_length", said, None, event_id_of(frame))

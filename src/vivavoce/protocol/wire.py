@@ -35,7 +35,7 @@ def read(frame: str | bytes, events: msgspec.json.Decoder[T], vocabulary: Vocabu
     """The event in a message (`bytes` stands for a binary one), or the error that answers it. Never raises."""
     if isinstance(frame, bytes):
         return not_text()
-    if len(frame) > LARGE_CHARS and (error := oversized(frame)) is not None:
+    if len(frame) > LARGE_CHARS and (error := oversized(frame, vocabulary)) is not None:
         return error
     try:
         return events.decode(frame)

@@ -92,8 +92,8 @@ class Machine(Protocol):
 class Codec(Protocol):
     """The server's end of a dialect."""
 
-    def decode(self, frame: str | bytes, /) -> AnyClientEvent | ErrorDetail:
-        """A message as an event, or why it is none."""
+    def decode(self, frame: str | bytes, /) -> AnyClientEvent | ErrorDetail | tuple[AnyClientEvent, ...]:
+        """A message as an event, or as several; or why it is none."""
         ...
 
     def encode(self, event: AnyServerEvent, /) -> bytes | None:
@@ -185,9 +185,10 @@ class Runtime:
                     self._lost(closed)
                     sending.cancel()
                     return
-                event, size = self._codec.decode(frame), len(frame)
-                if not self._inbox.offer(event, size):
-                    await self._inbox.put(event, size)
+                heard, size = self._codec.decode(frame), len(frame)
+                for event in heard if isinstance(heard, tuple) else (heard,):
+                    if not self._inbox.offer(event, size):
+                        await self._inbox.put(event, size)
         except ConnectionClosed:
             pass  # the session is over; what the peer still says does not matter
         except Exception:

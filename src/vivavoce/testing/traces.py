@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vivavoce.core.messages import Opened, Send
-from vivavoce.protocol.codec import Dialect, ServerCodec
+from vivavoce.protocol.codec import ServerCodec, ServerDialect
 
 from .playbook import Machine, Moment
 from .rehearsal import Pace, Rehearsal
@@ -231,7 +231,9 @@ def _summary(line: Line) -> str:
 # --- replaying --------------------------------------------------------------------------------------------------------
 
 
-def replay(trace: Sequence[Line], machine: Machine, dialect: Dialect = "ga", pace: Pace = PACE) -> tuple[Line, ...]:
+def replay(
+    trace: Sequence[Line], machine: Machine, dialect: ServerDialect = "ga", pace: Pace = PACE
+) -> tuple[Line, ...]:
     """Say the trace's client lines to the machine at their times; the trace of what was said then, by both.
 
     Engines are the scripted ones; after the last line they finish what they have begun.
@@ -249,6 +251,8 @@ def replay(trace: Sequence[Line], machine: Machine, dialect: Dialect = "ga", pac
         if line.dir == "client":
             frame = recorder.frame(line.event)
             recorder.client(line.t_ms, frame)
-            rehearsal.say(codec.decode(frame))
+            heard = codec.decode(frame)
+            for event in heard if isinstance(heard, tuple) else (heard,):
+                rehearsal.say(event)
     rehearsal.settle()
     return tuple(recorder.lines)
