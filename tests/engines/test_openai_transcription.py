@@ -65,6 +65,20 @@ def test_hints_and_parameters_are_passed_on() -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "keywords", "sent"),
+    [
+        (None, ("Zürich", "Uetliberg"), "Zürich, Uetliberg"),
+        ("A walk.", ("Zürich",), "A walk. Zürich"),
+        ("A walk.", (), "A walk."),
+        (None, (), None),
+    ],
+)
+def test_keywords_are_part_of_the_prompt(prompt: str | None, keywords: tuple[str, ...], sent: str | None) -> None:
+    _, (request,) = transcribe({"text": "x"}, TranscriptionHints(prompt=prompt, keywords=keywords))
+    assert form(request).get("prompt") == (sent.encode() if sent else None)
+
+
+@pytest.mark.parametrize(
     ("answer", "pieces"), [({"text": " Guten Tag. ", "usage": {}}, ["Guten Tag."]), ({"text": "  "}, [])]
 )
 def test_the_transcript_is_one_piece_or_none(answer: object, pieces: list[str]) -> None:

@@ -138,10 +138,11 @@ class TurnDetector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionHints:
-    """What the client said about the audio: ISO 639-1 language, free text to lean on."""
+    """What the client said about the audio: ISO 639-1 language, free text to lean on, words that may well occur."""
 
     language: str | None = None
     prompt: str | None = None
+    keywords: tuple[str, ...] = ()
 
 
 class Transcriber(Protocol):

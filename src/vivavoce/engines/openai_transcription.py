@@ -25,7 +25,10 @@ TRANSCRIPT_BYTES_MAX = 1024 * 1024
 
 
 class TranscriptionSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`parameters` are further form fields of the request, such as `{"temperature": 0}`."""
+    """`parameters` are further form fields of the request, such as `{"temperature": 0}`.
+
+    Keywords go into the field `prompt`, behind a client's own: servers have no field for them.
+    """
 
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
 
@@ -54,8 +57,8 @@ class OpenAITranscription:
         form = {"model": self._endpoint.model, "response_format": "json"} | self._parameters
         if hints.language:
             form["language"] = hints.language
-        if hints.prompt:
-            form["prompt"] = hints.prompt
+        if leaning := " ".join(part for part in (hints.prompt, ", ".join(hints.keywords)) if part):
+            form["prompt"] = leaning
         file = ("audio.wav", wav.encoded(audio, RATE_HZ), "audio/wav")
         async with self._endpoint.post("/audio/transcriptions", data=form, files={"file": file}) as response:
             answer = b""
