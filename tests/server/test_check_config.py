@@ -63,7 +63,7 @@ def test_the_report_names_the_engines_of_every_pipeline_that_is_used(config: Pat
     report = checked(config, {})
     assert (
         "  mine: vad scripted, transcriber scripted, language_model openai-chat (options api_key, model, url), "
-        "synthesizer scripted\n" in report
+        "synthesizer scripted" in report
     )
     assert "  scripted: vad scripted, " in report
     assert "  local: " not in report, "nothing uses it"

@@ -114,6 +114,7 @@ def test_a_price_that_is_left_out_is_nothing_and_a_cached_one_as_the_plain_one()
         "audio_in": 32.0,
         "audio_cached": 0.4,
         "audio_out": 0.0,
+        "image_in": 0.0,
         "transcription_minute": 0.0,
     }
 

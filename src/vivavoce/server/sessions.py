@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from vivavoce.core.refused import Refused
 from vivavoce.core.session import Session
 from vivavoce.errors import ConnectionClosed
 from vivavoce.protocol.codec import ServerCodec
@@ -172,24 +173,32 @@ class Sessions:
             retry_after_s=wait_s,
         )
 
-    def machine(self, admitted: Admitted, *, id: str, new_id: NewId, expires_at: int) -> Machine:
-        """The session machine for what was admitted: the one place that makes one, of whatever kind."""
+    def machine(
+        self, admitted: Admitted, *, id: str, new_id: NewId, expires_at: int, account: Account | None = None
+    ) -> Machine:
+        """The session machine for what was admitted: the one place that makes one, of whatever kind.
+
+        `account` None is for a session that will not be run. Raises `Refusal` where the configuration of a short-lived
+        key is not possible here.
+        """
         pipeline = self._pipelines.for_model(admitted.model)
-        account = self.accounts.of(admitted.key_id)
         given = surroundings(self._settings, pipeline, self._prompts, model=admitted.model, account=account)
         configured = admitted.configured
         if configured is None and admitted.kind == "transcription":
             configured = TranscriptionSession()
         assert not isinstance(configured, TranslationSession)
-        return Session(
-            id=id,
-            model=admitted.model,
-            ids=new_id,
-            expires_at=expires_at,
-            limits=self._settings.session_limits,
-            configured=configured,
-            surroundings=given,
-        )
+        try:
+            return Session(
+                id=id,
+                model=admitted.model,
+                ids=new_id,
+                expires_at=expires_at,
+                limits=self._settings.session_limits,
+                configured=configured,
+                surroundings=given,
+            )
+        except Refused as refused:
+            raise Refusal(REQUEST, refused.code, refused.message, param=refused.param) from None
 
     async def run(self, admitted: Admitted, transport: Transport) -> None:
         """Run an admitted session to its end. Raises `Refusal` where its models are not to be had."""
@@ -206,8 +215,9 @@ class Sessions:
         settings, new_id = self._settings, self.new_ids()
         session_id = new_id("sess")
         expires_at = int(self._wall_s()) + settings.session_limits.session_ms_max // 1000
+        account = self.accounts.of(admitted.key_id)
         runtime = Runtime(
-            self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at),
+            self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at, account=account),
             self._pipelines.for_model(admitted.model),
             ServerCodec(admitted.dialect),
             transport,
