@@ -131,7 +131,20 @@ def test_items_of_mcp_may_state_them_as_well():
     assert hear("ga", **create(item | {"object": "realtime.item", "status": "completed"})) == plain
 
 
-# --- responses in beta, translation -----------------------------------------------------------------------------------
+# --- responses, translation -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_no_instructions_may_be_said_by_null(dialect):
+    metadata = {"mine": "1"}
+    event = hear(dialect, **respond(instructions=None, metadata=metadata))
+    assert event == hear(dialect, **respond(metadata=metadata))
+    assert (event.event_id, event.response.instructions) == ("e1", ev.UNSET)
+    error = hear(dialect, **respond(instructions=5))
+    assert (error.code, error.param) == (TYPE, "response.instructions")
+    session = {"type": "realtime", "instructions": None} if dialect == "ga" else {"instructions": None}
+    error = hear(dialect, type="session.update", session=session)
+    assert (error.code, error.param) == (TYPE, "session.instructions")
 
 
 def test_fields_of_an_old_sample_are_passed_over_in_beta_alone():

@@ -8,6 +8,7 @@ whole list, of which the schemas of the dialects understand the part below the l
 | `turn_detection: false` | sessions | null (§5.4) | all |
 | a `text` part of an assistant | items | `output_text` (§2.7) | GA |
 | `object`, `status` of any value | items that a client makes | absent (§3.8) | all |
+| `instructions: null` | `response.create` | absent (a framework's way to say none) | all |
 | `commit`, `cancel_previous` | `response.create` | absent (§7, an Azure sample) | beta, overview |
 | `transcription.language` | translation sessions | absent (§8.14) | translation |
 |---|---|---|---|
@@ -89,6 +90,10 @@ def _off(holder: Json) -> Json:
     return holder | {"turn_detection": None} if holder.get("turn_detection") is False else holder
 
 
+def _uninstructed(response: Json) -> Json:
+    return _without("instructions")(response) if response.get("instructions", "") is None else response
+
+
 def _with_output_text(event: Json) -> Json:
     def rename_part(part: Json) -> Json:
         return {**part, "type": "output_text"} if part.get("type") == "text" else part
@@ -104,6 +109,9 @@ def _items_without(name: str, *codes: str) -> tuple[Leniency, ...]:
     return tuple(Leniency(code, where, lambda event: with_items(event, _without(name))) for code in codes)
 
 
+_NO_INSTRUCTIONS: Final = Leniency(
+    "invalid_type", re.compile(r"response\.instructions"), _inside(("response",), _uninstructed)
+)
 _STATED_BY_SERVERS: Final = (
     *_items_without("object", "invalid_value", "invalid_type", "unknown_parameter"),
     *_items_without("status", "invalid_value", "invalid_type", "unknown_parameter"),
@@ -126,10 +134,12 @@ def _in_data(row: Leniency) -> Leniency:
 LENIENCIES_OF_GA: Final = (
     Leniency("invalid_value", re.compile(r".*\.content\[\d+\]\.type"), _with_output_text),
     _turn_detection_off("session", "audio", "input"),
+    _NO_INSTRUCTIONS,
     *_STATED_BY_SERVERS,
 )
 LENIENCIES_OF_BETA: Final = (
     _turn_detection_off("session"),
+    _NO_INSTRUCTIONS,
     _unheard("response", "commit"),
     _unheard("response", "cancel_previous"),
     *_STATED_BY_SERVERS,
