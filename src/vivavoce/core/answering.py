@@ -129,7 +129,7 @@ class Answering:
         run.begin()
         if near.account is not None:
             desk.send(ev.RateLimitsUpdated(rate_limits=near.account.limits(desk.now_ms())))
-        near.toolbox.define(settled.tools)
+        near.toolbox.define(given(params.tools, ()))
         self._generate(run)
 
     def proceed(self) -> None:

@@ -17,6 +17,8 @@ from vivavoce.protocol.items import (
     FunctionCallOutput,
     InputAudio,
     Item,
+    McpApprovalRequest,
+    McpApprovalResponse,
     McpCall,
     Message,
     OutputAudio,
@@ -45,6 +47,8 @@ def as_heard(
                 return (item,)
             case McpCall():
                 return _as_function(item)
+            case McpApprovalResponse() if not item.approve:
+                return _as_declined(item, conversation)
             case _:
                 return ()
 
@@ -71,6 +75,20 @@ def _as_function(call: McpCall) -> tuple[Item, ...]:
     return (
         FunctionCall(id=call_id, call_id=call_id, name=call.name, arguments=call.arguments, status="completed"),
         FunctionCallOutput(call_id=call_id, output=said or ""),
+    )
+
+
+def _as_declined(answer: McpApprovalResponse, conversation: Conversation) -> tuple[Item, ...]:
+    """A call that the user did not allow, as one that came to nothing."""
+    entry = conversation.entry(answer.approval_request_id)
+    if entry is None or not isinstance(asked := entry.item, McpApprovalRequest):
+        return ()
+    reason = given(answer.reason, None)
+    said = "The user did not allow this call." + (f" Reason: {reason}" if reason else "")
+    call_id = given(asked.id, "")
+    return (
+        FunctionCall(id=call_id, call_id=call_id, name=asked.name, arguments=asked.arguments, status="completed"),
+        FunctionCallOutput(call_id=call_id, output=said),
     )
 
 

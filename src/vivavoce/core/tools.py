@@ -127,9 +127,9 @@ class Toolbox:
                 self._import(server)
 
     def _whole(self, tool: McpTool) -> McpTool:
-        """The entry with what an earlier one with its label said."""
+        """The entry with what an earlier one of the same label, for the same URL, said beyond it."""
         known = self._servers.get(tool.server_label)
-        if known is None or not isinstance(tool.server_url, UnsetType):
+        if known is None or given(tool.server_url, known.server_url) != known.server_url:
             return tool
         said = {name: value for name in tool.__struct_fields__ if (value := getattr(tool, name)) is not UNSET}
         return structs.replace(known, **said)

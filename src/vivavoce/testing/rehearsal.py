@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vivavoce.audio.formats import PCM16_24K, Format
 from vivavoce.core.messages import (
     AudioSynthesized,
     CallArguments,
+    CallMcpTool,
     CallStarted,
     Cancel,
     Close,
@@ -28,7 +29,14 @@ from vivavoce.core.messages import (
     GenerationEnded,
     GenerationFailed,
     Input,
+    JudgeTurn,
+    ListMcpTools,
+    McpCallEnded,
+    McpListFailed,
+    McpToolsListed,
+    NoiseReduced,
     PhraseSpoken,
+    ReduceNoise,
     Send,
     Speak,
     SpeechScored,
@@ -38,12 +46,14 @@ from vivavoce.core.messages import (
     TranscriptDelta,
     TranscriptEnded,
     TranscriptFailed,
+    TurnJudged,
     WakeUp,
 )
 from vivavoce.engines import (
     ArgumentsPiece,
     CallPiece,
     Finish,
+    NoiseReductionStream,
     Piece,
     Pipeline,
     Prompt,
@@ -54,13 +64,15 @@ from vivavoce.engines import (
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.errors import EngineError
 from vivavoce.protocol.events import ResponseDone
+from vivavoce.protocol.items import McpToolExecutionError
 
 from .playbook import WAKE_UPS_MAX, Machine, Moment
+from .tool_servers import ScriptedToolServers
 
 __all__ = ["AT_ONCE", "DETECTION", "Pace", "Rehearsal", "Stream"]
 
 DETECTION = "detection"
-"""Name of the stream that scores the user's audio."""
+"""Name of the stream that cleans and scores the user's audio."""
 SETTLE_REPORTS_MAX = 100_000
 """Reports delivered by one `settle`; more is taken for a dialogue that never ends."""
 
@@ -75,6 +87,8 @@ class Pace:
     transcription_ms: int = 0
     generation_ms: int = 0
     speech_ms: int = 0
+    judgement_ms: int = 0
+    tools_ms: int = 0
 
 
 AT_ONCE = Pace()
@@ -121,6 +135,9 @@ class Rehearsal:
         self._woken = 0
         self._epoch = 0
         self._detector: VoiceActivityStream = self._pipeline.vad.open()
+        self._cleaned = 0
+        self._cleaner: NoiseReductionStream | None = None
+        self._tool_servers = ScriptedToolServers()
 
     # --- what a test does ---------------------------------------------------------------------------------------------
 
@@ -226,6 +243,14 @@ class Rehearsal:
         match effect:
             case DetectSpeech():
                 self._detect(effect)
+            case ReduceNoise():
+                self._clean(effect)
+            case JudgeTurn():
+                self._judge(effect)
+            case ListMcpTools():
+                self._list_tools(effect)
+            case CallMcpTool():
+                self._call_tool(effect)
             case Transcribe():
                 self._transcribe(effect)
             case Generate():
@@ -261,6 +286,42 @@ class Rehearsal:
             stream = self._stream(DETECTION, (), self._pace.detection_ms)
             stream.add(SpeechScored(effect.epoch, self._pipeline.vad.frame_ms, probabilities), self.now_ms)
 
+    def _clean(self, effect: ReduceNoise) -> None:
+        if effect.epoch != self._cleaned:
+            reducer = self._pipeline.noise_reducer
+            self._cleaned = effect.epoch
+            self._cleaner = reducer.open(effect.field, effect.strength) if reducer else None
+        if self._cleaner is None:
+            return
+        clean = _from_engine(self._cleaner.push(_for_engine(effect.audio, effect.format)), effect.format)
+        if clean:
+            stream = self._stream(DETECTION, (), self._pace.detection_ms)
+            stream.add(NoiseReduced(effect.epoch, clean), self.now_ms)
+
+    def _judge(self, effect: JudgeTurn) -> None:
+        stream = self._stream(f"judgement {effect.item_id}", (effect.item_id,), self._pace.judgement_ms)
+        audio, detector = _for_engine(effect.audio, effect.format), self._pipeline.turn_detector
+        texts, _ = _pull(self._pipeline.transcriber.transcribe(audio, TranscriptionHints(effect.language)))
+        probability = None
+        if detector is not None:
+            probability, _ = _step(detector.judge(audio, "".join(texts)))
+        stream.add(TurnJudged(effect.item_id, effect.pause, probability), self.now_ms)
+
+    def _list_tools(self, effect: ListMcpTools) -> None:
+        stream = self._stream(f"tools {effect.item_id}", (effect.item_id,), self._pace.tools_ms)
+        tools, error = _step(self._tool_servers.list_tools(effect.server))
+        failed = McpListFailed(effect.item_id, "" if error is None else error.message)
+        stream.add(failed if tools is None else McpToolsListed(effect.item_id, tools), self.now_ms)
+
+    def _call_tool(self, effect: CallMcpTool) -> None:
+        owners = (effect.owner_id, effect.item_id)
+        stream = self._stream(f"call {effect.item_id}", owners, self._pace.tools_ms)
+        said, _ = _step(self._tool_servers.call(effect.server, effect.name, effect.arguments))
+        if isinstance(said, str):
+            stream.add(McpCallEnded(effect.item_id, output=said), self.now_ms)
+        else:
+            stream.add(McpCallEnded(effect.item_id, error=said), self.now_ms)
+
     def _transcribe(self, effect: Transcribe) -> None:
         stream = self._stream(f"transcription {effect.item_id}", (effect.item_id,), self._pace.transcription_ms)
         hints = TranscriptionHints(effect.language, effect.prompt)
@@ -272,7 +333,16 @@ class Rehearsal:
 
     def _generate(self, effect: Generate) -> None:
         stream = self._stream(f"generation {effect.response_id}", (effect.response_id,), self._pace.generation_ms)
-        prompt = Prompt(effect.instructions, effect.items, effect.tools, effect.tool_choice, effect.max_output_tokens)
+        prompt = Prompt(
+            effect.instructions,
+            effect.items,
+            effect.tools,
+            effect.tool_choice,
+            effect.max_output_tokens,
+            effect.effort,
+            effect.is_parallel,
+            effect.temperature,
+        )
         pieces, error = _pull(self._pipeline.language_model.generate(prompt))
         for piece in pieces:
             stream.add(_report_of(effect.response_id, piece), self.now_ms)
@@ -295,18 +365,26 @@ class Rehearsal:
 def _pull(pieces: AsyncIterator[T]) -> tuple[list[T], EngineError | None]:
     """Everything that an engine says, and how it failed if it did."""
     said: list[T] = []
-    while True:
-        step = anext(pieces).__await__()
-        try:
-            while True:
-                if next(step) is not None:
-                    raise AssertionError("an engine in a rehearsal may wait for nothing but asyncio.sleep(0)")
-        except StopIteration as stop:
-            said.append(stop.value)
-        except StopAsyncIteration:
-            return said, None
-        except EngineError as error:
-            return said, error
+
+    async def pull() -> None:
+        async for piece in pieces:
+            said.append(piece)  # noqa: PERF401 - what came before a failure counts
+
+    _, error = _step(pull())
+    return said, error
+
+
+def _step(work: Coroutine[Any, Any, T]) -> tuple[T | None, EngineError | None]:
+    """What an engine answers, or how it failed."""
+    try:
+        while True:
+            if work.send(None) is not None:
+                raise AssertionError("an engine in a rehearsal may wait for nothing but asyncio.sleep(0)")
+    except StopIteration as stop:
+        answer: T = stop.value
+        return answer, None
+    except EngineError as error:
+        return None, error
 
 
 def _report_of(response_id: str, piece: Piece) -> EngineReport:
@@ -330,6 +408,12 @@ def _failure_of(report: EngineReport, error: EngineError) -> EngineReport | None
             return TranscriptFailed(report.item_id, error.code, error.message)
         case TextGenerated() | CallStarted() | CallArguments() | GenerationEnded():
             return GenerationFailed(report.response_id, error.code, error.message)
+        case TurnJudged():
+            return TurnJudged(report.item_id, report.pause, None)
+        case McpToolsListed():
+            return McpListFailed(report.item_id, error.message)
+        case McpCallEnded():
+            return McpCallEnded(report.item_id, error=McpToolExecutionError(message=error.message))
         case AudioSynthesized() | PhraseSpoken():
             return SynthesisFailed(report.response_id, report.item_id, error.code, error.message)
         case _:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from vivavoce.core.messages import Opened, Send
 from vivavoce.protocol.codec import ServerCodec, ServerDialect
@@ -29,7 +29,7 @@ from .sounds import describe, sound
 
 __all__ = ["PACE", "Line", "Recorder", "difference", "load", "replay", "save"]
 
-PACE = Pace(transcription_ms=20, generation_ms=10, speech_ms=30)
+PACE = Pace(transcription_ms=20, generation_ms=10, speech_ms=30, judgement_ms=40, tools_ms=15)
 """The engines' pace in a replay; where the client does something meanwhile, it decides what came before."""
 HASH_CHARS = 16
 CONTEXT_LINES = 3
@@ -231,14 +231,30 @@ def _summary(line: Line) -> str:
 # --- replaying --------------------------------------------------------------------------------------------------------
 
 
+class WireCodec(Protocol):
+    """The server's end of a dialect, or of translation sessions."""
+
+    def decode(self, frame: str, /) -> Any:
+        """A message as an event, or as several, or why it is none."""
+        ...
+
+    def encode(self, event: Any, /) -> bytes | None:
+        """An event as a message; None where there is none for it."""
+        ...
+
+
 def replay(
-    trace: Sequence[Line], machine: Machine, dialect: ServerDialect = "ga", pace: Pace = PACE
+    trace: Sequence[Line],
+    machine: Machine,
+    dialect: ServerDialect = "ga",
+    pace: Pace = PACE,
+    codec: WireCodec | None = None,
 ) -> tuple[Line, ...]:
     """Say the trace's client lines to the machine at their times; the trace of what was said then, by both.
 
     Engines are the scripted ones; after the last line they finish what they have begun.
     """
-    recorder, codec = Recorder(), ServerCodec(dialect)
+    recorder, codec = Recorder(), codec or ServerCodec(dialect)
 
     def witness(moment: Moment) -> None:
         if isinstance(moment.message, Send) and (frame := codec.encode(moment.message.event)) is not None:
@@ -251,8 +267,8 @@ def replay(
         if line.dir == "client":
             frame = recorder.frame(line.event)
             recorder.client(line.t_ms, frame)
-            heard = codec.decode(frame)
-            for event in heard if isinstance(heard, tuple) else (heard,):
+            said = codec.decode(frame)
+            for event in said if isinstance(said, tuple) else (said,):
                 rehearsal.say(event)
     rehearsal.settle()
     return tuple(recorder.lines)
