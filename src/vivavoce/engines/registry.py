@@ -34,9 +34,11 @@ GROUPS: Mapping[str, str] = MappingProxyType(
 _EXTRAS: Mapping[str, str] = MappingProxyType(
     {
         "silero": "local",
+        "dtln": "local",
         "whisper": "local",
         "smollm": "local",
         "hibari": "local",
+        "endings": "server",
         "openai-chat": "server",
         "openai-transcription": "server",
         "openai-speech": "server",
@@ -78,6 +80,8 @@ PRESETS: Mapping[str, PipelineSettings] = MappingProxyType(
             transcriber=EngineSettings("whisper"),
             language_model=EngineSettings("smollm"),
             synthesizer=EngineSettings("hibari"),
+            noise_reducer=EngineSettings("dtln"),
+            turn_detector=EngineSettings("endings"),
         ),
         "scripted": PipelineSettings(
             name="scripted",
