@@ -124,6 +124,8 @@ BETA = {"OpenAI-Beta": "realtime=v1"}
         (asked("azure-preview"), "beta"),
         (asked("translation", headers=BETA), "ga"),
         (asked(query="model=m&dialect=beta"), "beta"),
+        (asked(query="model=m&dialect=overview"), "overview"),
+        (asked("azure", query="model=m&dialect=overview"), "ga"),
         (asked(query="model=m&dialect=ga", headers=BETA), "ga"),
     ],
 )

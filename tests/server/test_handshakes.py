@@ -136,6 +136,18 @@ def test_a_dialect_that_there_is_not_is_refused() -> None:
 # --- over a socket ----------------------------------------------------------------------------------------------------
 
 
+def test_the_overview_vocabulary_is_spoken_to_those_who_ask_for_it() -> None:
+    async def main() -> None:
+        async with running(scripted()) as server:
+            async with socket_to(server, "/v1/realtime?model=m&dialect=overview") as socket:
+                await socket.send('{"type": "no.such.event"}')
+                assert "'conversation.create'" in (await until(socket, "error"))["data"]["message"]
+            async with socket_to(server, "/v1/realtime?model=m&dialect=delta") as socket:
+                assert (await receive(socket))["error"]["code"] == "invalid_value"
+
+    within_time(main())
+
+
 def test_unknown_models_may_be_refused_and_those_that_are_known_are_not() -> None:
     async def main() -> None:
         settings = scripted(unknown_models="refuse", models={"gpt-realtime": "scripted"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vivavoce.protocol.codec import Dialect
+from vivavoce.protocol.codec import ServerDialect
 
 from .auth import DIALECTS, REQUEST, Asked, Credential, Refusal
 from .client_secrets import Configured, Kind
@@ -20,7 +20,7 @@ class Admitted:
 
     key_id: str
     kind: Kind
-    dialect: Dialect
+    dialect: ServerDialect
     model: str
     configured: Configured | None = None
     """What the configuration begins with, from a short-lived key."""

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from vivavoce.core.messages import Close
 from vivavoce.errors import SettingsError
-from vivavoce.protocol.codec import Dialect
+from vivavoce.protocol.codec import ServerDialect
 from vivavoce.protocol.events import ErrorDetail
 
 from .client_secrets import PREFIX, ClientSecret, Seal
@@ -28,7 +28,7 @@ SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 BETA_SUBPROTOCOL = "openai-beta.realtime-v1"
 BETA_HEADER = "realtime=v1"
-DIALECTS: tuple[str, ...] = get_args(Dialect)
+DIALECTS: tuple[str, ...] = get_args(ServerDialect)
 
 AUTHENTICATION = 3000
 REQUEST = 4000
@@ -101,19 +101,19 @@ class Asked:
         return SUBPROTOCOL if SUBPROTOCOL in self.subprotocols else None
 
     @property
-    def chosen_dialect(self) -> Dialect | None:
+    def chosen_dialect(self) -> ServerDialect | None:
         """The dialect that the client has chosen, by its path or by its word; None where it left that open (§1.4)."""
         if self.surface == "azure-preview":
             return "beta"
         if self.surface != "openai":
             return "ga"
         if (named := self.query.get("dialect")) in DIALECTS:
-            return cast(Dialect, named)
+            return cast(ServerDialect, named)
         opted_in = BETA_HEADER in self.headers.get("openai-beta", "") or BETA_SUBPROTOCOL in self.subprotocols
         return "beta" if opted_in else None
 
     @property
-    def dialect(self) -> Dialect:
+    def dialect(self) -> ServerDialect:
         """The dialect to answer in, as long as no short-lived key says otherwise."""
         return self.chosen_dialect or "ga"
 

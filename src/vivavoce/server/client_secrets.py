@@ -18,7 +18,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from vivavoce.protocol.codec import Dialect
+from vivavoce.protocol.codec import ServerDialect
 from vivavoce.protocol.config import RealtimeSession, TranscriptionSession
 from vivavoce.protocol.translation import TranslationSession
 
@@ -46,7 +46,7 @@ class ClientSecret(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What a short-lived key says. Times are unix seconds."""
 
     kind: Kind
-    dialect: Dialect
+    dialect: ServerDialect
     issued_at: int
     expires_at: int
     minted_by: str

@@ -19,7 +19,7 @@ from vivavoce.core.messages import Opened, Send
 from vivavoce.protocol import events as ev
 from vivavoce.protocol import translation as tr
 from vivavoce.protocol.base import UNSET, Maybe, Strict, UnsetType, given
-from vivavoce.protocol.codec import Dialect, ServerCodec, TranslationServerCodec
+from vivavoce.protocol.codec import ServerCodec, ServerDialect, TranslationServerCodec
 from vivavoce.protocol.config import RealtimeSession
 from vivavoce.protocol.violations import Vocabulary
 from vivavoce.protocol.wire import read
@@ -115,7 +115,7 @@ class Order:
     """A key that is wanted: the update that its configuration stands for, and how long it shall live."""
 
     codec: Codec
-    dialect: Dialect
+    dialect: ServerDialect
     update: str | None
     ttl_s: int
     kind: Kind = "realtime"
