@@ -32,6 +32,7 @@ WORDS = {
     ("RealtimeSessionResource", "model"): "gpt-realtime",
     ("Transcription", "model"): "whisper-1",
     ("ServerVad", "idle_timeout_ms"): 6_000,
+    ("TurnDetection", "idle_timeout_ms"): 6_000,
     ("McpTool", "connector_id"): "connector_gmail",
     ("McpTool", "tunnel_id"): "tunnel_" + "a" * 32,
 }

@@ -15,7 +15,7 @@ from msgspec.structs import force_setattr
 from . import events as ev
 from . import translation as tr
 from .events import AnyClientEvent, AnyServerEvent, ErrorDetail, Unknown
-from .ga import GaServer, write_ga
+from .ga import GaServer, Ways, no_such_event, write_ga
 from .leniency import LENIENCIES_OF_TRANSLATION, reread
 from .shapes import tag
 from .violations import AUDIO_BYTES_MAX, FRAME_BYTES_MAX, Vocabulary
@@ -43,7 +43,8 @@ ServerDialect = Literal["ga", "beta", "overview"]
 class ServerCodec:
     """The server's end of the wire; one per connection.
 
-    `playback` says that the server plays what it sends (WebRTC, SIP): `output_audio_buffer.clear` is legal there.
+    `playback` says that the server plays what it sends (WebRTC, SIP): `output_audio_buffer.clear` is legal there, and
+    audio deltas are not written, because the player has them.
     """
 
     def __init__(self, dialect: ServerDialect = "ga", *, playback: bool = False) -> None:
@@ -60,7 +61,9 @@ class ServerCodec:
             self._end = GaServer(playback)
         self._vocabulary = self._end.vocabulary
         self._decoder = self._end.decoder
-        self._ways = self._end.ways
+        self._ways: Ways = dict(self._end.ways)
+        if playback:
+            self._ways[ev.ResponseOutputAudioDelta] = no_such_event
 
     def decode(self, frame: str | bytes) -> AnyClientEvent | ErrorDetail | tuple[AnyClientEvent, ...]:
         """The client event in a message (`bytes` stands for a binary message), or why it is none. Never raises.

@@ -16,6 +16,7 @@ whole list, of which the schemas of the dialects understand the part below the l
 | `turn_detection: {"type": "none"}`, or without a type | sessions | null, `server_vad` (§7) | beta |
 | `transcription: {}` | sessions | the server's own choice of a model | GA, beta |
 | `tool_choice` with `function.name` or with `name` | sessions, responses | the function (§2.6) | beta |
+| an object without `type` where there is one kind | truncation; beta's tools, tool choice | that kind | all |
 | `max_output_tokens` | `response.create` | `max_response_output_tokens` (§8.49) | beta |
 """
 
