@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,8 @@ from test_auth import asked, refused
 from test_serve import closing, receive, scripted, socket_to, within_time
 
 from vivavoce.engines.scripted import scripted_pipeline
-from vivavoce.server import Server, running
+from vivavoce.protocol.config import RealtimeSession
+from vivavoce.server import Server, rest, running
 from vivavoce.server.app import create_app
 from vivavoce.server.auth import Asked, Keys, Refusal
 from vivavoce.server.client_secrets import VALUE_CHARS_MAX, ClientSecret, Seal
@@ -55,7 +57,7 @@ class Ground:
         settings = settings_of({"pipeline": "scripted", "api_keys": [KEY, OTHER], **values})
         pipelines = Pipelines({"scripted": scripted_pipeline()}, default="scripted", models=settings.models)
         self.sessions = Sessions(settings, pipelines, wall_s=self.clock)
-        self.mint = Mint(self.sessions, wall_s=self.clock)
+        self.mint = Mint(self.sessions)
         self.keys = self.sessions.keys
 
     def secret(self, body: Any = None, **values: Any) -> dict[str, Any]:
@@ -470,6 +472,56 @@ def test_a_key_opens_sessions_with_what_was_attached(prefix: str) -> None:
     within_time(main())
 
 
+MANY_SESSIONS: list[dict[str, Any]] = [
+    {"type": "realtime", "audio": {"input": {"turn_detection": {"type": "server_vad", "threshold": 0.9}}}},
+    {"type": "realtime", "audio": {"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "low"}}}},
+    {"type": "realtime", "audio": {"input": {"noise_reduction": {"type": "far_field"}, "transcription": None}}},
+    {"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcmu"}, "transcription": {"model": "w"}}}},
+    {"type": "realtime", "output_modalities": ["text"], "max_output_tokens": 50, "truncation": "disabled"},
+    {
+        "type": "realtime",
+        "tools": [{"type": "function", "name": "f"}],
+        "tool_choice": {"type": "function", "name": "f"},
+    },
+    {"type": "realtime", "instructions": "", "tracing": {"workflow_name": "w"}},
+    {"type": "transcription", "audio": {"input": {"turn_detection": None, "transcription": {"model": "w"}}}},
+]
+
+
+@pytest.mark.parametrize("session", MANY_SESSIONS, ids=lambda session: json.dumps(session)[:60])
+def test_the_session_is_what_the_answer_said_it_would_be(session: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with running(scripted(api_keys=[KEY])) as server:
+            made = (await post(server, "/v1/realtime/client_secrets", {"session": session})).json()
+            async with socket_to(server, "/v1/realtime?model=m", headers={"api-key": made["value"]}) as socket:
+                created = (await receive(socket))["session"]
+        fresh = {"id", "expires_at", "model"}
+        assert {name: value for name, value in created.items() if name not in fresh} == {
+            name: value for name, value in made["session"].items() if name not in fresh
+        }
+
+    within_time(main())
+
+
+SECRETIVE = {
+    "type": "mcp",
+    "server_label": "shop",
+    "server_url": "https://mcp.example/mcp",
+    "authorization": "tok-very-secret",
+    "headers": {"X-Shop": "hdr-very-secret"},
+}
+
+
+def test_what_mcp_servers_want_to_know_goes_into_the_key_and_nowhere_else() -> None:
+    ground = Ground(mcp_hosts=["mcp.example"])
+    made = ground.secret({"session": {"type": "realtime", "model": "m", "tools": [SECRETIVE]}})
+    assert made["session"]["tools"][0]["server_label"] == "shop"
+    assert "very-secret" not in json.dumps(made["session"])
+    session = ground.opened(made["value"]).configured
+    assert isinstance(session, RealtimeSession)
+    assert json.loads(msgspec.json.encode(session.tools))[0] == SECRETIVE
+
+
 def test_a_beta_key_opens_beta_sessions() -> None:
     async def main() -> None:
         async with running(scripted(api_keys=[KEY])) as server:
@@ -582,6 +634,22 @@ def test_a_body_above_the_limit_is_refused_whether_its_length_is_declared_or_not
                 assert response.status_code == 413
                 assert "larger than 500 bytes" in response.json()["error"]["message"]
             assert (await http.post("/v1/realtime/client_secrets", content=b"{}" + b" " * 498)).status_code == 200
+
+    run(main())
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "BODY_S_MAX", 0.01)
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with http_to() as http:
+            response = await http.post("/v1/realtime/client_secrets", content=never())
+            assert response.status_code == 408
+            assert "did not come within" in response.json()["error"]["message"]
 
     run(main())
 

@@ -77,7 +77,7 @@ class Seal:
 
     def close(self, secret: ClientSecret) -> str:
         """The key, `ek_…`. It is not checked against `VALUE_CHARS_MAX`."""
-        note = zlib.compress(msgspec.msgpack.encode(secret), 9)
+        note = zlib.compress(msgspec.msgpack.encode(secret))
         sealed = self._fernet.encrypt_at_time(note, secret.issued_at).decode()
         # The padding has no place among the characters of a sub-protocol, where browsers put the key.
         return PREFIX + sealed.rstrip("=")

@@ -7,8 +7,6 @@ what a session here has accepted, and its errors are those of the event, to the 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
 
@@ -127,11 +125,10 @@ class Order:
 
 
 class Mint:
-    """Makes short-lived keys for the sessions of a server. `wall_s` gives unix seconds."""
+    """Makes short-lived keys for the sessions of a server."""
 
-    def __init__(self, sessions: Sessions, *, wall_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._wall_s = wall_s
 
     def client_secret(self, asked: Asked, body: bytes) -> Body:
         """`POST /v1/realtime/client_secrets` (§1.9.1). Raises `Refusal`."""
@@ -204,7 +201,7 @@ class Mint:
         self._sessions.check(kind, model or "")
         admitted = Admitted(credential.key_id, kind, order.dialect, model or "")
         effective = self._rehearsed(admitted, event, order)
-        now_s = int(self._wall_s())
+        now_s = int(self._sessions.wall_s())
         secret = ClientSecret(
             kind=kind,
             dialect=order.dialect,

@@ -46,7 +46,8 @@ log = logging.getLogger(__name__)
 class Sessions:
     """Admits clients, runs their sessions, ends them.
 
-    `wall_s` gives unix seconds, for `expires_at` alone; `new_ids` gives a source of ids for each session.
+    `wall_s` gives unix seconds, for `expires_at` and short-lived keys alone; `new_ids` gives a source of ids for each
+    session.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Sessions:
     ) -> None:
         self._settings = settings
         self._pipelines = pipelines
-        self._wall_s = wall_s
+        self.wall_s = wall_s
         self.new_ids = new_ids
         self.keys = Keys(settings, wall_s=wall_s)
         self.accounts = Accounts(lambda: _account(settings))
@@ -214,7 +215,7 @@ class Sessions:
     async def _live(self, admitted: Admitted, transport: Transport) -> None:
         settings, new_id = self._settings, self.new_ids()
         session_id = new_id("sess")
-        expires_at = int(self._wall_s()) + settings.session_limits.session_ms_max // 1000
+        expires_at = int(self.wall_s()) + settings.session_limits.session_ms_max // 1000
         account = self.accounts.of(admitted.key_id)
         runtime = Runtime(
             self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at, account=account),

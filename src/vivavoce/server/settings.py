@@ -144,7 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sessions_per_minute_max: Annotated[int, Meta(ge=1)] | None = None
     """Sessions that one key may begin in a minute. One more is refused with `rate_limit_exceeded`. Left out, there is
     no limit."""
-    request_bytes_max: Annotated[int, Meta(ge=1)] = 1024 * 1024
+    request_bytes_max: Annotated[int, Meta(ge=1)] = 256 * 1024
     """Size of the body of an HTTP request. A larger one is refused with status 413."""
     ping_interval_ms: Annotated[int, Meta(ge=0)] = 20_000
     """Time between two pings of a WebSocket, and for the answer to one; 0 sends none."""
