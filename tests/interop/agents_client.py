@@ -2,7 +2,7 @@
 
     python agents_client.py ws://127.0.0.1:PORT
 
-prints one JSON object: what each conversation left, by title.
+prints one JSON object: what each conversation left, by title. All but `defaults` choose server VAD or none.
 """
 
 from __future__ import annotations
@@ -88,6 +88,14 @@ class Talk:
         return {**{name: getattr(self, name) for name in told}, "said": self.said()}
 
 
+async def defaults(talk: Talk) -> None:
+    """A spoken turn with every setting as the SDK has it, which lets the meaning of the words end the turn."""
+    await talk.speak()
+    await talk.until("raw.turn_ended")
+    while not all(text for _, text in talk.said()):
+        await talk.until("history_updated", "history_added")
+
+
 async def written(talk: Talk) -> None:
     await talk.session.send_message("Good morning")
     await talk.until_said("assistant", "echo: Good morning")
@@ -146,6 +154,7 @@ def _raw(type: str) -> Any:
 
 VAD: Any = {"turn_detection": {**SERVER_VAD, "interrupt_response": True}}
 CONVERSATIONS: dict[str, tuple[Callable[[Talk], Any], str, Any]] = {
+    "defaults": (defaults, MODEL, {}),
     "written": (written, MODEL, {**VAD, "output_modalities": ["text"]}),
     "spoken": (spoken, MODEL, VAD),
     "manual": (manual, MODEL, {"turn_detection": None}),

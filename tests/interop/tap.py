@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 import threading
 from collections.abc import Coroutine
@@ -31,6 +32,12 @@ class Overheard:
     request: str = ""
     said: list[str] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
+
+    def endings(self) -> list[tuple[str, str | None]]:
+        """How each response ended: its status, and the reason where there is one."""
+        events = map(json.loads, self.heard)
+        done = [event["response"] for event in events if event["type"] == "response.done"]
+        return [(one["status"], (one["status_details"] or {}).get("reason")) for one in done]
 
 
 class _Side:

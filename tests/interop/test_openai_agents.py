@@ -21,13 +21,17 @@ pytestmark = pytest.mark.interop
 
 VERSION = "0.24.0"
 """Of the Python package; those of npm are in `js/package.json`."""
-TITLES = ("written", "spoken", "manual", "calling", "cancelled", "barged_in", "mistaken")
+TITLES = ("defaults", "written", "spoken", "manual", "calling", "cancelled", "barged_in", "mistaken")
 SAID = {
     "written": [["user", "Good morning"], ["assistant", "echo: Good morning"]],
     "spoken": [["user", "audio of 1800 ms"], ["assistant", "echo: audio of 1800 ms"]],
     "manual": [["user", "audio of 2400 ms"], ["assistant", "echo: audio of 2400 ms"]],
     "calling": [["user", 'call get_weather {"city": "Paris"}'], ["assistant", "tool said: 18 degrees in Paris"]],
     "mistaken": [["user", "Good morning"], ["assistant", "echo: Good morning"]],
+}
+ENDINGS: dict[str, list[tuple[str, str | None]]] = {
+    "cancelled": [("cancelled", "client_cancelled")],
+    "barged_in": [("cancelled", "turn_detected")],
 }
 
 
@@ -65,10 +69,15 @@ def test_conversation(title: str, told: Told) -> None:
     assert heard["tools"] == (["18 degrees in Paris"] if title == "calling" else [])
     if title in SAID:
         assert heard["said"] == SAID[title]
-    if title in ("spoken", "manual", "calling"):
-        assert heard["audio_bytes"] == len(SAID[title][1][1]) * CHARACTER_MS * BYTES_PER_MS
+    if title == "defaults":
+        (_, user_text), (_, assistant_text) = heard["said"]
+        assert assistant_text == f"echo: {user_text}"
+    if title in ("defaults", "spoken", "manual", "calling"):
+        assert heard["audio_bytes"] == len(heard["said"][1][1]) * CHARACTER_MS * BYTES_PER_MS
     interrupted = {"audio_interrupted", "session.audio_interrupted"} & set(heard["kinds"])
-    assert bool(interrupted) == (title in ("cancelled", "barged_in"))
+    assert bool(interrupted) == (title in ENDINGS)
+    overheard = dict(zip(told.by_title, told.connections, strict=True))[title]
+    assert overheard.endings() == ENDINGS.get(title, [("completed", None)] * (2 if title == "calling" else 1))
 
 
 def test_every_event_is_as_the_types_have_it(told: Told) -> None:

@@ -2,7 +2,7 @@
 //
 //     node agents.mjs ws://127.0.0.1:PORT MODEL SLOW_MODEL
 //
-// Prints one JSON object: what each conversation left, by title.
+// Prints one JSON object: what each conversation left, by title. All but `defaults` choose server VAD or none.
 
 import { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession, tool } from "@openai/agents-realtime";
 import { z } from "zod";
@@ -97,6 +97,13 @@ async function written(talk) {
   await talk.untilKind("response.done");
 }
 
+// Every setting as the SDK has it, which lets the meaning of the words end the turn.
+async function defaults(talk) {
+  talk.speak();
+  await talk.untilKind("response.done");
+  await talk.until(() => talk.told.said.length === 2 && talk.told.said.every(([, text]) => text !== ""));
+}
+
 async function spoken(talk) {
   talk.speak();
   await talk.untilSaid("user", "audio of 1800 ms");
@@ -142,6 +149,7 @@ async function mistaken(talk) {
 
 const text = { outputModalities: ["text"] };
 const conversations = {
+  defaults: [defaults, model, {}],
   written: [written, model, { ...byVad, ...text }],
   spoken: [spoken, model, byVad],
   manual: [manual, model, byHand],
