@@ -116,7 +116,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         case "status":
             await _answer(send, int(rest[0]), b"no " + headers.get(b"authorization", b""))
         case "rpc-error":
-            error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32099, "message": "not today"}}
+            said = "not today, " + headers.get(b"authorization", b"stranger").decode()
+            error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32099, "message": said}}
             await _answer(send, 400, json.dumps(error).encode(), "application/json")
         case "flood":
             await _answer(send, 200, b"x" * 3_000_000, "application/json")

@@ -148,13 +148,17 @@ def test_credentials_are_sent(port: int, with_token: dict[str, object]) -> None:
 
 
 def test_credentials_are_in_no_error_and_no_log(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     caplog.set_level(logging.DEBUG, "vivavoce")
     secret = "wrong-secret-456"
     server = tool(port, "locked/mcp?key=hidden-key-789", authorization=secret)
     failed = call(server, "add")
     assert isinstance(failed, McpHttpError)
     assert failed.code == 401
-    said = f"{failed.message} {refusal(server).message} {caplog.text}"
+    echoed = call(tool(port, "rpc-error", authorization=secret), "add")
+    assert isinstance(echoed, McpProtocolError)
+    assert "not today, [secret]" in echoed.message
+    said = f"{failed.message} {echoed.message} {refusal(server).message} {caplog.text}"
     assert secret not in said
     assert "hidden-key" not in said
 
@@ -168,6 +172,7 @@ def test_credentials_are_in_no_error_and_no_log(port: int, caplog: pytest.LogCap
         ({"headers": {"Host": "inside"}}, "Host"),
         ({"server_url": "file:///etc/passwd"}, "server_url"),
         ({"server_url": "http://[::1"}, "server_url"),
+        ({"server_url": "http://me:secret@127.0.0.1/"}, "user name"),
         ({"connector_id": "connector_gmail"}, "connector_id"),
         ({"tunnel_id": "tunnel_" + "a" * 32}, "tunnel_id"),
     ],
@@ -210,7 +215,7 @@ def test_http_errors_keep_their_status(port: int, status: int) -> None:
 
 def test_protocol_errors_keep_their_code(port: int) -> None:
     failed = call(tool(port, "rpc-error"), "add")
-    assert failed == McpProtocolError(code=-32099, message="The MCP server 'double' says: not today")
+    assert failed == McpProtocolError(code=-32099, message="The MCP server 'double' says: not today, stranger")
 
 
 def test_a_server_that_is_not_there(port: int) -> None:

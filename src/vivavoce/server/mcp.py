@@ -107,7 +107,7 @@ class Address:
         """A message of the server, cut short, and with nothing in it that was sent as a header or in the URL."""
         values = [part for _, value in self.headers for part in (value, value.rpartition(" ")[2])]
         url = urlsplit(self.url)
-        values += [self.url, url.query, url.password or ""]
+        values += [self.url, url.query]
         for value in sorted(values, key=len, reverse=True):
             if len(value) >= SECRET_CHARS_MIN:
                 message = message.replace(value, "[secret]")
@@ -274,10 +274,13 @@ def address_of(server: McpTool) -> Address:
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        has_user = "@" in parts.netloc
     except ValueError:
-        is_url = False
+        is_url = has_user = False
     if not is_url or any(ord(char) <= 0x20 for char in url):
         _refuse(f"MCP server {label!r}: `server_url` must be an http:// or https:// URL.")
+    if has_user:
+        _refuse(f"MCP server {label!r}: `server_url` has a user name in it; give `authorization` or `headers` instead.")
     return Address(label, url, tuple(_headers(server)))
 
 

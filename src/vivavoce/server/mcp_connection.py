@@ -291,7 +291,9 @@ class _Gate(httpx2.AsyncHTTPTransport):
         try:
             return await super().handle_async_request(request)
         finally:
-            request.url = url
+            request.url = url.copy_with(
+                query=None
+            )  # from here on it is for logs and redirects; keys may be in the query
 
     async def _resolved(self, host: str, port: int) -> list[str]:
         """The host's addresses. Raises `Failed` for one that may not be reached."""
