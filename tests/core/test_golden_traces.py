@@ -17,6 +17,7 @@ from vivavoce.protocol.codec import ClientCodec, Dialect, ServerCodec
 from vivavoce.protocol.config import TranscriptionSession
 from vivavoce.protocol.events import ErrorDetail, RateLimit
 from vivavoce.testing.playbook import counting_ids
+from vivavoce.testing.real_time_player import RealTimePlayer
 from vivavoce.testing.traces import Line, Recorder, difference, load, replay, save
 
 TRACES = Path(__file__).parent.parent / "traces"
@@ -54,7 +55,7 @@ class Allowance:
 ABLE = Abilities(semantic_vad=True, noise_reduction=True, mcp=True, images=True, reasoning=True)
 
 
-def machine(rule: str) -> Session:
+def machine(rule: str, player: RealTimePlayer | None) -> Session:
     configured = TranscriptionSession() if rule.startswith("t16_") else None
     return Session(
         id="sess_x",
@@ -63,17 +64,18 @@ def machine(rule: str) -> Session:
         expires_at=1,
         instructions="Be brief.",
         configured=configured,
-        surroundings=Surroundings(abilities=ABLE, account=Allowance()),
+        surroundings=Surroundings(abilities=ABLE, account=Allowance(), player=player),
     )
 
 
 def play(rule: str, trace: tuple[Line, ...], dialect: Dialect) -> tuple[Line, ...]:
-    return replay(trace, machine(rule), dialect)
+    player = RealTimePlayer() if rule.startswith("t08_") else None
+    return replay(trace, machine(rule, player), dialect, player=player)
 
 
 def as_beta_says_it(line: Line) -> Line:
     """A client's line in beta; one that is no event stays as it is."""
-    event = ServerCodec("ga").decode(Recorder().frame(line.event))
+    event = ServerCodec("ga", playback=True).decode(Recorder().frame(line.event))
     if isinstance(event, ErrorDetail):
         return line
     recorder = Recorder()

@@ -171,6 +171,18 @@ class McpCallEnded(_Message, frozen=True):
     error: McpError | None = None
 
 
+class PlaybackStarted(_Message, frozen=True):
+    """The server's player has begun to play a response, or goes on with it after it ran dry."""
+
+    response_id: str
+
+
+class PlaybackDrained(_Message, frozen=True):
+    """The server's player has played all that there is of a response."""
+
+    response_id: str
+
+
 EngineReport = (
     SpeechScored
     | NoiseReduced
@@ -190,7 +202,7 @@ EngineReport = (
     | McpListFailed
     | McpCallEnded
 )
-Input = AnyClientEvent | ErrorDetail | Opened | WakeUp | Drain | EngineReport
+Input = AnyClientEvent | ErrorDetail | Opened | WakeUp | Drain | PlaybackStarted | PlaybackDrained | EngineReport
 
 # --- effects ----------------------------------------------------------------------------------------------------------
 
@@ -304,6 +316,10 @@ class Cancel(_Message, frozen=True):
     owner_id: str
 
 
+class StopPlayback(_Message, frozen=True):
+    """Empty the server's player: nothing of what it holds shall be heard."""
+
+
 class Close(_Message, frozen=True):
     """Close the connection after what has been sent."""
 
@@ -322,5 +338,6 @@ Effect = (
     | ListMcpTools
     | CallMcpTool
     | Cancel
+    | StopPlayback
     | Close
 )

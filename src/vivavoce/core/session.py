@@ -47,6 +47,8 @@ from .messages import (
     McpToolsListed,
     NoiseReduced,
     Opened,
+    PlaybackDrained,
+    PlaybackStarted,
     Send,
     SpeechScored,
     Transcribe,
@@ -56,6 +58,7 @@ from .messages import (
     TurnJudged,
     WakeUp,
 )
+from .playback import Playback, Player
 from .refused import Refused, invalid
 from .response import RunningResponse
 from .tools import Toolbox, shown
@@ -73,6 +76,8 @@ class Surroundings:
     """Rate limits; without them there is no `rate_limits.updated`."""
     bill: Bill = field(default_factory=Bill)
     prompts: prompts.Prompts = field(default_factory=dict)
+    player: Player | None = None
+    """What plays the assistant's audio, where that is the server (WebRTC, SIP)."""
 
 
 class Session:
@@ -131,6 +136,7 @@ class Session:
                 self._adoption, self._toolbox, self._given.account, self._filled, self._listen_to, self._response_done
             ),
         )
+        self._playback = Playback(desk, self._given.player)
         self._editing = Editing(desk, self._adoption, self._toolbox, self._listen_to, self._answering.proceed)
         self._initial = desk.initial
         self._begins_with = None if configured is None else self._with_prompt(configured)
@@ -181,6 +187,10 @@ class Session:
                 self._listening.judged(input)
             case TranscriptDelta() | TranscriptEnded() | TranscriptFailed():
                 self._transcript(input)
+            case PlaybackStarted():
+                self._playback.started(input)
+            case PlaybackDrained():
+                self._playback.drained(input)
             case McpToolsListed() | McpListFailed():
                 self._toolbox.listed(input)
             case McpCallEnded():
@@ -198,6 +208,8 @@ class Session:
                 self._listening.commit()
             case ev.InputAudioBufferClear():
                 self._listening.clear()
+            case ev.OutputAudioBufferClear() if self._given.player is not None:
+                self._playback.clear_by_client()
             case ev.ConversationItemCreate():
                 self._editing.create(event)
             case ev.ConversationItemDelete():
@@ -354,7 +366,10 @@ class Session:
     def _turn_started(self) -> None:
         self._stay(None)
         run, detection = self._answering.current, given(cfg.audio_input(self.config).turn_detection, None)
-        if run is not None and detection is not None and given(detection.interrupt_response, True):
+        if detection is None or not given(detection.interrupt_response, True):
+            return
+        self._playback.clear()
+        if run is not None:
             self._answering.cancel(run, "turn_detected")
 
     def _turn_ended(self) -> None:
@@ -459,5 +474,6 @@ class Session:
 
     def _response_done(self, run: RunningResponse, usage: Usage) -> None:
         self._given.bill.add(usage)
+        self._playback.settle()
         if run.terms.in_conversation:
             self._stay(run)

@@ -36,10 +36,13 @@ from vivavoce.core.messages import (
     McpToolsListed,
     NoiseReduced,
     PhraseSpoken,
+    PlaybackDrained,
+    PlaybackStarted,
     ReduceNoise,
     Send,
     Speak,
     SpeechScored,
+    StopPlayback,
     SynthesisFailed,
     TextGenerated,
     Transcribe,
@@ -63,10 +66,11 @@ from vivavoce.engines import (
 )
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.errors import EngineError
-from vivavoce.protocol.events import ResponseDone
+from vivavoce.protocol.events import ResponseDone, ResponseOutputAudioDelta
 from vivavoce.protocol.items import McpToolExecutionError
 
 from .playbook import WAKE_UPS_MAX, Machine, Moment
+from .real_time_player import RealTimePlayer
 from .tool_servers import ScriptedToolServers
 
 __all__ = ["AT_ONCE", "DETECTION", "Pace", "Rehearsal", "Stream"]
@@ -76,7 +80,11 @@ DETECTION = "detection"
 SETTLE_REPORTS_MAX = 100_000
 """Reports delivered by one `settle`; more is taken for a dialogue that never ends."""
 
+PLAYBACK = "playback"
+"""Name of the stream that says what the player does."""
+
 T = TypeVar("T")
+Report = EngineReport | PlaybackStarted | PlaybackDrained
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +112,9 @@ class Stream:
     number: int
     """Streams in the order in which they began."""
     ready_ms: int = 0
-    reports: deque[tuple[int, EngineReport]] = field(default_factory=deque)
+    reports: deque[tuple[int, Report]] = field(default_factory=deque)
 
-    def add(self, report: EngineReport, now_ms: int) -> None:
+    def add(self, report: Report, now_ms: int) -> None:
         """One more report, begun when the one before it is ready."""
         self.ready_ms = max(self.ready_ms, now_ms) + self.step_ms
         self.reports.append((self.ready_ms, report))
@@ -121,11 +129,12 @@ class Rehearsal:
         pipeline: Pipeline | None = None,
         pace: Pace = AT_ONCE,
         witness: Callable[[Moment], object] | None = None,
+        player: RealTimePlayer | None = None,
     ) -> None:
         self.machine = machine
         self.now_ms = 0
         self.record: list[Moment] = []
-        self.late: list[EngineReport] = []
+        self.late: list[Report] = []
         self.closed: Close | None = None
         self._pipeline = pipeline or scripted_pipeline()
         self._pace = pace
@@ -138,6 +147,9 @@ class Rehearsal:
         self._cleaned = 0
         self._cleaner: NoiseReductionStream | None = None
         self._tool_servers = ScriptedToolServers()
+        self._player = player
+        if player is not None:
+            player.now_ms = lambda: self.now_ms
 
     # --- what a test does ---------------------------------------------------------------------------------------------
 
@@ -164,12 +176,12 @@ class Rehearsal:
         """Names of the streams that have a report waiting, oldest first: "detection", "generation resp_1", …"""
         return tuple(stream.name for stream in self._streams.values() if stream.reports)
 
-    def deliver(self, stream: str) -> tuple[EngineReport, list[Effect]]:
+    def deliver(self, stream: str) -> tuple[Report, list[Effect]]:
         """Hand the next report of `stream` to the machine, whatever its time."""
         _, report = self._streams[stream].reports.popleft()
         return report, self.say(report)
 
-    def deliver_late(self, index: int = 0) -> tuple[EngineReport, list[Effect]]:
+    def deliver_late(self, index: int = 0) -> tuple[Report, list[Effect]]:
         """Hand over a report whose owner was cancelled after the engine had made it."""
         report = self.late.pop(index)
         return report, self.say(report)
@@ -241,6 +253,11 @@ class Rehearsal:
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
+            case Send(event=ResponseOutputAudioDelta() as delta) if self._player is not None:
+                self._play(self._player, delta)
+            case StopPlayback() if self._player is not None:
+                self._player.stop()
+                self._streams.pop(PLAYBACK, None)
             case DetectSpeech():
                 self._detect(effect)
             case ReduceNoise():
@@ -285,6 +302,17 @@ class Rehearsal:
         if probabilities:
             stream = self._stream(DETECTION, (), self._pace.detection_ms)
             stream.add(SpeechScored(effect.epoch, self._pipeline.vad.frame_ms, probabilities), self.now_ms)
+
+    def _play(self, player: RealTimePlayer, delta: ResponseOutputAudioDelta) -> None:
+        is_new = not player.is_playing
+        player.feed(delta)
+        stream = self._stream(PLAYBACK, (), 0)
+        if is_new:
+            stream.reports.append((self.now_ms, PlaybackStarted(delta.response_id)))
+        drained = PlaybackDrained(delta.response_id)
+        if stream.reports and stream.reports[-1][1] == drained:
+            stream.reports.pop()
+        stream.reports.append((player.ends_at_ms, drained))
 
     def _clean(self, effect: ReduceNoise) -> None:
         if effect.epoch != self._cleaned:
@@ -401,7 +429,7 @@ def _report_of(response_id: str, piece: Piece) -> EngineReport:
             )
 
 
-def _failure_of(report: EngineReport, error: EngineError) -> EngineReport | None:
+def _failure_of(report: Report, error: EngineError) -> EngineReport | None:
     """The failure that may come in place of `report`."""
     match report:
         case TranscriptDelta() | TranscriptEnded():

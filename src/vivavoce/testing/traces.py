@@ -24,6 +24,7 @@ from vivavoce.core.messages import Opened, Send
 from vivavoce.protocol.codec import ServerCodec, ServerDialect
 
 from .playbook import Machine, Moment
+from .real_time_player import RealTimePlayer
 from .rehearsal import Pace, Rehearsal
 from .sounds import describe, sound
 
@@ -249,18 +250,20 @@ def replay(
     dialect: ServerDialect = "ga",
     pace: Pace = PACE,
     codec: WireCodec | None = None,
+    player: RealTimePlayer | None = None,
 ) -> tuple[Line, ...]:
     """Say the trace's client lines to the machine at their times; the trace of what was said then, by both.
 
-    Engines are the scripted ones; after the last line they finish what they have begun.
+    Engines are the scripted ones; after the last line they finish what they have begun. With `player`, the one that the
+    machine was given, the wire is that of a server which plays what it says.
     """
-    recorder, codec = Recorder(), codec or ServerCodec(dialect)
+    recorder, codec = Recorder(), codec or ServerCodec(dialect, playback=player is not None)
 
     def witness(moment: Moment) -> None:
         if isinstance(moment.message, Send) and (frame := codec.encode(moment.message.event)) is not None:
             recorder.server(moment.t_ms, frame)
 
-    rehearsal = Rehearsal(machine, pace=pace, witness=witness)
+    rehearsal = Rehearsal(machine, pace=pace, witness=witness, player=player)
     rehearsal.say(Opened())
     for line in trace:
         rehearsal.at(line.t_ms)

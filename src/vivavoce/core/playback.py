@@ -1,0 +1,92 @@
+"""What becomes of the assistant's audio where the server itself plays it: WebRTC and SIP (reference §4.4 T8).
+
+The player owns the playhead; the machine hears when playback began and when it ran dry, asks where it stands, and tells
+the client. Without a player (WebSocket) only the client knows, and nothing here is used. Invariant: every
+`output_audio_buffer.started` is followed by exactly one `stopped` or `cleared` for its response.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from vivavoce.protocol import events as ev
+
+from .desk import Desk
+from .messages import PlaybackDrained, PlaybackStarted, StopPlayback
+from .refused import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """How much of an item's audio has been played."""
+
+    item_id: str
+    ms: int
+
+
+class Player(Protocol):
+    """Plays the audio of `response.output_audio.delta` events, in their order."""
+
+    def unfinished(self) -> tuple[Played, ...]:
+        """The items that are not played to their end, the one that is being played first."""
+        ...
+
+
+class Playback:
+    """Playback of one session."""
+
+    def __init__(self, desk: Desk, player: Player | None) -> None:
+        self._desk = desk
+        self._player = player
+        self._playing: str | None = None
+        self._is_drained = False
+
+    def started(self, report: PlaybackStarted) -> None:
+        """The first audio of a response is being played, or more of it after a gap."""
+        self._is_drained = False
+        if self._playing == report.response_id:
+            return
+        self._stop()
+        self._playing = report.response_id
+        self._desk.send(ev.OutputAudioBufferStarted(response_id=report.response_id))
+
+    def drained(self, report: PlaybackDrained) -> None:
+        """All there was has been played; more may come while the response goes on."""
+        if self._playing == report.response_id:
+            self._is_drained = True
+            self.settle()
+
+    def settle(self) -> None:
+        """Tell that playback has stopped, once it is dry and its response is done."""
+        response = self._desk.conversation.responses.get(self._playing or "")
+        if self._is_drained and (response is None or response.status != "in_progress"):
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._playing is not None:
+            self._desk.send(ev.OutputAudioBufferStopped(response_id=self._playing))
+        self._playing, self._is_drained = None, False
+
+    def clear(self) -> bool:
+        """Fall silent; what was not heard is cut off the conversation. Says whether anything was being played."""
+        if self._playing is None or self._player is None:
+            return False
+        unfinished = self._player.unfinished()
+        self._desk.ask(StopPlayback())
+        self._desk.send(ev.OutputAudioBufferCleared(response_id=self._playing))
+        self._playing, self._is_drained = None, False
+        for played in unfinished:
+            self._truncate(played)
+        return True
+
+    def clear_by_client(self) -> None:
+        """`output_audio_buffer.clear`. Raises `Refused` where nothing is being played."""
+        if not self.clear():
+            raise Refused("output_audio_buffer_clear_empty", "Nothing is being played that could be cleared.")
+
+    def _truncate(self, played: Played) -> None:
+        entry = self._desk.conversation.entry(played.item_id)
+        if entry is not None and played.item_id in self._desk.conversation and not entry.truncated:
+            end_ms = min(played.ms, entry.audio_ms)
+            self._desk.send(ev.ConversationItemTruncated(item_id=played.item_id, content_index=0, audio_end_ms=end_ms))
