@@ -7,6 +7,7 @@ import pytest
 from vivavoce.protocol.codec import ServerCodec, TranslationServerCodec
 from vivavoce.protocol.dialects import beta
 from vivavoce.protocol.meant import NAME_CHARS_MAX
+from vivavoce.protocol.violations import LARGE_CHARS
 
 UNKNOWN, VALUE = "unknown_parameter", "invalid_value"
 
@@ -171,6 +172,11 @@ def test_only_what_may_stand_there_is_offered():
     vad = {"type": "semantic_vad", "treshold": 0.5}
     error = refused(ServerCodec(), **update(type="realtime", audio={"input": {"turn_detection": vad}}))
     assert error.message == "Unknown parameter: 'session.audio.input.turn_detection.treshold'."
+
+
+def test_a_long_message_is_not_looked_at_again_and_again():
+    error = refused(ServerCodec(), **update(type="realtime", instruction="x" * LARGE_CHARS))
+    assert (error.code, error.message) == (UNKNOWN, "Unknown parameter: 'session.instruction'.")
 
 
 def test_our_own_names_are_not_offered():

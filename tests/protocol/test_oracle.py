@@ -12,7 +12,7 @@ from openai.types.realtime.realtime_session_create_response import RealtimeSessi
 from openai.types.realtime.realtime_transcription_session_create_response import (
     RealtimeTranscriptionSessionCreateResponse,
 )
-from protocol_oracle import differences, models, type_name
+from protocol_oracle import differences, models, surplus, type_name
 from protocol_samples import every
 
 from vivavoce.protocol import config, items, shapes
@@ -80,6 +80,15 @@ def test_every_field_of_translation_sessions_is_ours_and_as_required():
     assert not all_differences(TRANSLATION_CLIENT, named(tr.TranslationClientEvent))
 
 
+def test_translation_sessions_have_no_field_of_ours_alone():
+    for theirs, ours in (
+        (TRANSLATION_SERVER, named(tr.TranslationServerEvent)),
+        (TRANSLATION_CLIENT, named(tr.TranslationClientEvent)),
+    ):
+        found = {line for name, model in theirs.items() for line in surplus(model, [ours[name]], name)}
+        assert not found
+
+
 def test_every_field_that_a_beta_client_sends_is_ours():
     assert all_differences(BETA_CLIENT, named(beta_events.ClientEvent)) == {
         # A part may be an `item_reference` there, with an `id`; GA has no such part.
@@ -107,6 +116,7 @@ def test_the_only_field_of_an_event_that_is_ours_alone_is_an_optional_event_id()
         (RealtimeSessionCreateResponse, config.RealtimeSessionResource),
         (RealtimeTranscriptionSessionCreateResponse, config.TranscriptionSessionResource),
         (ga_types.RealtimeResponse, items.Response),
+        (ga_types.RealtimeTranslationSession, tr.TranslationSessionResource),
     ],
 )
 def test_the_resources_have_every_field_of_theirs(model, struct):

@@ -238,10 +238,12 @@ def _missing(complaint: Complaint) -> str:
 
 
 def _unknown(complaint: Complaint) -> str:
+    said = f"Unknown parameter: '{complaint.param}'."
+    if len(complaint.frame) > LARGE_CHARS:  # every look at a long message takes its time
+        return said
     words = complaint.vocabulary.words().get(complaint.param, ())
     used = tuple(word for word in words if _raw(complaint.frame, word.path).nbytes)
-    hint = meant_parameter(complaint.path[-1], used or words, _siblings(complaint))
-    return _with_hint(f"Unknown parameter: '{complaint.param}'.", hint)
+    return _with_hint(said, meant_parameter(complaint.path[-1], used or words, _siblings(complaint)))
 
 
 def _siblings(complaint: Complaint) -> dict[str, str]:
