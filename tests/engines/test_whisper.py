@@ -15,7 +15,7 @@ from vivavoce.audio.resample import resample
 from vivavoce.engines import TranscriptionHints
 from vivavoce.engines.doubt import Draft
 from vivavoce.engines.hibari import Hibari
-from vivavoce.engines.whisper import PROMPT_TOKENS_MAX, RATE_HZ, WAITING_MAX, Whisper, _better, create
+from vivavoce.engines.whisper import PROMPT_TOKENS_MAX, RATE_HZ, WAITING_MAX, Whisper, _better, _byte_of, create
 from vivavoce.errors import EngineError, SettingsError
 
 HINTS = TranscriptionHints()
@@ -76,6 +76,11 @@ def test_two_doubtful_drafts_lose_what_they_repeat() -> None:
     assert _better(cut, other, 3.0, "en").text == " five four", "a text that was cut off comes last"
 
 
+def test_every_byte_has_one_character() -> None:
+    assert sorted(_byte_of().values()) == list(range(256))
+    assert bytes(_byte_of()[character] for character in "ĠcafÃ©Ċ") == " café\n".encode()
+
+
 # --- with the model ---------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +106,7 @@ def test_it_writes_down_what_is_said() -> None:
             _hears_two_at_once,
             _writes_nothing_where_nobody_speaks,
             _leans_on_the_hints,
+            _scores_every_token,
             _stops_when_cancelled,
         )
         try:
@@ -179,6 +185,31 @@ async def _leans_on_the_hints(ear: Whisper, spoken: list[bytes]) -> None:
     assert "color" in "".join(await written(ear, spoken[3]))
     long = TranscriptionHints(prompt="and then another thing " * PROMPT_TOKENS_MAX)
     assert plain("".join(await written(ear, spoken[0], long)))
+
+
+async def _scores_every_token(ear: Whisper, spoken: list[bytes]) -> None:
+    for audio in (*spoken[:3], spoken[0] + silence(1.5) + spoken[1]):
+        scored = [piece async for piece in ear.transcribe_scored(audio, HINTS)]
+        assert [text for text, _ in scored] == await written(ear, audio)
+        for text, tokens in scored:
+            assert b"".join(bytes(token.bytes) for token in tokens) == text.encode()
+            assert "".join(token.token for token in tokens) == text
+            assert all(-70 < token.logprob <= 0 for token in tokens)
+            assert np.mean([token.logprob for token in tokens]) > -0.7
+    assert [piece async for piece in ear.transcribe_scored(silence(2), HINTS)] == []
+    assert await _mean_logprob(ear, spoken[0]) > await _mean_logprob(ear, _in_noise(spoken[0]))
+
+
+def _in_noise(audio: bytes) -> bytes:
+    samples = np.frombuffer(audio, "<i2").astype(np.float64)
+    noise = np.random.default_rng(5).standard_normal(len(samples)) * samples.std()
+    return (samples / 4 + noise / 4).astype("<i2").tobytes()
+
+
+async def _mean_logprob(ear: Whisper, audio: bytes) -> float:
+    found = [token async for _, tokens in ear.transcribe_scored(audio, HINTS) for token in tokens]
+    assert found
+    return float(np.mean([token.logprob for token in found]))
 
 
 async def _stops_when_cancelled(ear: Whisper, spoken: list[bytes]) -> None:

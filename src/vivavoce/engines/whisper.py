@@ -9,10 +9,13 @@ Only stretches of speech are decoded at all (see `stretches`): noise gives no te
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -25,6 +28,7 @@ from vivavoce.engines.silero import Silero
 from vivavoce.engines.stretches import Stretch, find_stretches
 from vivavoce.engines.weights import WHISPER, existing, library, verified
 from vivavoce.errors import EngineError
+from vivavoce.protocol.events import LogProb
 
 __all__ = ["Whisper", "WhisperSettings", "create"]
 
@@ -49,6 +53,10 @@ PROMPT_TOKENS_MAX = 100
 """Of what the client gives as a prompt, its end is used."""
 VAD_BLOCK_BYTES = RATE_HZ * 2
 """Voice activity is looked for second by second, so that a cancelled call stops soon."""
+ALIGNED_COLUMNS = 2
+"""Scoring a text also aligns it in time, which nobody asks for: with so little of it."""
+PROBABILITY_MIN = 1e-30
+"""Of a token; a logarithm of less could not be written as a number."""
 WAITING_MAX = 64
 """Calls at once, those waiting for a thread included."""
 
@@ -93,6 +101,25 @@ class Whisper:
 
         Raises `EngineError`: `engine_not_ready`, `engine_busy`, `unsupported_language`, `transcription_failed`.
         """
+        async with aclosing(self._pieces(audio, hints, is_scored=False)) as pieces:
+            async for text, _ in pieces:
+                yield text
+
+    async def transcribe_scored(
+        self, audio: bytes, hints: TranscriptionHints
+    ) -> AsyncIterator[tuple[str, tuple[LogProb, ...]]]:
+        """The same pieces, each with its tokens and how probable each was to the model; raises the same.
+
+        The tokens of a piece joined are the piece; one may be part of a character, then only its `bytes` tell. Costs
+        another pass of the decoder over the text.
+        """
+        async with aclosing(self._pieces(audio, hints, is_scored=True)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _pieces(
+        self, audio: bytes, hints: TranscriptionHints, *, is_scored: bool
+    ) -> AsyncGenerator[tuple[str, tuple[LogProb, ...]], None]:
         model = self._model
         if model is None:
             raise EngineError("whisper: not warmed up", code="engine_not_ready")
@@ -105,10 +132,12 @@ class Whisper:
             is_first = True
             for stretch in await run(self._threads, self._stretches, audio, cancelled):
                 part = audio[stretch.start_ms * BYTES_PER_MS : stretch.end_ms * BYTES_PER_MS]
-                text = await run(self._threads, model.text, part, stretch.speech_ms / 1000, hints, cancelled)
-                if text.strip():
-                    yield text.lstrip() if is_first else text
-                    is_first = False
+                heard = await run(self._threads, model.hear, part, stretch.speech_ms / 1000, hints, cancelled)
+                if heard is None or not heard.draft.text.strip():
+                    continue
+                text = heard.draft.text.lstrip() if is_first else heard.draft.text
+                yield text, await run(self._threads, model.scores, heard, text) if is_scored else ()
+                is_first = False
         finally:
             cancelled.set()
             self._waiting -= 1
@@ -145,6 +174,16 @@ class Whisper:
         return find_stretches(probabilities, self._vad.frame_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A draft, its language, and what it was decoded from: the encoding and the prompt's tokens."""
+
+    draft: Draft
+    language: str
+    view: Any
+    prompt: Sequence[int]
+
+
 class _Model:
     """The loaded model; every method runs in a thread."""
 
@@ -168,26 +207,50 @@ class _Model:
         burst = self._numpy.random.default_rng(1).standard_normal(2 * RATE_HZ).astype(self._numpy.float32) * 0.05
         self._decode(burst, TranscriptionHints(language="en"))
 
-    def text(self, audio: bytes, speech_s: float, hints: TranscriptionHints, cancelled: threading.Event) -> str:
-        """What was said in one stretch, of which `speech_s` is voice; empty for what was only noise."""
+    def hear(
+        self, audio: bytes, speech_s: float, hints: TranscriptionHints, cancelled: threading.Event
+    ) -> _Heard | None:
+        """What was said in one stretch, of which `speech_s` is voice; None for what was only noise."""
         if cancelled.is_set():
-            return ""
+            return None
         samples = self._numpy.frombuffer(audio, "<i2", len(audio) // 2).astype(self._numpy.float32) / 32_768.0
         try:
-            draft, language = self._decode(samples, hints)
-            if noise(draft):
-                return ""
-            if doubtful(draft, speech_s, language) and not cancelled.is_set():
-                again, _ = self._decode(samples, hints, is_second=True)
-                draft = _better(draft, again, speech_s, language)
+            heard = self._decode(samples, hints)
+            if noise(heard.draft):
+                return None
+            if doubtful(heard.draft, speech_s, heard.language) and not cancelled.is_set():
+                again = self._decode(samples, hints, is_second=True)
+                heard = replace(again, draft=_better(heard.draft, again.draft, speech_s, again.language))
         except EngineError:
             raise
         except Exception as error:
             raise EngineError(f"whisper: {error}", code="transcription_failed") from error
-        return "" if noise(draft) else draft.text
+        return None if noise(heard.draft) else heard
 
-    def _decode(self, samples: Any, hints: TranscriptionHints, *, is_second: bool = False) -> tuple[Draft, str]:
-        """A draft and its language. The second time, nothing is spared and repetition is discouraged."""
+    def scores(self, heard: _Heard, text: str) -> tuple[LogProb, ...]:
+        """The tokens of `text`, which is what was heard, with their log probabilities after one another.
+
+        The search itself keeps none, so the decoder is led through the text once more.
+        """
+        names = self._tokens.encode(heard.draft.text, add_special_tokens=False)
+        try:
+            found = self._whisper.align(heard.view, heard.prompt[:-1], [names.ids], ALIGNED_COLUMNS)[0]
+        except Exception as error:
+            raise EngineError(f"whisper: {error}", code="transcription_failed") from error
+        pieces = [bytes(_byte_of()[character] for character in token) for token in names.tokens]
+        # What is left out at the begin of the first piece is left out of its tokens.
+        excess = len(heard.draft.text.encode()) - len(text.encode())
+        scored = []
+        for piece, probability in zip(pieces, found.text_token_probs, strict=True):
+            kept, excess = piece[excess:], max(0, excess - len(piece))
+            if kept:
+                token = kept.decode(errors="replace")
+                logprob = math.log(min(1.0, max(PROBABILITY_MIN, probability)))
+                scored.append(LogProb(token=token, bytes=list(kept), logprob=logprob))
+        return tuple(scored)
+
+    def _decode(self, samples: Any, hints: TranscriptionHints, *, is_second: bool = False) -> _Heard:
+        """A draft. The second time, nothing is spared and repetition is discouraged."""
         seconds = len(samples) / RATE_HZ
         short = int((seconds + SILENCE_S) * COLUMNS_PER_S) // 2 * 2
         columns = WINDOW_COLUMNS if is_second else min(WINDOW_COLUMNS, short)
@@ -211,7 +274,8 @@ class _Model:
         tokens: Sequence[int] = result.sequences_ids[0]
         text = self._tokens.decode(list(tokens)).rstrip()
         is_complete = len(tokens) < limit
-        return Draft(text, len(tokens), float(result.scores[0]), float(result.no_speech_prob), is_complete), language
+        draft = Draft(text, len(tokens), float(result.scores[0]), float(result.no_speech_prob), is_complete)
+        return _Heard(draft, language, view, prompt)
 
     def _encoded(self, features: Any) -> Any:
         view = self._ctranslate2.StorageView.from_array(self._numpy.ascontiguousarray(features))
@@ -242,6 +306,14 @@ class _Model:
             return begin
         before = self._tokens.encode(f" {hints.prompt.strip()}", add_special_tokens=False).ids
         return [self._tokens.token_to_id("<|startofprev|>"), *before[-PROMPT_TOKENS_MAX:], *begin]
+
+
+@lru_cache(maxsize=1)
+def _byte_of() -> Mapping[str, int]:
+    """The byte that each character of a token's name stands for: itself if it can be printed, else one from 256 on."""
+    printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printed]
+    return {chr(byte): byte for byte in printed} | {chr(256 + at): byte for at, byte in enumerate(others)}
 
 
 def _better(first: Draft, again: Draft, speech_s: float, language: str) -> Draft:
