@@ -291,9 +291,8 @@ class _Gate(httpx2.AsyncHTTPTransport):
         try:
             return await super().handle_async_request(request)
         finally:
-            request.url = url.copy_with(
-                query=None
-            )  # from here on it is for logs and redirects; keys may be in the query
+            # From here on it serves logs and redirects, and a key may be in the query.
+            request.url = url.copy_with(query=None)
 
     async def _resolved(self, host: str, port: int) -> list[str]:
         """The host's addresses. Raises `Failed` for one that may not be reached."""
