@@ -29,7 +29,21 @@ vad = { engine = "scripted" }
 transcriber = { engine = "scripted" }
 language_model = { engine = "openai-chat", options = { url = "http://h/v1", model = "m", api_key = "sk-very-secret" } }
 synthesizer = { engine = "scripted" }
+turn_detector = { engine = "scripted" }
+noise_reducer = { engine = "scripted" }
 """
+
+
+SCRIPTED = """
+pipeline = "mine"
+[pipelines.mine]
+transcriber = { engine = "scripted" }
+language_model = { engine = "scripted" }
+synthesizer = { engine = "scripted" }
+turn_detector = { engine = "scripted" }
+noise_reducer = { engine = "scripted" }
+"""
+"""A pipeline without its detector."""
 
 
 @pytest.fixture
@@ -63,7 +77,7 @@ def test_the_report_names_the_engines_of_every_pipeline_that_is_used(config: Pat
     report = checked(config, {})
     assert (
         "  mine: vad scripted, transcriber scripted, language_model openai-chat (options api_key, model, url), "
-        "synthesizer scripted" in report
+        "synthesizer scripted, turn_detector scripted, noise_reducer scripted\n" in report
     )
     assert "  scripted: vad scripted, " in report
     assert "  local: " not in report, "nothing uses it"
@@ -89,10 +103,10 @@ def test_the_command_ends_with_0_for_what_can_be_used(config: Path, capsys: pyte
         ("port = ", "is not TOML"),
         ('host = "0.0.0.0"', "no api_keys are set"),
         ('pipeline = "nowhere"', "pipeline: there is no pipeline 'nowhere'"),
-        ('[pipelines.mine]\nvad = { engine = "none-such" }', "pipeline 'mine', vad: no engine 'none-such'"),
+        (f'{SCRIPTED}vad = {{ engine = "none-such" }}', "pipeline 'mine', vad: no engine 'none-such'"),
         (
-            '[pipelines.mine]\nlanguage_model = { engine = "openai-chat", options = { api_key = "sk-secret", x = 1 } }',
-            "pipeline 'mine', language_model: ",
+            f'{SCRIPTED}vad = {{ engine = "scripted", options = {{ api_key = "sk-secret", x = 1 }} }}',
+            "pipeline 'mine', vad: ",
         ),
     ],
 )
