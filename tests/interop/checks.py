@@ -88,4 +88,11 @@ def check_mistaken(heard: Heard) -> None:
     assert heard.text == "echo: Good morning, how are you?"
 
 
+def check_transcribed(heard: Heard) -> None:
+    assert heard.user_transcript == "audio of 1800 ms"
+    assert _buffer_events(heard) == TURN_EVENTS * 2
+    assert not [name for name in heard.types if name.startswith("response.")]
+    assert heard.errors == []
+
+
 CHECKS: dict[str, Callable[[Heard], None]] = {title: globals()[f"check_{title}"] for title in CONVERSATIONS}

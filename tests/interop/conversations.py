@@ -16,6 +16,8 @@ from heard import CALL_REQUEST, TOOL, spoken_turn, user_text
 
 Event = dict[str, Any]
 SERVER_VAD = {"type": "server_vad", "silence_duration_ms": 500, "prefix_padding_ms": 300}
+_PCM = {"type": "audio/pcm", "rate": 24_000}
+_WHISPER = {"model": "whisper-1"}
 PLAYED_MS = 60
 """What the user has heard of an answer when speaking up; the server sends 100 ms at once."""
 MODEL = "gpt-realtime"
@@ -48,15 +50,16 @@ class Dialect:
     name: str
     session: Callable[[str, dict[str, Any] | None, bool], Event]
     audio_delta: str
+    transcription_update: Say
+    """What configures a session that only transcribes."""
 
 
 def _ga_session(modality: str, turn_detection: dict[str, Any] | None, tools: bool) -> Event:
-    pcm = {"type": "audio/pcm", "rate": 24_000}
-    heard = {"format": pcm, "transcription": {"model": "whisper-1"}, "turn_detection": turn_detection}
+    heard = {"format": _PCM, "transcription": _WHISPER, "turn_detection": turn_detection}
     session = {
         "type": "realtime",
         "output_modalities": [modality],
-        "audio": {"input": heard, "output": {"format": pcm, "voice": "marin"}},
+        "audio": {"input": heard, "output": {"format": _PCM, "voice": "marin"}},
     }
     return session | ({"tools": [TOOL], "tool_choice": "auto"} if tools else {})
 
@@ -67,15 +70,38 @@ def _beta_session(modality: str, turn_detection: dict[str, Any] | None, tools: b
         "voice": "alloy",
         "input_audio_format": "pcm16",
         "output_audio_format": "pcm16",
-        "input_audio_transcription": {"model": "whisper-1"},
+        "input_audio_transcription": _WHISPER,
         "turn_detection": turn_detection,
         "temperature": 0.8,
     }
     return session | ({"tools": [TOOL], "tool_choice": "auto"} if tools else {})
 
 
-GA = Dialect("ga", _ga_session, "response.output_audio.delta")
-BETA = Dialect("beta", _beta_session, "response.audio.delta")
+GA = Dialect(
+    "ga",
+    _ga_session,
+    "response.output_audio.delta",
+    say(
+        "session.update",
+        session={
+            "type": "transcription",
+            "audio": {"input": {"format": _PCM, "transcription": _WHISPER, "turn_detection": SERVER_VAD}},
+        },
+    ),
+)
+BETA = Dialect(
+    "beta",
+    _beta_session,
+    "response.audio.delta",
+    say(
+        "transcription_session.update",
+        session={
+            "input_audio_format": "pcm16",
+            "input_audio_transcription": _WHISPER,
+            "turn_detection": SERVER_VAD,
+        },
+    ),
+)
 
 
 def hear(*types: str) -> Step:
@@ -168,6 +194,14 @@ def mistaken(dialect: Dialect) -> Conversation:
     yield from written(dialect)
 
 
+def transcribed(dialect: Dialect) -> Conversation:
+    """A session that answers nothing: each turn is written down."""
+    yield dialect.transcription_update
+    for _ in range(2):
+        yield from _speak()
+        yield from hear(TRANSCRIPT)
+
+
 def _ask(text: str) -> Conversation:
     yield say("conversation.item.create", item=user_text(text))
     yield say("response.create")
@@ -178,7 +212,11 @@ def _speak() -> Conversation:
         yield say("input_audio_buffer.append", audio=chunk)
 
 
-CONVERSATIONS = {talk.__name__: talk for talk in (written, spoken, manual, calling, cancelled, barged_in, mistaken)}
+CONVERSATIONS = {
+    talk.__name__: talk for talk in (written, spoken, manual, calling, cancelled, barged_in, mistaken, transcribed)
+}
+TRANSCRIBING = frozenset({"transcribed"})
+"""Those of a session that only transcribes: it is opened by `intent=transcription`, in place of a model."""
 ON_SLOW_MODEL = frozenset({"cancelled", "barged_in"})
 
 

@@ -17,13 +17,15 @@ import sys
 from operator import attrgetter
 from typing import Any
 
-from conversations import BETA, CONVERSATIONS, Conversation, Event, model_for
+from conversations import BETA, CONVERSATIONS, TRANSCRIBING, Conversation, Dialect, Event, model_for
 from heard import Heard
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 from strictness import BETA_1_60, Judge
 
 API_VERSION = "2025-04-01-preview"
 SECONDS_MAX = 30
+OF_THE_PREVIEW = {title: talk for title, talk in CONVERSATIONS.items() if title not in TRANSCRIBING}
+"""Those that the first version of the preview could hold; it had no sessions for transcription yet."""
 
 
 def plain(url: str) -> AsyncOpenAI:
@@ -39,6 +41,14 @@ def azure(url: str) -> AsyncAzureOpenAI:
         azure_endpoint=http(url),
         websocket_base_url=f"{url}/openai",
     )
+
+
+def connection_to(dialect: Dialect, title: str) -> dict[str, Any]:
+    """How to connect for the conversation of this title; the preview's client names a model whatever it is for."""
+    if title not in TRANSCRIBING:
+        return {"model": model_for(title)}
+    model = {"model": model_for(title)} if dialect is BETA else {}
+    return {**model, "extra_query": {"intent": "transcription"}}
 
 
 def http(url: str) -> str:
@@ -91,8 +101,8 @@ async def _hold_all(url: str) -> dict[str, dict[str, Any]]:
     heard: dict[str, dict[str, Any]] = {}
     for name, client in (("openai", plain(url)), ("azure", azure(url))):
         heard[name] = {}
-        for title, talk in CONVERSATIONS.items():
-            async with client.beta.realtime.connect(model=model_for(title)) as connection:
+        for title, talk in OF_THE_PREVIEW.items():
+            async with client.beta.realtime.connect(**connection_to(BETA, title)) as connection:
                 held = await asyncio.wait_for(hold(connection, talk(BETA)), SECONDS_MAX)
             judge.check_all(held.wire)
             heard[name][title] = json.loads(held.as_json())

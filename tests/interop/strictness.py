@@ -39,7 +39,8 @@ BETA = Allowance(
             "session.turn_detection.idle_timeout_ms",
             "response.usage.input_token_details.cached_tokens_details",
         }
-    )
+    ),
+    events=frozenset({"transcription_session.created"}),
 )
 BETA_1_60 = Allowance(
     any_field=True,

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from checks import CHECKS
-from conversations import BETA, CONVERSATIONS, GA, Dialect, model_for
+from conversations import BETA, CONVERSATIONS, GA, Dialect
 from heard import Heard
 from openai import AsyncOpenAI, OpenAI
 from openai.types.beta.realtime.realtime_server_event import RealtimeServerEvent as BetaServerEvent
 from openai.types.realtime import RealtimeServerEvent
-from openai_client import SECONDS_MAX, azure, hold, hold_sync, http, plain
+from openai_client import SECONDS_MAX, azure, connection_to, hold, hold_sync, http, plain
 from strictness import BETA as BETA_ALLOWANCE
 from strictness import GA as GA_ALLOWANCE
 from strictness import Judge
@@ -37,7 +37,7 @@ def hold_with(client: AsyncOpenAI, dialect: Dialect, title: str) -> Heard:
     async def run() -> Heard:
         async with client:
             resource: Any = client.beta.realtime if dialect is BETA else client.realtime
-            async with resource.connect(model=model_for(title)) as connection:
+            async with resource.connect(**connection_to(dialect, title)) as connection:
                 return await asyncio.wait_for(hold(connection, CONVERSATIONS[title](dialect)), SECONDS_MAX)
 
     return asyncio.run(run())
@@ -55,7 +55,7 @@ def test_asynchronous_client(title: str, make_client: Callable[[str], AsyncOpenA
 def test_synchronous_client(title: str, server_url: str) -> None:
     with (
         OpenAI(base_url=f"{http(server_url)}/v1", api_key="sk-any") as client,
-        client.realtime.connect(model=model_for(title)) as connection,
+        client.realtime.connect(**connection_to(GA, title)) as connection,
     ):
         heard = hold_sync(connection, CONVERSATIONS[title](GA))
     CHECKS[title](heard)

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 from checks import CHECKS
-from conversations import CONVERSATIONS
 from environments import run_python
 from heard import Heard
+from openai_client import OF_THE_PREVIEW
 from strictness import BETA_1_60
 
 pytestmark = pytest.mark.interop
 
 VERSION = "1.60.0"
 
-every_conversation = pytest.mark.parametrize("title", CONVERSATIONS)
+every_conversation = pytest.mark.parametrize("title", OF_THE_PREVIEW)
 
 
 @pytest.fixture(scope="module")

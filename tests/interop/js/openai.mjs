@@ -1,6 +1,7 @@
 // A conversation through the npm package `openai`, driven from outside:
 //
 //     node openai.mjs ga|beta BASE_URL MODEL
+//     node openai.mjs ga BASE_URL --transcription
 //
 // Each line of standard input is a client event to send, each line of standard output a server event as the client
 // emitted it. Ends when standard input does.
@@ -12,7 +13,7 @@ const { default: OpenAI } = await import(dialect === "beta" ? "openai-4" : "open
 const { OpenAIRealtimeWS } = await import(dialect === "beta" ? "openai-4/beta/realtime/ws" : "openai/realtime/ws");
 
 const client = new OpenAI({ apiKey: "sk-any", baseURL });
-const realtime = new OpenAIRealtimeWS({ model }, client);
+const realtime = new OpenAIRealtimeWS(model === "--transcription" ? { intent: "transcription" } : { model }, client);
 realtime.on("event", (event) => console.log(JSON.stringify(event)));
 realtime.on("error", (error) => {
   // What the server said has been told as an event; what the client itself says has no such part.
