@@ -31,6 +31,9 @@ from .abilities import Abilities
 
 ITEM_TOKENS = 4
 """What a message costs beside its text: role and separators."""
+AUTO_RETENTION = 0.8
+"""To what part of the window `auto` cuts: with 1 every further turn would drop an item, and the model would compute the
+whole prompt anew each time."""
 IMAGE_TOKENS = {"low": 85, "auto": 765, "high": 765}
 """About what an image costs, by detail; models differ, none tells beforehand."""
 
@@ -68,7 +71,7 @@ class Window:
         fixed = count(instructions) + ITEM_TOKENS + (count(_described(tools)) if tools else 0)
         output = self._abilities.output_tokens_max if output_tokens is None else output_tokens
         available = max(self._abilities.context_tokens - output - fixed, 0)
-        ratio = 1.0
+        ratio = AUTO_RETENTION
         if isinstance(truncation, RetentionRatio):
             ratio = truncation.retention_ratio
             available = min(
