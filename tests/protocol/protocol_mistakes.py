@@ -152,3 +152,27 @@ def _json_types(member: Any) -> tuple[str, ...]:
 
 def _json_type(value: Any) -> str:
     return "null" if value is None else type(value).__name__
+
+
+def all_bounds(struct: type[msgspec.Struct]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The fields of a struct, and of all structs in it, that are bounded, and how; a map's keys and values count."""
+    for name, field in shapes.fields(struct).items():
+        if found := tuple(sorted(_bounds(field.type))):
+            yield name, found
+        element = shapes.element(field.type)
+        for inner in (*shapes.structs(field.type), *(() if element is None else shapes.structs(element))):
+            yield from all_bounds(inner)
+
+
+def _bounds(kind: Any) -> Iterator[str]:
+    for member, meta in _members(kind):
+        if get_origin(member) is dict:
+            yield from (bound for part in get_args(member) for bound in _bounds(part))
+        if meta is None:
+            continue
+        if meta.pattern is not None:
+            yield meta.pattern
+        if meta.min_length is not None or meta.max_length is not None:
+            yield f"{meta.min_length or 0}..{'' if meta.max_length is None else meta.max_length}"
+        if meta.ge is not None or meta.le is not None:
+            yield f"{meta.ge} <= x" + ("" if meta.le is None else f" <= {meta.le}")

@@ -8,7 +8,7 @@ import re
 from typing import get_args
 
 import pytest
-from protocol_mistakes import BOGUS, mistakes
+from protocol_mistakes import BOGUS, all_bounds, mistakes
 from protocol_samples import every
 
 from vivavoce.protocol import events as ev
@@ -78,3 +78,51 @@ def test_the_error_names_the_event(dialect):
         event = json.loads(write(every((struct,))[0])) | {BOGUS: 1, "event_id": "mine"}
         error = codec().decode(json.dumps(event))
         assert (error.type, error.event_id) == ("invalid_request_error", "mine")
+
+
+# --- the bounds themselves --------------------------------------------------------------------------------------------
+
+VAD = {
+    "threshold": ("0 <= x <= 1",),
+    "prefix_padding_ms": ("0 <= x",),
+    "silence_duration_ms": ("0 <= x",),
+    "idle_timeout_ms": ("5000 <= x <= 30000",),
+}
+EVERYWHERE = {
+    "event_id": ("0..512",),
+    "content_index": ("0 <= x",),
+    "audio_end_ms": ("0 <= x",),
+    "call_id": (r"^[a-zA-Z0-9_-]+$",),
+    "speed": ("0.25 <= x <= 1.5",),
+    "retention_ratio": ("0 <= x <= 1",),
+    "post_instructions": ("0 <= x",),
+    "metadata": ("0..16", "0..512", "0..64"),
+    **VAD,
+}
+BOUNDS = {  # reference §1.8, §2.1, §2.3
+    "ga": {
+        **EVERYWHERE,
+        "rate": ("24000 <= x <= 24000",),
+        "languages": ("1..",),
+        "strength": ("0 <= x <= 1",),
+        "output_modalities": ("1..1",),
+        "max_output_tokens": ("1 <= x <= 4096",),
+        "tunnel_id": (r"^tunnel_[a-z0-9]{32}$",),
+    },
+    "beta": {
+        **EVERYWHERE,
+        "temperature": ("0.6 <= x <= 1.2",),
+        "max_output_tokens": ("1 <= x <= 4096",),
+        "max_response_output_tokens": ("1 <= x <= 4096",),
+    },
+    "translation": {"event_id": ("0..512",), "strength": ("0 <= x <= 1",)},
+}
+
+
+@pytest.mark.parametrize("dialect", BOUNDS)
+def test_the_bounds_are_those_of_the_reference(dialect):
+    found = {}
+    for struct in CODECS[dialect][1]:
+        for name, bounds in all_bounds(struct):
+            assert found.setdefault(name, bounds) == bounds, name
+    assert found == BOUNDS[dialect]

@@ -8,7 +8,8 @@ The page shows eight names and three pieces of JavaScript; those work as they ar
   `available_functions.create`, is answered with `conversation.created`, later ones with `conversation.updated`.
 - `content_block.delta` is each increment of what the assistant writes or says, `text` the whole passage once it is
   complete: who follows either has everything, nobody has it twice. `audio` has the samples themselves as its `data`.
-- `text` from a client is a message of the user and asks for an answer; `conversation.item.create` asks for none.
+- `text` from a client is a message of the user and asks for an answer, which is refused while another is under way,
+  as it is everywhere; `conversation.item.create` asks for none.
 - `function.call` comes when the response can say no more: the last one takes the place of its `response.done`, so that
   `function.response` may ask for the next response at once. That is what the answer to the last open call does.
 - An error of a function is told to the model as `{"error": content}`.
