@@ -56,9 +56,6 @@ def _endpoint(surface: Surface, make: Make, bytes_max: int) -> Callable[[Request
 async def body_of(request: Request, bytes_max: int) -> bytes:
     """The body of a request. Raises `HTTPException` where it is too large, or does not come."""
     too_large = HTTPException(413, f"The body of the request is larger than {bytes_max} bytes.")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > bytes_max:
-        raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_S_MAX):
