@@ -82,7 +82,8 @@ def babble(samples: int, rng: np.random.Generator, others: list[Utterance]) -> S
     return out
 
 
-NOISES: dict[str, Callable[[int, np.random.Generator], Samples]] = {
+Maker = Callable[[int, np.random.Generator], Samples]
+NOISES: dict[str, Maker] = {
     "white": lambda n, rng: rng.standard_normal(n).astype(np.float32),
     "pink": lambda n, rng: coloured(n, rng, 1, 20),
     "fan": fan,
@@ -221,7 +222,7 @@ async def measure(arguments: argparse.Namespace) -> None:
     if ear:
         await ear.warm_up()
     bench, rng = Bench(reducer, vad, ear), np.random.default_rng(SEED)
-    makers = {**NOISES, "babble": lambda n, rng: babble(n, rng, others)}
+    makers: dict[str, Maker] = {**NOISES, "babble": lambda n, rng: babble(n, rng, others)}
     noises = {name: makers[name](NOISE_S * RATE_HZ, rng) for name in arguments.noises}
     if arguments.noise:
         noises[arguments.noise.stem] = as_samples(*wav.read(arguments.noise))

