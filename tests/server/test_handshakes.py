@@ -14,6 +14,8 @@ from test_serve import KEY, closing, is_true_soon, receive, scripted, socket_to,
 from websockets.asyncio.client import connect as ws_connect
 from websockets.exceptions import InvalidStatus
 
+from vivavoce.client import connect
+from vivavoce.errors import ConnectionFailed
 from vivavoce.protocol.config import RealtimeSession
 from vivavoce.server import Server, running
 from vivavoce.server.admission import Admitted, admission
@@ -197,6 +199,15 @@ def test_a_refusal_may_be_a_status_with_the_body_of_an_http_error() -> None:
     within_time(main())
 
 
+def test_our_own_client_says_in_words_what_the_status_means() -> None:
+    async def main() -> None:
+        async with running(scripted(api_keys=[KEY], refusals="http")) as server:
+            with pytest.raises(ConnectionFailed, match=r"401 .*missing, wrong or expired\): Incorrect API key"):
+                await connect("m", url=server.url, api_key="sk-a-wrong-key-0009")
+
+    within_time(main())
+
+
 def test_a_page_from_elsewhere_is_forbidden_on_a_server_without_keys() -> None:
     async def main() -> None:
         async with running(scripted(refusals="http")) as server:
@@ -279,6 +290,16 @@ def test_an_idle_socket_is_pinged_as_often_as_the_settings_say() -> None:
             await until(socket, "session.created")
             pings = counted(socket)
             assert await is_true_soon(lambda: len(pings) >= 2)
+
+    within_time(main())
+
+
+def test_pings_can_be_switched_off() -> None:
+    async def main() -> None:
+        async with running(scripted(ping_interval_ms=0)) as server, socket_to(server) as socket:
+            assert (await receive(socket))["type"] == "session.created"
+            await socket.send('{"type": "input_audio_buffer.clear"}')
+            await until(socket, "input_audio_buffer.cleared")
 
     within_time(main())
 

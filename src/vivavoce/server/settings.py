@@ -159,7 +159,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Hosts of the MCP servers that clients may have called, as `host` or `host:port`; `*` is every host on public
     addresses. Those of the own network count only where they are listed. An empty list turns MCP off."""
     prompts: str | None = None
-    """Folder of the stored prompts that a session may name; left out, there are none."""
+    """Folder of the stored prompts that a session may name, seen from where the server is started. Left out, there are
+    none."""
     budget: Annotated[float, Meta(gt=0)] | None = None
     """US dollars that one session may cost by `prices`; left out, there is no limit."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
