@@ -16,7 +16,7 @@ from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, T
 from vivavoce.engines.smollm import WAITING_MAX, SmolLM, SmolLMSettings, create
 from vivavoce.errors import EngineError, SettingsError
 from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction
-from vivavoce.protocol.items import InputText, Item, Message
+from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, InputText, Item, Message
 
 INSTRUCTIONS = "Answer in one short sentence."
 WEATHER = FunctionTool(
@@ -202,6 +202,54 @@ def test_a_call_counts_the_choice_of_its_function_too() -> None:
     pieces = said_by(Choosing(), Prompt("", (user("five minutes"),), (WEATHER, TIMER), "required"))
     assert pieces[0] == CallPiece("set_timer")
     assert pieces[-1] == Finish("stop", input_tokens=7, cached_tokens=0, output_tokens=6)
+
+
+class Leaning(Saying):
+    """In place of the model: begins with a tool by these odds, names the timer, answers in words."""
+
+    def __init__(self, odds: float) -> None:
+        super().__init__()
+        self.odds = odds
+
+    def handle_chat_completions(self, body: dict[str, Any], take: Callable[[object], bool]) -> None:
+        if body.get("logprobs"):
+            ways = [{"token": "text", "logprob": -1.0}, {"token": "tool", "logprob": self.odds - 1.0}]
+            shown = {"content": [{"token": '{"', "top_logprobs": []}, {"token": "text", "top_logprobs": ways}]}
+            take({"choices": [{"delta": {"content": "text"}, "logprobs": shown}]})
+        grammar = body.get("grammar", "")
+        self.words = ("{", "}") if "llguidance" in grammar else ("set_timer",) if "set_timer" in grammar else ("Hi.",)
+        super().handle_chat_completions(body, take)
+
+
+@pytest.mark.parametrize(
+    ("odds", "options", "is_called"),
+    [
+        (3.0, {}, False),
+        (3.0, {"call_margin": 1.0}, True),
+        (0.5, {"call_margin": 1.0}, False),
+        (-2.0, {"call_margin": -3.0}, True),
+    ],
+)
+def test_under_auto_it_calls_where_the_model_leans_to_it_by_as_much_as_was_set(
+    odds: float, options: dict[str, Any], is_called: bool
+) -> None:
+    pieces = said_by(server := Leaning(odds), Prompt("Be nice.", (user("five minutes"),), (WEATHER, TIMER)), **options)
+    assert (pieces[0] == CallPiece("set_timer")) is is_called
+    asked = server.bodies[0]["messages"][0]["content"]
+    assert ("Your tools:\nget_weather: The weather of a city\nset_timer" in asked) is bool(options)
+    assert "temperature" in server.bodies[0]
+
+
+def test_what_a_function_answered_is_told_and_not_asked_for_again() -> None:
+    items = (
+        user("five minutes"),
+        FunctionCall(call_id="c", name="set_timer", arguments="{}"),
+        FunctionCallOutput(call_id="c", output="done"),
+    )
+    server = Leaning(9.0)
+    assert said_by(server, Prompt("", items, (TIMER,)), call_margin=0.0)[0] == TextPiece("Hi.")
+    assert len(server.bodies) == 1
+    assert said_by(Leaning(9.0), Prompt("", items, (TIMER,), "none"), call_margin=0.0)[0] == TextPiece("Hi.")
 
 
 def test_a_model_that_does_not_keep_to_the_grammar_is_told_of() -> None:
