@@ -1,7 +1,7 @@
 """The embedded voice: hibari, 24 kHz, English, on one thread.
 
 A sentence takes some 60 ms, so a phrase is synthesized whole and handed over in pieces. There is one voice in the
-package; the API's voice names are told apart by pitch where `PITCH` says so, and are otherwise that voice.
+package; the API's other voices are made from it (see `voices`), and a name that is not known is the default voice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
@@ -20,7 +19,7 @@ from vivavoce.engines.options import read_options
 from vivavoce.engines.weights import HIBARI, library, verified
 from vivavoce.errors import EngineError
 
-__all__ = ["PITCH", "Hibari", "HibariSettings", "create"]
+__all__ = ["Hibari", "HibariSettings", "create"]
 
 RATE_HZ = 24_000
 PIECE_MS = 100
@@ -28,14 +27,15 @@ SILENCE_AMPLITUDE = 0.004
 """What is quieter than this, of full scale, at the ends of a phrase is cut off, but for the margin."""
 MARGIN_BEFORE_MS = 10
 MARGIN_AFTER_MS = 120
-"""Kept behind a phrase, because the next one follows at once and speech needs the pause."""
+"""Kept behind a phrase at speed 1.0, because the next one follows at once and speech needs the pause."""
 PEAK_MAX = 0.9
 SPEED_MIN, SPEED_MAX = 0.25, 2.0
 PHONEMES_MAX = 400
 """Some 30 s of speech in one run of the network; its memory grows with this, and so does the wait for a first sound."""
 
-PITCH: Mapping[str, float] = MappingProxyType({"echo": 0.72, "fable": 0.85, "onyx": 0.65, "nova": 1.15})
-"""Pitch of a voice name against the voice in the package; 1.0 for every other name."""
+SLOW_MAX = 0.75
+"""Up to this speed the network itself speaks slower, which sounds better than what is stretched. Above it, and faster
+than usual, it misses the wanted length by up to a tenth and swallows sounds: what it says at 1.0 is stretched."""
 
 
 class HibariSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +54,7 @@ class Hibari:
         self._voice: Any = None
         self._synth: Any = None
         self._numpy: Any = None
+        self._voices: Any = None
         self._loading = threading.Lock()
         self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="hibari")
 
@@ -83,6 +84,7 @@ class Hibari:
                 return
             path = verified(HIBARI)
             hibari, self._numpy = library("hibari"), library("numpy")
+            self._voices = library("vivavoce.engines.voices")
             try:
                 loaded = hibari.Hibari(model=str(path), threads=1)
                 self._synth = hibari.dsp.synth
@@ -114,18 +116,30 @@ class Hibari:
         ids = loaded.ids(phonemes)
         if len(ids) < 3:
             return b""
-        pace = numpy.asarray([min(max(speed, SPEED_MIN), SPEED_MAX)], numpy.float32)
-        outputs = loaded.sess.run(None, {"ids": numpy.asarray([ids], numpy.int64), "speed": pace})
-        *spectrum, f0 = (output[0] for output in outputs)
-        audio = self._synth(*spectrum, f0 * PITCH.get(voice, 1.0), numpy.random.default_rng(len(ids)))
-        return bytes(self._level(self._trimmed(audio)).tobytes())
+        shape = self._voices.shape_of(voice)
+        pace = min(max(speed * shape.pace, SPEED_MIN), SPEED_MAX)
+        *spectrum, f0 = self._voices.coloured(self._spoken(loaded, ids, pace if pace <= SLOW_MAX else 1.0), shape)
+        audio = self._synth(*spectrum, f0, numpy.random.default_rng(len(ids)))
+        stretch, lift = 1.0 / pace, 1.0
+        if pace <= SLOW_MAX:  # almost right by itself, but for a voice that falls as it slows down
+            usual_f0 = self._spoken(loaded, ids, 1.0)[-1]
+            stretch *= len(usual_f0) / len(f0)
+            lift = self._voices.middle_hz(usual_f0) / self._voices.middle_hz(f0)
+        audio = self._voices.reshaped(audio, f0, shape, stretch, lift)
+        return bytes(self._level(self._trimmed(audio, pace)).tobytes())
 
-    def _trimmed(self, audio: Any) -> Any:
+    def _spoken(self, loaded: Any, ids: list[int], speed: float) -> tuple[Any, ...]:
+        """What the network gives: five parts of the spectrum, and F0, a column per 12.5 ms."""
+        numpy = self._numpy
+        given = {"ids": numpy.asarray([ids], numpy.int64), "speed": numpy.asarray([speed], numpy.float32)}
+        return tuple(output[0] for output in loaded.sess.run(None, given))
+
+    def _trimmed(self, audio: Any, pace: float) -> Any:
         loud = self._numpy.flatnonzero(self._numpy.abs(audio) > SILENCE_AMPLITUDE)
         if not len(loud):
             return audio[:0]
-        begin = max(int(loud[0]) - RATE_HZ * MARGIN_BEFORE_MS // 1000, 0)
-        return audio[begin : int(loud[-1]) + RATE_HZ * MARGIN_AFTER_MS // 1000]
+        before, after = (round(RATE_HZ * margin / 1000 / pace) for margin in (MARGIN_BEFORE_MS, MARGIN_AFTER_MS))
+        return audio[max(int(loud[0]) - before, 0) : int(loud[-1]) + after]
 
     def _level(self, audio: Any) -> Any:
         peak = float(self._numpy.abs(audio).max(initial=0.0))
