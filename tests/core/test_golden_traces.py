@@ -52,7 +52,7 @@ class Allowance:
         )
 
 
-ABLE = Abilities(semantic_vad=True, noise_reduction=True, mcp=True, images=True, reasoning=True)
+ABLE = Abilities(semantic_vad=True, noise_reduction=True, mcp=True, images=True, reasoning=True, logprobs=True)
 
 
 def machine(rule: str, player: RealTimePlayer | None) -> Session:

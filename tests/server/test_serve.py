@@ -211,12 +211,7 @@ REFUSED = [
         (3000, "invalid_request_error.invalid_api_key"),
     ),
     ("/v1/realtime", {"api-key": KEY}, "missing_model", (4000, "invalid_request_error.missing_model")),
-    (
-        "/v1/realtime/translations?model=m",
-        {"api-key": KEY},
-        "session_kind_not_available",
-        (4000, "invalid_request_error.session_kind_not_available"),
-    ),
+    ("/v1/realtime/translations", {"api-key": KEY}, "missing_model", (4000, "invalid_request_error.missing_model")),
 ]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from vivavoce.audio.formats import Format
 from vivavoce.protocol import events as ev
+from vivavoce.protocol.base import UNSET
 
 from .messages import TranscriptDelta, TranscriptEnded, TranscriptFailed
 
@@ -26,7 +27,10 @@ class Heard:
     """Where in the item's content the audio stands."""
     is_told: bool
     """Whether the client wants to be told the transcript."""
+    with_logprobs: bool = False
+    """Whether the client wants to be told how probable each token is."""
     pieces: list[str] = field(default_factory=list)
+    logprobs: list[ev.LogProb] = field(default_factory=list)
     is_pending: bool = True
     failure: TranscriptFailed | None = None
 
@@ -46,7 +50,10 @@ class Heard:
         match report:
             case TranscriptDelta():
                 return ev.ConversationItemInputAudioTranscriptionDelta(
-                    item_id=item_id, content_index=content_index, delta=report.text
+                    item_id=item_id,
+                    content_index=content_index,
+                    delta=report.text,
+                    logprobs=report.logprobs if self.with_logprobs else UNSET,
                 )
             case TranscriptEnded():
                 return ev.ConversationItemInputAudioTranscriptionCompleted(
@@ -54,6 +61,7 @@ class Heard:
                     content_index=content_index,
                     transcript="".join(self.pieces),
                     usage=ev.DurationUsage(seconds=self.ms / 1000),
+                    logprobs=tuple(self.logprobs) if self.with_logprobs else UNSET,
                 )
             case TranscriptFailed():
                 error = ev.TranscriptionError(type="transcription_error", code=report.code, message=report.message)
@@ -88,9 +96,10 @@ class Hearing:
         content_index: int = 0,
         transcript: str | None = None,
         is_told: bool,
+        with_logprobs: bool = False,
     ) -> Heard:
         """Keep an item's audio. Nothing is pending where the transcript is known, or there is nothing to hear."""
-        heard = self._items[item_id] = Heard(audio, len(audio), format, content_index, is_told)
+        heard = self._items[item_id] = Heard(audio, len(audio), format, content_index, is_told, with_logprobs)
         heard.pieces += [transcript] if transcript else []
         heard.is_pending = bool(audio) and not transcript
         self._bytes += len(audio)

@@ -13,7 +13,7 @@ import msgspec
 
 from vivavoce.audio.formats import Format
 from vivavoce.protocol.config import FunctionTool, McpTool, ToolChoice
-from vivavoce.protocol.events import AnyClientEvent, AnyServerEvent, ErrorDetail
+from vivavoce.protocol.events import AnyClientEvent, AnyServerEvent, ErrorDetail, LogProb
 from vivavoce.protocol.items import Item, McpError, McpListedTool
 
 
@@ -65,10 +65,11 @@ class TurnJudged(_Message, frozen=True):
 
 
 class TranscriptDelta(_Message, frozen=True):
-    """A piece of the transcript of a user item's audio."""
+    """A piece of the transcript of a user item's audio; `logprobs` are those of its tokens, where they were wanted."""
 
     item_id: str
     text: str
+    logprobs: tuple[LogProb, ...] = ()
 
 
 class TranscriptEnded(_Message, frozen=True):
@@ -255,6 +256,8 @@ class Transcribe(_Message, frozen=True):
     format: Format
     language: str | None = None
     prompt: str | None = None
+    keywords: tuple[str, ...] = ()
+    with_logprobs: bool = False
 
 
 class Generate(_Message, frozen=True):

@@ -431,6 +431,7 @@ class Session:
             content_index=content_index,
             transcript=given(part.transcript, None),
             is_told=wanted is not None,
+            with_logprobs=bool(given(self.config.include, None)),
         )
         if wanted is None and not self._desk.is_conversation:
             heard.is_pending = False  # nobody wants to know
@@ -438,7 +439,15 @@ class Session:
             return
         hints = wanted or Transcription()
         self._effects.append(
-            Transcribe(item_id, audio, heard.format, given(hints.language, None), given(hints.prompt, None))
+            Transcribe(
+                item_id,
+                audio,
+                heard.format,
+                given(hints.language, None),
+                given(hints.prompt, None),
+                given(hints.keywords, ()),
+                heard.is_told and heard.with_logprobs,
+            )
         )
 
     def _transcript(self, report: TranscriptDelta | TranscriptEnded | TranscriptFailed) -> None:
@@ -448,6 +457,7 @@ class Session:
         match report:
             case TranscriptDelta():
                 known.pieces.append(report.text)
+                known.logprobs.extend(report.logprobs)
             case TranscriptEnded():
                 known.is_pending = False
                 if known.is_told:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from vivavoce.protocol.config import FunctionTool, ToolChoice
+from vivavoce.protocol.events import LogProb
 from vivavoce.protocol.items import Item
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Piece",
     "Pipeline",
     "Prompt",
+    "ScoringTranscriber",
     "Synthesizer",
     "TextPiece",
     "Traits",
@@ -160,6 +162,17 @@ class Transcriber(Protocol):
 
     async def close(self) -> None:
         """Free what `warm_up` took."""
+        ...
+
+
+@runtime_checkable
+class ScoringTranscriber(Protocol):
+    """A `Transcriber` that can say, too, how probable each token was to it."""
+
+    def transcribe_scored(
+        self, audio: bytes, hints: TranscriptionHints
+    ) -> AsyncIterator[tuple[str, tuple[LogProb, ...]]]:
+        """The same pieces as `transcribe`, each with the log probabilities of its tokens."""
         ...
 
 

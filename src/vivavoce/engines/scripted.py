@@ -45,6 +45,7 @@ from vivavoce.engines.options import read_options
 from vivavoce.errors import EngineError
 from vivavoce.protocol.base import given
 from vivavoce.protocol.config import ToolChoiceFunction
+from vivavoce.protocol.events import LogProb
 from vivavoce.protocol.items import (
     Content,
     FunctionCall,
@@ -297,6 +298,13 @@ class ScriptedTranscriber(_Weightless):
         for word in _words(f"audio of {tens_of_ms * 10} ms"):
             await pace.next()
             yield word
+
+    async def transcribe_scored(
+        self, audio: bytes, hints: TranscriptionHints
+    ) -> AsyncIterator[tuple[str, tuple[LogProb, ...]]]:
+        """The same, each word one token of log probability -0.5."""
+        async for word in self.transcribe(audio, hints):
+            yield word, (LogProb(token=word, bytes=list(word.encode()), logprob=-0.5),)
 
 
 # --- language ---------------------------------------------------------------------------------------------------------

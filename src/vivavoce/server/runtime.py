@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from vivavoce.core.messages import (
     CallMcpTool,
@@ -34,7 +34,7 @@ from vivavoce.core.messages import (
 )
 from vivavoce.engines import Pipeline
 from vivavoce.errors import ConnectionClosed, EngineError
-from vivavoce.protocol.events import AnyClientEvent, AnyServerEvent, ErrorDetail
+from vivavoce.protocol.events import ErrorDetail
 from vivavoce.transports import Transport
 
 from .channel import Channel
@@ -90,13 +90,13 @@ class Machine(Protocol):
 
 
 class Codec(Protocol):
-    """The server's end of a dialect."""
+    """The server's end of the wire. Its events are those of the machine beside it: each kind of session has its own."""
 
-    def decode(self, frame: str | bytes, /) -> AnyClientEvent | ErrorDetail | tuple[AnyClientEvent, ...]:
-        """A message as an event, or as several; or why it is none."""
+    def decode(self, frame: str | bytes, /) -> Any:
+        """A message as an event, or as several in a tuple, or why it is none (`ErrorDetail`)."""
         ...
 
-    def encode(self, event: AnyServerEvent, /) -> bytes | None:
+    def encode(self, event: Any, /) -> bytes | None:
         """An event as a message; None where the dialect has none for it."""
         ...
 

@@ -97,8 +97,8 @@ def serve(settings: Settings) -> int:
     That is 1 where a pipeline cannot be loaded, which the log has told then.
     """
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    # It logs every request to an engine, with its URL.
-    logging.getLogger("httpx").setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
+    for library in ("httpx", "httpx2", "mcp"):  # they log every request, with its URL
+        logging.getLogger(library).setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_until_stopped(settings))
 

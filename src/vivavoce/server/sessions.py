@@ -16,14 +16,15 @@ from contextlib import contextmanager, suppress
 
 from vivavoce.core.refused import Refused
 from vivavoce.core.session import Session
+from vivavoce.core.translating import Translating
 from vivavoce.errors import ConnectionClosed
-from vivavoce.protocol.codec import ServerCodec
+from vivavoce.protocol.codec import ServerCodec, TranslationServerCodec
 from vivavoce.protocol.config import TranscriptionSession
 from vivavoce.protocol.events import ErrorEvent
 from vivavoce.protocol.translation import TranslationSession
 from vivavoce.transports import Transport
 
-from .admission import Admitted, absent, admission
+from .admission import Admitted, admission
 from .auth import GOING_AWAY, INTERNAL, REQUEST, TRY_AGAIN, Asked, Keys, Refusal
 from .client_secrets import Kind
 from .ids import ids
@@ -152,8 +153,6 @@ class Sessions:
 
     def check(self, kind: Kind, model: str) -> None:
         """Raises `Refusal` where there are no sessions of this kind, or none with this model."""
-        if kind == "translation":
-            raise absent("A translation session")
         if model and self._settings.unknown_models == "refuse" and model not in self._pipelines.models:
             known = ", ".join(self._pipelines.models)
             raise Refusal(
@@ -187,8 +186,19 @@ class Sessions:
         configured = admitted.configured
         if configured is None and admitted.kind == "transcription":
             configured = TranscriptionSession()
-        assert not isinstance(configured, TranslationSession)
         try:
+            if admitted.kind == "translation":
+                assert configured is None or isinstance(configured, TranslationSession)
+                return Translating(
+                    id=id,
+                    model=admitted.model,
+                    ids=new_id,
+                    expires_at=expires_at,
+                    limits=self._settings.session_limits,
+                    configured=configured,
+                    abilities=given.abilities,
+                )
+            assert not isinstance(configured, TranslationSession)
             return Session(
                 id=id,
                 model=admitted.model,
@@ -220,7 +230,7 @@ class Sessions:
         runtime = Runtime(
             self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at, account=account),
             self._pipelines.for_model(admitted.model),
-            ServerCodec(admitted.dialect),
+            TranslationServerCodec() if admitted.kind == "translation" else ServerCodec(admitted.dialect),
             transport,
             session_id=session_id,
             limits=settings.connection_limits,
@@ -239,7 +249,7 @@ class Sessions:
             await runtime.run()
         finally:
             self._running.discard(runtime)
-            log.info("%s: has ended", session_id)
+            log.info("%s: has ended%s", session_id, _costs(runtime.session))
 
     async def _wait_for_pipelines(self) -> None:
         try:
@@ -270,6 +280,15 @@ def _account(settings: Settings) -> Account:
     limits = settings.rate_limits
     a_minute = (settings.sessions_per_minute_max, limits.requests_per_minute, limits.tokens_per_minute)
     return Account(*(None if limit is None else Quota.a_minute(limit) for limit in a_minute))
+
+
+def _costs(machine: Machine) -> str:
+    """What the session used, for the log."""
+    if not isinstance(machine, Session):
+        return ""
+    bill = machine.bill
+    price = f", cost {bill.cost:.6f}" if bill.price else ""
+    return f", {bill.input_tokens} tokens in, {bill.output_tokens} out{price}"
 
 
 def _stopping() -> Refusal:

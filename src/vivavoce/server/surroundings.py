@@ -13,7 +13,7 @@ from vivavoce.core.abilities import Abilities
 from vivavoce.core.account import Bill, Price
 from vivavoce.core.prompts import Prompts
 from vivavoce.core.session import Surroundings
-from vivavoce.engines import Pipeline
+from vivavoce.engines import Pipeline, ScoringTranscriber
 from vivavoce.protocol.events import RateLimit
 
 from .quota import Account, Quota
@@ -43,6 +43,7 @@ def abilities(pipeline: Pipeline, *, with_mcp: bool = True) -> Abilities:
         mcp=with_mcp,
         images=traits.sees_images,
         reasoning=traits.reasons,
+        logprobs=isinstance(pipeline.transcriber, ScoringTranscriber),
         context_tokens=traits.context_tokens,
         output_tokens_max=traits.output_tokens_max,
         count_tokens=traits.count_tokens,

@@ -40,7 +40,17 @@ from vivavoce.core.messages import (
     TranscriptFailed,
     TurnJudged,
 )
-from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Pipeline, Prompt, TextPiece, TranscriptionHints
+from vivavoce.engines import (
+    ArgumentsPiece,
+    CallPiece,
+    Finish,
+    Piece,
+    Pipeline,
+    Prompt,
+    ScoringTranscriber,
+    TextPiece,
+    TranscriptionHints,
+)
 from vivavoce.errors import ConnectionClosed, EngineError
 from vivavoce.protocol.config import McpTool
 from vivavoce.protocol.items import McpError, McpListedTool, McpToolExecutionError
@@ -241,25 +251,38 @@ class Work:
     async def _transcribe(self, wanted: Transcribe) -> None:
         transcriber = self._pipeline.transcriber
         audio = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
-        hints = TranscriptionHints(wanted.language, wanted.prompt)
-        async with _closing(transcriber.transcribe(audio, hints)) as texts:
-            async for text in texts:
-                await self._report(TranscriptDelta(wanted.item_id, text))
+        hints = TranscriptionHints(wanted.language, wanted.prompt, wanted.keywords)
+        if wanted.with_logprobs and isinstance(transcriber, ScoringTranscriber):
+            async with _closing(transcriber.transcribe_scored(audio, hints)) as pieces:
+                async for text, logprobs in pieces:
+                    await self._report(TranscriptDelta(wanted.item_id, text, logprobs))
+        else:
+            async with _closing(transcriber.transcribe(audio, hints)) as texts:
+                async for text in texts:
+                    await self._report(TranscriptDelta(wanted.item_id, text))
         await self._report(TranscriptEnded(wanted.item_id))
 
     async def _judge(self, wanted: JudgeTurn) -> None:
         """The turn so far, transcribed and judged; what takes too long counts as undecided."""
-        detector, transcriber = self._pipeline.turn_detector, self._pipeline.transcriber
+        detector = self._pipeline.turn_detector
         probability = None
         if detector is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(JUDGEMENT_S_MAX):
-                    heard = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
-                    async with _closing(transcriber.transcribe(heard, TranscriptionHints(wanted.language))) as texts:
-                        transcript = "".join([text async for text in texts])
                     audio = await converted(wanted.audio, wanted.format, detector.rate_hz)
-                    probability = await detector.judge(audio, transcript.strip())
+                    probability = await detector.judge(audio, await self._overheard(wanted))
         await self._report(TurnJudged(wanted.item_id, wanted.pause, probability))
+
+    async def _overheard(self, wanted: JudgeTurn) -> str:
+        """What was said so far; nothing where the transcriber fails: the sound can be judged without words."""
+        transcriber = self._pipeline.transcriber
+        audio = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
+        try:
+            async with _closing(transcriber.transcribe(audio, TranscriptionHints(wanted.language))) as texts:
+                return "".join([text async for text in texts]).strip()
+        except EngineError as error:
+            log.info("%s: a pause is judged without words: %s", self._session_id, error.message)
+            return ""
 
     async def _list_tools(self, wanted: ListMcpTools) -> None:
         await self._report(McpToolsListed(wanted.item_id, await self._mcp.list_tools(wanted.server)))

@@ -60,6 +60,7 @@ from vivavoce.engines import (
     Piece,
     Pipeline,
     Prompt,
+    ScoringTranscriber,
     TextPiece,
     TranscriptionHints,
     VoiceActivityStream,
@@ -352,10 +353,15 @@ class Rehearsal:
 
     def _transcribe(self, effect: Transcribe) -> None:
         stream = self._stream(f"transcription {effect.item_id}", (effect.item_id,), self._pace.transcription_ms)
-        hints = TranscriptionHints(effect.language, effect.prompt)
-        texts, error = _pull(self._pipeline.transcriber.transcribe(_for_engine(effect.audio, effect.format), hints))
-        for text in texts:
-            stream.add(TranscriptDelta(effect.item_id, text), self.now_ms)
+        hints = TranscriptionHints(effect.language, effect.prompt, effect.keywords)
+        transcriber, audio = self._pipeline.transcriber, _for_engine(effect.audio, effect.format)
+        if effect.with_logprobs and isinstance(transcriber, ScoringTranscriber):
+            scored, error = _pull(transcriber.transcribe_scored(audio, hints))
+        else:
+            texts, error = _pull(transcriber.transcribe(audio, hints))
+            scored = [(text, ()) for text in texts]
+        for text, logprobs in scored:
+            stream.add(TranscriptDelta(effect.item_id, text, logprobs), self.now_ms)
         ended: EngineReport = TranscriptEnded(effect.item_id)
         stream.add(ended if error is None else TranscriptFailed(effect.item_id, error.code, error.message), self.now_ms)
 
