@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-from conversations import MODEL, PLAYED_MS, SLOW_MODEL
+from conversations import MODEL, PLAYED_MS, SERVER_VAD, SLOW_MODEL
 from heard import CALL_REQUEST, RATE_HZ, chunks, spoken_audio
 from livekit import rtc
-from livekit.agents import llm
+from livekit.agents import llm, stt, utils
+from livekit.plugins.openai import STT
 from livekit.plugins.openai.realtime import RealtimeModel, RealtimeSession
 from openai.types.beta.realtime.session import InputAudioTranscription, TurnDetection
 
@@ -40,6 +41,11 @@ class Answer:
     audio_ms: float = 0
     calls: list[llm.FunctionCall] = field(default_factory=list)
     message_id: str = ""
+
+
+def spoken_frames() -> list[rtc.AudioFrame]:
+    """A spoken turn in pieces of 100 ms."""
+    return [rtc.AudioFrame(piece, RATE_HZ, 1, len(piece) // 2) for piece in chunks(spoken_audio())]
 
 
 class Talk:
@@ -83,8 +89,8 @@ class Talk:
 
     def speak(self) -> None:
         """Send a spoken turn in pieces of 100 ms."""
-        for piece in chunks(spoken_audio()):
-            self.session.push_audio(rtc.AudioFrame(piece, RATE_HZ, 1, len(piece) // 2))
+        for frame in spoken_frames():
+            self.session.push_audio(frame)
 
     async def answer(self) -> Answer:
         """The next response to its end."""
@@ -232,9 +238,36 @@ async def _hold(url: str, title: str, http: aiohttp.ClientSession) -> dict[str, 
     return talk.told()
 
 
+async def _transcribe(url: str) -> dict[str, Any]:
+    """Two turns through the plugin's speech-to-text, which opens a session for transcription."""
+    base = url.replace("ws://", "http://", 1)
+    recognizer = STT(base_url=f"{base}/v1", api_key="sk-any", use_realtime=True, turn_detection=SERVER_VAD)
+    stream = recognizer.stream()
+    finals: list[str] = []
+
+    async def turn() -> None:
+        for frame in spoken_frames():
+            stream.push_frame(frame)
+        async for event in stream:
+            if event.type is stt.SpeechEventType.FINAL_TRANSCRIPT:
+                finals.append(event.alternatives[0].text)
+                return
+
+    try:
+        for _ in range(2):
+            await asyncio.wait_for(turn(), SECONDS_MAX)
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}", "user_said": finals}
+    finally:
+        await stream.aclose()
+        await recognizer.aclose()
+    return {"user_said": finals}
+
+
 async def _hold_all(url: str) -> dict[str, Any]:
-    async with aiohttp.ClientSession() as http:
-        return {title: await _hold(url, title, http) for title in CONVERSATIONS}
+    async with utils.http_context.open() as http:
+        told = {title: await _hold(url, title, http) for title in CONVERSATIONS}
+        return {**told, "transcribed": await _transcribe(url)}
 
 
 if __name__ == "__main__":

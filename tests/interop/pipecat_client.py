@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from conversations import MODEL, SLOW_MODEL
+from conversations import MODEL, SERVER_VAD, SLOW_MODEL
 from heard import CALL_REQUEST, RATE_HZ, chunks, spoken_audio
 from loguru import logger
 from pipecat.adapters.llm.schemas.function_schema import FunctionSchema
@@ -31,9 +31,10 @@ from pipecat.frames.frames import (
     TTSAudioRawFrame,
     UserStartedSpeakingFrame,
     UserStoppedSpeakingFrame,
+    VADUserStoppedSpeakingFrame,
 )
 from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineWorker
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
@@ -41,9 +42,11 @@ from pipecat.services.azure.realtime.llm import AzureRealtimeLLMService
 from pipecat.services.llm_service import FunctionCallParams
 from pipecat.services.openai.realtime import events
 from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
+from pipecat.services.openai.stt import OpenAIRealtimeSTTService
 from pipecat.workers.runner import WorkerRunner
 
 SECONDS_MAX = 20
+CONFIGURED = "Transcription session configured"
 WEATHER = FunctionSchema("get_weather", "The weather in a city.", {"city": {"type": "string"}}, ["city"])
 
 
@@ -56,7 +59,7 @@ async def get_weather(call: FunctionCallParams) -> None:
 class Talk:
     """One pipeline, and the frames that passed on either side of the service."""
 
-    service: OpenAIRealtimeLLMService
+    service: Any
     worker: PipelineWorker
     context: LLMContext
     text: str = ""
@@ -65,6 +68,7 @@ class Talk:
     errors: list[str] = field(default_factory=list)
     responses: int = 0
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    configured: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def take(self, frame: Frame) -> None:
         """Note a frame that passes."""
@@ -86,6 +90,10 @@ class Talk:
         """Until this holds; looked at after every frame."""
         async with self.changed:
             await asyncio.wait_for(self.changed.wait_for(is_true), SECONDS_MAX)
+
+    async def until_configured(self) -> None:
+        """Until the service has its session as it wants it, of which it tells nobody but the log."""
+        await asyncio.wait_for(self.configured.wait(), SECONDS_MAX)
 
     async def speak(self) -> None:
         """Send a spoken turn in pieces of 100 ms."""
@@ -177,6 +185,22 @@ async def mistaken(talk: Talk) -> None:
     await talk.until(lambda: len(talk.errors) == 2)
 
 
+async def transcribed(talk: Talk) -> None:
+    await talk.until_configured()
+    await talk.speak()
+    await talk.until(lambda: len(talk.user_said) == 1)
+    await talk.speak()
+    await talk.until(lambda: len(talk.user_said) == 2)
+
+
+async def transcribed_by_hand(talk: Talk) -> None:
+    """The pipeline's own detection of turns, here a frame, commits them."""
+    await talk.until_configured()
+    await talk.speak()
+    await talk.worker.queue_frame(VADUserStoppedSpeakingFrame())
+    await talk.until(lambda: len(talk.user_said) == 1)
+
+
 TRANSCRIPTION = events.InputAudioTranscription(model="whisper-1")
 VAD = events.TurnDetection(silence_duration_ms=500, prefix_padding_ms=300)
 
@@ -210,15 +234,21 @@ def _service(url: str, title: str, model: str, properties: events.SessionPropert
     return kind(api_key="any", base_url=url + path, settings=settings)
 
 
-async def _hold(url: str, title: str) -> dict[str, Any]:
-    converse, model, properties = CONVERSATIONS[title]
-    service = _service(url, title, model, properties)
+def _recognizer(url: str, turn_detection: Any) -> OpenAIRealtimeSTTService:
+    return OpenAIRealtimeSTTService(api_key="any", base_url=f"{url}/v1/realtime", turn_detection=turn_detection)
+
+
+async def _hold(converse: Callable[[Talk], Awaitable[None]], service: Any) -> dict[str, Any]:
     context = LLMContext([])
     user, assistant = LLMContextAggregatorPair(context)
     above, below = Ears(FrameDirection.UPSTREAM), Ears(FrameDirection.DOWNSTREAM)
-    worker = PipelineWorker(Pipeline([user, above, service, below, assistant]))
+    order = (
+        [service, below] if isinstance(service, OpenAIRealtimeSTTService) else [user, above, service, below, assistant]
+    )
+    worker = PipelineWorker(Pipeline(order), params=PipelineParams(audio_in_sample_rate=RATE_HZ))
     talk = Talk(service, worker, context)
     above.tell = below.tell = talk.take
+    listening = logger.add(lambda _: talk.configured.set(), filter=lambda record: CONFIGURED in record["message"])
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
     running = asyncio.ensure_future(runner.run())
@@ -229,13 +259,19 @@ async def _hold(url: str, title: str) -> dict[str, Any]:
     finally:
         await worker.cancel()
         await running
+        logger.remove(listening)
     return talk.told()
 
 
 async def _hold_all(url: str) -> dict[str, Any]:
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
-    return {title: await _hold(url, title) for title in CONVERSATIONS}
+    told = {}
+    for title, (converse, model, properties) in CONVERSATIONS.items():
+        told[title] = await _hold(converse, _service(url, title, model, properties))
+    told["transcribed"] = await _hold(transcribed, _recognizer(url, SERVER_VAD))
+    told["transcribed_by_hand"] = await _hold(transcribed_by_hand, _recognizer(url, False))
+    return told
 
 
 if __name__ == "__main__":

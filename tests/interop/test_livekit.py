@@ -1,4 +1,7 @@
-"""`livekit-plugins-openai`, unmodified: its realtime model and session, in GA and through Azure's preview."""
+"""`livekit-plugins-openai`, unmodified: its realtime model and session, in GA and through Azure's preview.
+
+Its speech-to-text as well, where that goes through the API.
+"""
 
 from __future__ import annotations
 
@@ -78,6 +81,10 @@ def test_interruption(title: str, reason: str, told: dict[str, Any], tap: Tap) -
     overheard = dict(zip(told, tap.connections, strict=True))[title]
     assert overheard.endings() == [("cancelled", reason)]
     assert heard["kinds"].count("response.created") == (2 if title == "barged_in" else 1)
+
+
+def test_transcription(told: dict[str, Any]) -> None:
+    assert told["transcribed"] == {"user_said": ["audio of 1800 ms", "audio of 1800 ms"]}
 
 
 def test_every_event_is_as_the_types_have_it(told: dict[str, Any], tap: Tap) -> None:

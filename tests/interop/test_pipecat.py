@@ -1,4 +1,7 @@
-"""`pipecat-ai`, unmodified: its OpenAI realtime service in a pipeline, and the one for Azure. It has none for beta."""
+"""`pipecat-ai`, unmodified: its OpenAI realtime service in a pipeline, the one for Azure, and speech-to-text.
+
+It has none for beta.
+"""
 
 from __future__ import annotations
 
@@ -84,6 +87,12 @@ def test_interruption(title: str, reason: str, told: dict[str, Any], tap: Tap) -
     assert heard["errors"] == []
     overheard = dict(zip(told, tap.connections, strict=True))[title]
     assert overheard.endings()[0] == ("cancelled", reason)
+
+
+@pytest.mark.parametrize(("title", "turns_ms"), [("transcribed", [1_800, 1_800]), ("transcribed_by_hand", [2_400])])
+def test_transcription(title: str, turns_ms: list[int], told: dict[str, Any]) -> None:
+    user_said = [f"audio of {turn_ms} ms" for turn_ms in turns_ms]
+    assert told[title] == {"text": "", "audio_bytes": 0, "user_said": user_said, "errors": []}
 
 
 def test_errors(told: dict[str, Any]) -> None:
