@@ -325,10 +325,34 @@ def test_a_session_that_is_refused_here_is_refused_before_there_is_a_key() -> No
     assert said(strict.mint.client_secret, wanted) == (404, "invalid_model", None)
 
 
+def test_a_translation_key_is_made_by_its_own_endpoint() -> None:
+    ground = Ground()
+    body = {"session": {"model": "m", "audio": {"output": {"language": "de"}}}, "expires_after": {"seconds": 20}}
+    made = ground.mint.translation_secret(caller(), written(body))
+    assert set(made) == {"value", "expires_at", "session"}
+    assert made["expires_at"] == 1_800_000_020
+    session = made["session"]
+    assert (session["type"], session["model"], session["expires_at"]) == ("translation", "m", 0)
+    assert session["audio"]["output"]["language"] == "de"
+    secret = ground.opened(made["value"])
+    assert (secret.kind, secret.model) == ("translation", "m")
+
+
 TRANSLATION_BAD: list[tuple[Any, str, str | None]] = [
     (None, "missing_required_parameter", "session"),
     ({"session": {}}, "missing_required_parameter", "session.model"),
     ({"session": {"model": 3}}, "invalid_type", "session.model"),
+    ({"session": {"model": "m", "type": "translation"}}, "unknown_parameter", "session.type"),
+    (
+        {"session": {"model": "m", "audio": {"output": {"voice": "v"}}}},
+        "unknown_parameter",
+        "session.audio.output.voice",
+    ),
+    (
+        {"session": {"model": "m", "audio": {"input": {"transcription": {}}}}},
+        "missing_required_parameter",
+        "session.audio.input.transcription.model",
+    ),
 ]
 
 
@@ -545,6 +569,22 @@ def test_a_transcription_key_opens_a_transcription_session_with_and_without_the_
                     found = (await receive(socket))["session"]
                     assert found["type"] == "transcription"
                     assert found["audio"]["input"]["transcription"]["model"] == "whisper-1"
+
+    within_time(main())
+
+
+def test_a_translation_key_opens_a_translation_session() -> None:
+    async def main() -> None:
+        async with running(scripted(api_keys=[KEY])) as server:
+            body = {"session": {"model": "m", "audio": {"output": {"language": "de"}}}}
+            value = (await post(server, "/v1/realtime/translations/client_secrets", body)).json()["value"]
+            for query in ("", "?model=m"):
+                path = f"/v1/realtime/translations{query}"
+                async with socket_to(server, path, headers={"api-key": value}) as socket:
+                    session = (await receive(socket))["session"]
+                    assert (session["type"], session["audio"]["output"]["language"]) == ("translation", "de")
+            async with socket_to(server, "/v1/realtime?model=m", headers={"api-key": value}) as socket:
+                assert (await receive(socket))["error"]["code"] == "session_kind_mismatch"
 
     within_time(main())
 

@@ -44,15 +44,12 @@ def admission(asked: Asked, credential: Credential) -> Admitted:
     )
 
 
-def absent(what: str) -> Refusal:
-    """The refusal of a kind of session that this server does not have."""
-    message = f"{what} is not available on this server; connect to '/v1/realtime?model=NAME' for a conversation."
-    return Refusal(REQUEST, "session_kind_not_available", message)
-
-
 def _kind(asked: Asked, credential: Credential) -> Kind:
     if "call_id" in asked.query:
-        raise absent("Attaching to a call by 'call_id'")
+        message = (
+            "There are no calls on this server to attach to; connect to '/v1/realtime?model=NAME' for a conversation."
+        )
+        raise Refusal(REQUEST, "session_kind_not_available", message)
     kind: Kind | None = None
     if asked.surface == "translation":
         kind = "translation"
