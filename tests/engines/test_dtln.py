@@ -187,6 +187,18 @@ def test_a_voice_keeps_its_level(reducer: Dtln, field: NoiseField, loudness: flo
 
 
 @pytest.mark.models
+def test_loud_clicks_do_not_silence_a_soft_voice(reducer: Dtln) -> None:
+    voice = vowels() * 0.1
+    clicks, between = np.zeros(len(TIMES)), np.ones(len(TIMES), bool)
+    for at in range(3_000, len(TIMES), 5_000):
+        clicks[at : at + 80] = np.random.default_rng(at).uniform(-0.9, 0.9, 80)
+        between[at - 600 : at + 680] = False
+    heard = reduced(reducer, voice + clicks + noise(0.0001))
+    kept = between[: len(heard)]
+    assert abs(level_db(heard[kept]) - level_db(voice[: len(heard)][kept])) < 3
+
+
+@pytest.mark.models
 def test_the_floors_are_options() -> None:
     made = create({"near_field_db": 0.0, "far_field_db": -40.0})
     asyncio.run(made.warm_up())
