@@ -219,6 +219,7 @@ def test_a_server_that_knows_no_schema_may_still_say_something(text: str) -> Non
         ('{"text": "no"}', "required", "a call was required"),
         ("", "required", "the answer is empty"),
         ('{"tool": "weather"', "auto", "no JSON"),
+        ('{"tool": "weather", "arguments": ' + "[" * 100_000, "auto", "no JSON"),
         ('{"tool": "rocket", "arguments": {}}', "auto", "no call of timer or weather"),
         ('{"tool": ["weather"], "arguments": {}}', "auto", "no call of"),
         ('{"tool": "weather", "arguments": []}', "auto", "no call of"),

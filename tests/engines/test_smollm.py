@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece
-from vivavoce.engines.smollm import WAITING_MAX, SmolLM, SmolLMSettings, create
+from vivavoce.engines.chat_lines import LINE_TOKENS
+from vivavoce.engines.smollm import ANSWER_TOKENS_MIN, WAITING_MAX, SmolLM, SmolLMSettings, create
 from vivavoce.errors import EngineError, SettingsError
 from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction
 from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, InputText, Item, Message
@@ -375,10 +376,10 @@ async def _refuses_what_does_not_fit(model: SmolLM) -> None:
     with pytest.raises(EngineError) as caught:
         await collect(model.generate(Prompt(INSTRUCTIONS, (user("word " * 3000), user("x")), max_output_tokens=4)))
     assert caught.value.code == "context_length_exceeded"
-    fits = "word " * (model.traits.context_tokens - 300)
-    *_, finish = await collect(model.generate(Prompt("", (user(fits), user("x")), max_output_tokens=1)))
+    fits = "word " * (model.traits.context_tokens - ANSWER_TOKENS_MIN - 2 * LINE_TOKENS - 8)
+    *_, finish = await collect(model.generate(Prompt("be", (user(fits),), max_output_tokens=1)))
     assert isinstance(finish, Finish)
-    assert finish.input_tokens > model.traits.context_tokens - 300
+    assert finish.input_tokens > model.traits.context_tokens - 100
 
 
 async def _calls(model: SmolLM, choice: object) -> None:

@@ -196,7 +196,7 @@ class Reader:
             return
         try:
             call = json.loads(self._rest)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if finish.reason != "stop":
                 return
             raise self._unkept(f"the call in the answer is no JSON ({error})") from error
