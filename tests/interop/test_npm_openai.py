@@ -33,17 +33,22 @@ def packages() -> Npm:
     return install_npm()
 
 
-HELD = [("ga", title) for title in CONVERSATIONS] + [("beta", title) for title in OF_THE_PREVIEW]
+HELD = [
+    *(("ga", "openai", title) for title in CONVERSATIONS),
+    *(("beta", "openai", title) for title in OF_THE_PREVIEW),
+    *(("ga", "azure", title) for title in ("spoken", "transcribed")),
+    ("beta", "azure", "spoken"),
+]
 """4.x cannot open a session for transcription: its URL always has a model, and nothing else."""
 
 
-@pytest.mark.parametrize(("name", "title"), HELD)
-def test_conversation(name: str, title: str, packages: Npm, server_url: str, certificate: str) -> None:
+@pytest.mark.parametrize(("name", "service", "title"), HELD)
+def test_conversation(name: str, service: str, title: str, packages: Npm, server_url: str, certificate: str) -> None:
     dialect = {"ga": GA, "beta": BETA}[name]
     model = "--transcription" if title in TRANSCRIBING else model_for(title)
     with Tap(server_url, certificate) as tap:
-        base = tap.url.replace("wss://", "https://", 1) + "/v1"
-        command = packages.command("openai.mjs", name, base, model)
+        url = tap.url.replace("wss://", "https://", 1)
+        command = packages.command("openai.mjs", name, service, url, model)
         heard = npm.hold(command, packages.environment(certificate), CONVERSATIONS[title](dialect))
     CHECKS[title](heard)
     (connection,) = tap.connections
