@@ -166,7 +166,7 @@ def test_noise_goes_down_and_more_so_in_the_far_field(reducer: Dtln, level: floa
     hiss = noise(level)
     near, far = (level_db(reduced(reducer, hiss, field)) - level_db(hiss) for field in FIELDS)
     assert -10 < near < -7
-    assert -17 < far < -12
+    assert -13 < far < -10.5
 
 
 @pytest.mark.models
@@ -174,7 +174,7 @@ def test_strength_is_how_much(reducer: Dtln) -> None:
     hiss = noise()
     levels = [level_db(reduced(reducer, hiss, "far_field", strength)) for strength in (0.0, 0.3, 0.6, 1.0)]
     assert levels[0] == pytest.approx(level_db(hiss))
-    assert all(after < before - 2 for before, after in pairwise(levels))
+    assert all(after < before - 1.5 for before, after in pairwise(levels))
 
 
 @pytest.mark.models

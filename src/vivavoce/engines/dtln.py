@@ -54,11 +54,13 @@ Decibel = Annotated[float, msgspec.Meta(ge=-60.0, le=0.0)]
 class DtlnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How far noise is turned down at most, in dB from -60 to 0, for a microphone close by and for one far away.
 
+    Further down there is more quiet, fewer words are understood, and loud clatter begins to pass for speech.
+
     `model`: path of another file for DTLN's first network (ONNX); None is the packaged one.
     """
 
     near_field_db: Decibel = -9.0
-    far_field_db: Decibel = -15.0
+    far_field_db: Decibel = -12.0
     model: str | None = None
 
 
