@@ -35,9 +35,10 @@ from .messages import (
     TextGenerated,
 )
 from .refused import Refused
-from .response import Asked, RunningResponse
+from .response import RunningResponse
 from .terms import terms, with_prompt
 from .tools import Toolbox
+from .usage import Asked
 from .window import ContextFull, Window, image_tokens
 
 USER_AUDIO_TOKEN_MS = 100
@@ -86,6 +87,10 @@ class Answering:
         """The running response of the default conversation."""
         return next((run for run in self._runs.values() if run.terms.in_conversation and not run.done), None)
 
+    def is_open(self, item_id: str) -> bool:
+        """Whether a response is still at work on this item."""
+        return any(run.open_item_id == item_id for run in self._runs.values())
+
     @property
     def deadline_ms(self) -> int | None:
         """When the engines will have been silent for too long."""
@@ -129,7 +134,7 @@ class Answering:
         run.begin()
         if near.account is not None:
             desk.send(ev.RateLimitsUpdated(rate_limits=near.account.limits(desk.now_ms())))
-        near.toolbox.define(given(params.tools, ()))
+        near.toolbox.define(given(params.tools, ()), is_lasting=False)
         self._generate(run)
 
     def proceed(self) -> None:
@@ -167,7 +172,7 @@ class Answering:
         limit = None if settled.max_output_tokens == "inf" else settled.max_output_tokens
         try:
             shown, tokens = self._window.fit(
-                as_heard(context, desk.hearing, desk.said, desk.conversation),
+                as_heard(context, desk.hearing, desk.said, desk.conversation, run.offer.name_of),
                 instructions=settled.instructions,
                 tools=run.offer.functions,
                 output_tokens=limit,
@@ -272,7 +277,8 @@ class Answering:
     def mcp_call_ended(self, report: McpCallEnded) -> None:
         """An MCP server answered a call; only the response whose call it was takes it."""
         for run in list(self._runs.values()):
-            if not run.done:
+            if not run.done and run.is_calling(report.item_id):
+                run.heard_at_ms = self._desk.now_ms()
                 run.mcp_call_ended(report)
 
     def _answer(self, run: RunningResponse, report: Report) -> None:

@@ -6,7 +6,7 @@ was cut off stands there up to the word that was heard, although the client's co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from msgspec import UNSET, structs
 
@@ -35,9 +35,16 @@ def is_final(item: Item) -> bool:
 
 
 def as_heard(
-    items: Iterable[Item], hearing: Hearing, said: dict[str, Said], conversation: Conversation
+    items: Iterable[Item],
+    hearing: Hearing,
+    said: dict[str, Said],
+    conversation: Conversation,
+    name_of: Callable[[str, str], str],
 ) -> tuple[Item, ...]:
-    """The items as the model may know them: messages, functions' calls and their outputs, MCP calls among these."""
+    """The items as the model may know them: messages, functions' calls and their outputs, MCP calls among these.
+
+    `name_of` gives the name under which the model knows a tool, by the label of its MCP server and its name there.
+    """
 
     def view(item: Item) -> tuple[Item, ...]:
         match item:
@@ -46,9 +53,9 @@ def as_heard(
             case FunctionCall() | FunctionCallOutput():
                 return (item,)
             case McpCall():
-                return _as_function(item)
+                return _as_function(item, name_of(item.server_label, item.name))
             case McpApprovalResponse() if not item.approve:
-                return _as_declined(item, conversation)
+                return _as_declined(item, conversation, name_of)
             case _:
                 return ()
 
@@ -65,7 +72,7 @@ def _heard_message(item: Message, hearing: Hearing, said: dict[str, Said], conve
     return item
 
 
-def _as_function(call: McpCall) -> tuple[Item, ...]:
+def _as_function(call: McpCall, name: str) -> tuple[Item, ...]:
     """A call that is over, as a function's call and output; one that still runs is not seen."""
     output, error = given(call.output, None), given(call.error, None)
     if output is None and error is None:
@@ -73,21 +80,23 @@ def _as_function(call: McpCall) -> tuple[Item, ...]:
     call_id = given(call.id, "")
     said = output if error is None else f"Error: {error.message}"
     return (
-        FunctionCall(id=call_id, call_id=call_id, name=call.name, arguments=call.arguments, status="completed"),
+        FunctionCall(id=call_id, call_id=call_id, name=name, arguments=call.arguments, status="completed"),
         FunctionCallOutput(call_id=call_id, output=said or ""),
     )
 
 
-def _as_declined(answer: McpApprovalResponse, conversation: Conversation) -> tuple[Item, ...]:
+def _as_declined(
+    answer: McpApprovalResponse, conversation: Conversation, name_of: Callable[[str, str], str]
+) -> tuple[Item, ...]:
     """A call that the user did not allow, as one that came to nothing."""
     entry = conversation.entry(answer.approval_request_id)
     if entry is None or not isinstance(asked := entry.item, McpApprovalRequest):
         return ()
     reason = given(answer.reason, None)
     said = "The user did not allow this call." + (f" Reason: {reason}" if reason else "")
-    call_id = given(asked.id, "")
+    call_id, name = given(asked.id, ""), name_of(asked.server_label, asked.name)
     return (
-        FunctionCall(id=call_id, call_id=call_id, name=asked.name, arguments=asked.arguments, status="completed"),
+        FunctionCall(id=call_id, call_id=call_id, name=name, arguments=asked.arguments, status="completed"),
         FunctionCallOutput(call_id=call_id, output=said),
     )
 

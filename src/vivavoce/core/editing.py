@@ -30,12 +30,14 @@ class Editing:
         toolbox: Toolbox,
         listen_to: Callable[[Adopted], None],
         proceed: Callable[[], None],
+        is_open: Callable[[str], bool],
     ) -> None:
         self._desk = desk
         self._adoption = adoption
         self._toolbox = toolbox
         self._listen_to = listen_to
         self._proceed = proceed
+        self._is_open = is_open
 
     def create(self, event: ev.ConversationItemCreate) -> None:
         """`conversation.item.create`."""
@@ -60,7 +62,7 @@ class Editing:
     def delete(self, item_id: str) -> None:
         """`conversation.item.delete`."""
         item = self._find(item_id, "deleting", "item_delete_invalid_item_id").item
-        if not is_final(item):
+        if not is_final(item) or self._is_open(item_id):
             raise invalid("item_id", f"The item '{item_id}' is still being generated; cancel its response first.")
         self._desk.send(ev.ConversationItemDeleted(item_id=item_id))
         self._desk.said.pop(item_id, None)

@@ -16,10 +16,8 @@ from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UNSET
 from vivavoce.protocol.items import (
     AudioOutputResource,
-    CachedTokenDetails,
     Content,
     FunctionCall,
-    InputTokenDetails,
     Item,
     ItemStatus,
     McpApprovalRequest,
@@ -27,7 +25,6 @@ from vivavoce.protocol.items import (
     Message,
     OutputAudio,
     OutputText,
-    OutputTokenDetails,
     Response,
     ResponseAudioResource,
     ResponseError,
@@ -43,13 +40,11 @@ from .phrases import Phrases
 from .spoken import CHAR_MS, Said
 from .terms import Terms
 from .tools import Offer, Target, broken_off, outcome
+from .usage import Asked, usage_of
 
 Report = TextGenerated | CallStarted | CallArguments | GenerationEnded
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Why a response is incomplete, by how the language model ended."""
-
-AUDIO_TOKEN_MS = 50
-"""Assistant audio counts one token for this much (reference §6.3)."""
 
 
 class Position(TypedDict):
@@ -59,17 +54,6 @@ class Position(TypedDict):
     item_id: str
     output_index: int
     content_index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """How many tokens the language model was given, as counted here; it may count otherwise itself."""
-
-    input_tokens: int = 0
-    audio_tokens: int = 0
-    image_tokens: int = 0
-    reserved: int = 0
-    """What was taken from the account."""
 
 
 @dataclass(slots=True)
@@ -190,43 +174,25 @@ class RunningResponse:
         )
 
     @property
+    def open_item_id(self) -> str | None:
+        """The item that is being written, or called."""
+        return None if self._open is None else self._open.id
+
+    @property
     def audio_ms(self) -> int:
         """How much was spoken."""
         return self.terms.format.ms(self._audio_bytes // self.terms.format.sample_bytes)
 
     def _usage(self, *, is_failed: bool) -> Usage:
-        """Text as the language model counted it, or as we do where it did not; audio by the API's rule (§6.3)."""
-        ended, asked, count = self._ended, self.asked, self._desk.abilities.count_tokens
-        has_counted = ended is not None and ended.input_tokens + ended.output_tokens > 0
-        if is_failed and not self._written:
-            asked = Asked()  # what came to nothing is not counted (§4.4 T22)
-        text_in = ended.input_tokens if ended is not None and has_counted else asked.input_tokens
-        image_in = min(asked.image_tokens, text_in)
-        text_out = ended.output_tokens if ended is not None and has_counted else count("".join(self._written))
-        cached = ended.cached_tokens if ended is not None else 0
-        audio_out = -(-self.audio_ms // AUDIO_TOKEN_MS)
-        return Usage(
-            total_tokens=text_in + asked.audio_tokens + text_out + audio_out,
-            input_tokens=text_in + asked.audio_tokens,
-            output_tokens=text_out + audio_out,
-            input_token_details=InputTokenDetails(
-                text_tokens=text_in - image_in,
-                audio_tokens=asked.audio_tokens,
-                image_tokens=image_in,
-                cached_tokens=cached,
-                cached_tokens_details=CachedTokenDetails(
-                    text_tokens=min(cached, text_in - image_in),
-                    audio_tokens=0,
-                    image_tokens=max(cached - (text_in - image_in), 0),
-                ),
-            ),
-            output_token_details=OutputTokenDetails(text_tokens=text_out, audio_tokens=audio_out),
-        )
+        asked = Asked() if is_failed and not self._written else self.asked  # what came to nothing is not counted (T22)
+        return usage_of(asked, self._ended, "".join(self._written), self.audio_ms, self._desk.abilities.count_tokens)
 
     # --- what the language model says ---------------------------------------------------------------------------------
 
     def take(self, report: Report) -> None:
         """One report of the language model; waits its turn while an earlier message is being spoken."""
+        if isinstance(report, TextGenerated | CallArguments) and not report.text:
+            return  # it would end what is open, and say nothing
         self._waiting.append(report)
         self._proceed()
 
@@ -275,8 +241,6 @@ class RunningResponse:
                     self._end("incomplete", StatusDetails(type="incomplete", reason=INCOMPLETE[report.reason]))
 
     def _write_text(self, text: str) -> None:
-        if not text:
-            return
         message = self._open if isinstance(self._open, OpenMessage) else self._open_message()
         message.text.append(text)
         position = self._position(message.id)
@@ -288,7 +252,7 @@ class RunningResponse:
             self._ask_for(message, phrase)
 
     def _write_arguments(self, text: str) -> None:
-        if not text or not isinstance(call := self._open, OpenCall | OpenMcpCall):
+        if not isinstance(call := self._open, OpenCall | OpenMcpCall):
             return
         call.arguments.append(text)
         index = len(self._output)
@@ -425,11 +389,16 @@ class RunningResponse:
         self._desk.send(ev.ResponseMcpCallInProgress(item_id=call.id, output_index=len(self._output)))
         self._desk.ask(CallMcpTool(self.id, call.id, target.server, target.name, arguments))
 
+    def is_calling(self, item_id: str) -> bool:
+        """Whether this item is the call that an MCP server is to answer now."""
+        return isinstance(call := self._open, OpenMcpCall) and call.id == item_id and call.is_running
+
     def mcp_call_ended(self, report: McpCallEnded) -> None:
-        """The MCP server answered the open call, or failed."""
-        if isinstance(call := self._open, OpenMcpCall) and call.id == report.item_id and call.is_running:
-            self._finish_mcp_call(call, outcome(_mcp_call(call), report), is_failed=report.error is not None)
-            self._proceed()
+        """The MCP server answered the call that runs, or failed."""
+        call = self._open
+        assert isinstance(call, OpenMcpCall)
+        self._finish_mcp_call(call, outcome(_mcp_call(call), report), is_failed=report.error is not None)
+        self._proceed()
 
     def _break_off_mcp_call(self, call: OpenMcpCall) -> None:
         if not call.is_running:

@@ -137,7 +137,9 @@ class Session:
             ),
         )
         self._playback = Playback(desk, self._given.player)
-        self._editing = Editing(desk, self._adoption, self._toolbox, self._listen_to, self._answering.proceed)
+        self._editing = Editing(
+            desk, self._adoption, self._toolbox, self._listen_to, self._answering.proceed, self._answering.is_open
+        )
         self._initial = desk.initial
         self._begins_with = None if configured is None else self._with_prompt(configured)
         if self._begins_with is not None:
@@ -326,7 +328,7 @@ class Session:
     def _note(self, update: RealtimeSession) -> None:
         """What the update means beyond the configuration."""
         self._direct |= {name for name in update.__struct_fields__ if getattr(update, name) is not UNSET}
-        self._toolbox.define(given(update.tools, ()))
+        self._toolbox.define(given(update.tools, ()), is_lasting=True)
 
     def _updated(self, update: SessionConfig) -> SessionResource:
         """The configuration after this update. Raises `Refused`, changes nothing."""

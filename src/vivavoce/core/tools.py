@@ -7,6 +7,7 @@ once; what is secret about a server (authorization, headers) stays here and in t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,8 @@ from .refused import Refused, invalid
 NAME_CHARS_MAX = 64
 """Longest name of a function that language models take."""
 
+_NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -58,15 +61,37 @@ class Offer:
     choice: ToolChoice = "auto"
     targets: Mapping[str, Target] = field(default_factory=dict)
 
+    def name_of(self, server_label: str, tool: str) -> str:
+        """Under which name the language model knows an MCP server's tool, or would."""
+        for name, target in self.targets.items():
+            if (target.server.server_label, target.name) == (server_label, tool):
+                return name
+        return _legal(tool)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What decides which tools an import brings: where it goes, as whom, and what is asked for."""
+
+    label: str
+    url: str
+    authorization: str | None
+    headers: tuple[tuple[str, str], ...]
+    allowed: tuple[str, ...] | McpToolFilter | None
+
 
 class Toolbox:
     """All tools of one session."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._servers: dict[str, McpTool] = {}
-        self._listed: dict[str, tuple[McpListedTool, ...]] = {}
-        self._imports: dict[str, str] = {}
+        self._servers: dict[tuple[str, str], McpTool] = {}
+        """What the session knows of a server, secrets included, by label and URL."""
+        self._urls: dict[str, str] = {}
+        """The URL that a label alone stands for."""
+        self._listed: dict[Source, tuple[McpListedTool, ...] | None] = {}
+        """What was imported; None while it is being imported."""
+        self._imports: dict[str, Source] = {}
         self._asked: dict[str, tuple[Target, str]] = {}
         self._calls: dict[str, McpCall] = {}
 
@@ -76,19 +101,22 @@ class Toolbox:
         """Refuse tools and choices that cannot be served; `where` is `session` or `response`. Changes nothing."""
         names: set[str] = set()
         labels: set[str] = set()
+        sources = set(self._listed)
         for index, tool in enumerate(tools):
             path = f"{where}.tools[{index}]"
             if isinstance(tool, McpTool):
                 self._check_server(tool, labels, path)
                 labels.add(tool.server_label)
+                sources.add(_source(self._whole(tool)))
             elif tool.name in names:
                 raise invalid(f"{path}.name", f"There is more than one tool with the name '{tool.name}'.")
             else:
                 names.add(tool.name)
-        if len(labels | self._servers.keys()) > self._desk.limits.mcp_servers_max:
+        if len(sources) > self._desk.limits.mcp_servers_max:
             raise Refused(
                 "array_above_max_length",
-                f"A session can use at most {self._desk.limits.mcp_servers_max} MCP servers.",
+                f"A session can use at most {self._desk.limits.mcp_servers_max} MCP servers; one that is defined with "
+                "another URL, other credentials or other 'allowed_tools' counts again.",
                 f"{where}.tools",
             )
         if isinstance(choice, ToolChoiceMcp) and choice.server_label not in labels:
@@ -105,56 +133,70 @@ class Toolbox:
         for name in ("connector_id", "tunnel_id"):
             if not isinstance(getattr(tool, name), UnsetType):
                 raise invalid(f"{path}.{name}", f"'{name}' is not available on this server; use 'server_url'.")
-        if isinstance(tool.server_url, UnsetType) and label not in self._servers:
+        if isinstance(tool.server_url, UnsetType) and label not in self._urls:
             raise Refused(
                 "missing_required_parameter",
                 f"Missing required parameter: '{path}.server_url'. The MCP server '{label}' is not defined yet.",
                 f"{path}.server_url",
             )
-        headers = given(tool.headers, None) or {}
-        if not isinstance(tool.authorization, UnsetType) and any(name.lower() == "authorization" for name in headers):
+        if not isinstance(tool.authorization, UnsetType) and any(
+            name.lower() == "authorization" for name in _headers(tool)
+        ):
             raise invalid(f"{path}.authorization", "Use either 'authorization' or an Authorization header, not both.")
 
-    def define(self, tools: Iterable[Tool]) -> None:
-        """Remember MCP servers, and import the tools of those that are new or not what they were."""
+    def define(self, tools: Iterable[Tool], *, is_lasting: bool) -> None:
+        """Remember MCP servers, and import the tools of those whose tools are not known.
+
+        A session's definitions last. What one response says otherwise about a server that is known holds for it alone.
+        """
         for tool in tools:
             if not isinstance(tool, McpTool):
                 continue
-            before = self._servers.get(tool.server_label)
             server = self._whole(tool)
-            if server != before:
-                self._servers[tool.server_label] = server
-                self._import(server)
+            label, url = tool.server_label, given(server.server_url, "")
+            if is_lasting or (label, url) not in self._servers:
+                self._servers[label, url] = server
+            if is_lasting or label not in self._urls:
+                self._urls[label] = url
+            if (source := _source(server)) not in self._listed:
+                self._import(server, source)
 
     def _whole(self, tool: McpTool) -> McpTool:
         """The entry with what an earlier one of the same label, for the same URL, said beyond it."""
-        known = self._servers.get(tool.server_label)
-        if known is None or given(tool.server_url, known.server_url) != known.server_url:
+        label = tool.server_label
+        known = self._servers.get((label, given(tool.server_url, self._urls.get(label, ""))))
+        if known is None:
             return tool
+        if not isinstance(tool.authorization, UnsetType):
+            others = {name: value for name, value in _headers(known).items() if name.lower() != "authorization"}
+            known = structs.replace(known, headers=others or UNSET)
+        elif any(name.lower() == "authorization" for name in _headers(tool)):
+            known = structs.replace(known, authorization=UNSET)
         said = {name: value for name in tool.__struct_fields__ if (value := getattr(tool, name)) is not UNSET}
         return structs.replace(known, **said)
 
-    def _import(self, server: McpTool) -> None:
+    def _import(self, server: McpTool, source: Source) -> None:
         desk, item_id = self._desk, self._desk.new_id("mcpl")
-        self._imports[item_id] = server.server_label
+        self._imports[item_id], self._listed[source] = source, None
         item = McpListTools(id=item_id, server_label=server.server_label, tools=())
         desk.send(ev.ConversationItemAdded(item=item, previous_item_id=desk.conversation.last_item_id))
         desk.send(ev.McpListToolsInProgress(item_id=item_id))
         desk.ask(ListMcpTools(item_id, server))
 
     def listed(self, report: McpToolsListed | McpListFailed) -> None:
-        """An import is over, well or badly."""
-        label = self._imports.pop(report.item_id, None)
-        if label is None:
+        """An import is over, well or badly; after a bad one, the next definition tries again."""
+        source = self._imports.pop(report.item_id, None)
+        if source is None:
             return
         tools = report.tools if isinstance(report, McpToolsListed) else ()
         if isinstance(report, McpToolsListed):
-            self._listed[label] = tools
+            self._listed[source] = tools
             self._desk.send(ev.McpListToolsCompleted(item_id=report.item_id))
         else:
+            del self._listed[source]
             self._desk.send(ev.McpListToolsFailed(item_id=report.item_id))
         if report.item_id in self._desk.conversation:
-            item = McpListTools(id=report.item_id, server_label=label, tools=tools)
+            item = McpListTools(id=report.item_id, server_label=source.label, tools=tools)
             previous = self._desk.conversation.previous_item_id(report.item_id)
             self._desk.send(ev.ConversationItemDone(item=item, previous_item_id=previous))
 
@@ -169,7 +211,7 @@ class Toolbox:
             if not isinstance(tool, McpTool):
                 continue
             server = self._whole(tool)
-            for listed in self._listed.get(tool.server_label, ()):
+            for listed in self._listed.get(_source(server)) or ():
                 name = _unique(listed.name, tool.server_label, names)
                 names.add(name)
                 targets[name] = Target(server, listed.name, _needs_approval(server, listed))
@@ -247,11 +289,30 @@ def broken_off(call: McpCall) -> McpCall:
     return structs.replace(call, error=McpToolExecutionError(message="The call was cancelled."), output=None)
 
 
+def _headers(server: McpTool) -> dict[str, str]:
+    return given(server.headers, None) or {}
+
+
+def _source(server: McpTool) -> Source:
+    return Source(
+        server.server_label,
+        given(server.server_url, ""),
+        given(server.authorization, None),
+        tuple(sorted(_headers(server).items())),
+        given(server.allowed_tools, None),
+    )
+
+
+def _legal(name: str) -> str:
+    """The name as language models take it; MCP servers may call their tools as they like."""
+    return _NOT_IN_A_NAME.sub("_", name)[:NAME_CHARS_MAX] or "_"
+
+
 def _unique(name: str, label: str, taken: set[str]) -> str:
-    candidate, number = name[:NAME_CHARS_MAX], 1
+    candidate, number = _legal(name), 1
     while candidate in taken:
         suffix = f"_{number}" if number > 1 else ""
-        candidate, number = f"{label}_{name}"[: NAME_CHARS_MAX - len(suffix)] + suffix, number + 1
+        candidate, number = _legal(f"{label}_{name}")[: NAME_CHARS_MAX - len(suffix)] + suffix, number + 1
     return candidate
 
 
@@ -289,5 +350,5 @@ def _needs_approval(server: McpTool, listed: McpListedTool) -> bool:
 def _matches(wanted: McpToolFilter, listed: McpListedTool) -> bool:
     names, read_only = given(wanted.tool_names, None), given(wanted.read_only, None)
     annotations = given(listed.annotations, None)
-    is_read_only = isinstance(annotations, dict) and bool(annotations.get("readOnlyHint"))
+    is_read_only = isinstance(annotations, dict) and annotations.get("readOnlyHint") is True
     return (names is None or listed.name in names) and (read_only is None or read_only == is_read_only)
