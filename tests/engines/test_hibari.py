@@ -49,12 +49,13 @@ def test_nothing_is_spoken_before_warm_up() -> None:
 @pytest.mark.parametrize(
     "text", ["", "wˈɜɹd", "wˈɜɹd " * 200, "a" * 1_000, "a" * 399 + " b", "a" * 400 + " b", "a" * 401]
 )
-def test_what_has_no_punctuation_is_cut_between_words(text: str) -> None:
+@pytest.mark.parametrize("most", [PHONEMES_MAX, 200])
+def test_what_has_no_punctuation_is_cut_between_words(text: str, most: int) -> None:
     """One run of the network over minutes of speech took seconds and half a gigabyte."""
-    parts = list(short_enough(text))
-    assert all(len(part) <= PHONEMES_MAX for part in parts)
+    parts = list(short_enough(text, most))
+    assert all(len(part) <= most for part in parts)
     assert "".join(parts).replace(" ", "") == text.replace(" ", "")
-    if " " in text:
+    if " " in text and max(map(len, text.split())) <= most:
         assert [word for part in parts for word in part.split()] == text.split()
 
 
@@ -77,6 +78,26 @@ def test_it_speaks() -> None:
                 assert await spoken(voice, wordless) == []
             for odd in ("3.50 €", "🙂 hi", "naïve café Ω", "a" * 300, "你好 hello"):
                 await spoken(voice, odd)
+        finally:
+            await voice.close()
+
+    asyncio.run(listen())
+
+
+@pytest.mark.models
+def test_slow_speech_comes_in_shorter_runs_and_whole() -> None:
+    """A long text without a comma, four times as slow, filled 800 MB in a run."""
+
+    async def listen() -> None:
+        voice = create({})
+        await voice.warm_up()
+        try:
+            text = "the old man walked over the bridge and down to the river where " * 7
+            runs = [len(run) for run in voice._phonemes(text, 0.25)]
+            usual = voice._phonemes(text, 1.0)
+            assert len(usual) == 2
+            assert max(runs) <= PHONEMES_MAX // 2 < len(usual[0])
+            assert sum(runs) == pytest.approx(sum(map(len, usual)), abs=len(runs))
         finally:
             await voice.close()
 

@@ -32,6 +32,8 @@ PEAK_MAX = 0.9
 SPEED_MIN, SPEED_MAX = 0.25, 2.0
 PHONEMES_MAX = 400
 """Some 30 s of speech in one run of the network; its memory grows with this, and so does the wait for a first sound."""
+PHONEMES_SHARE_MIN = 0.5
+"""Slow speech lasts longer, so fewer go into a run; but no fewer than this share, for a cut is heard as a pause."""
 
 SLOW_MAX = 0.75
 """Up to this speed the network itself speaks slower, which sounds better than what is stretched. Above it, and faster
@@ -68,7 +70,7 @@ class Hibari:
             raise EngineError("hibari: not warmed up", code="engine_not_ready")
         loop = asyncio.get_running_loop()
         size = RATE_HZ * PIECE_MS // 1000 * 2
-        for sentence in await loop.run_in_executor(self._threads, self._phonemes, text):
+        for sentence in await loop.run_in_executor(self._threads, self._phonemes, text, speed):
             audio = await loop.run_in_executor(self._threads, self._speech, sentence, voice, speed)
             for start in range(0, len(audio), size):
                 yield audio[start : start + size]
@@ -93,12 +95,13 @@ class Hibari:
                 raise EngineError(f"hibari: {path} cannot be used: {error}", code="engine_load_failed") from error
             self._voice = loaded
 
-    def _phonemes(self, text: str) -> list[str]:
+    def _phonemes(self, text: str, speed: float) -> list[str]:
         voice = self._voice
         if voice is None or not any(char.isalnum() for char in text):
             return []
+        most = round(PHONEMES_MAX * min(max(speed, PHONEMES_SHARE_MIN), 1.0))
         try:
-            return [part for sentence in voice.phonemize(text) for part in short_enough(str(sentence))]
+            return [part for sentence in voice.phonemize(text) for part in short_enough(str(sentence), most)]
         except Exception as error:
             raise EngineError(f"hibari: cannot read {text[:80]!r}: {error}", code="synthesis_failed") from error
 
@@ -147,11 +150,11 @@ class Hibari:
         return (audio * scale).astype("<i2")
 
 
-def short_enough(phonemes: str) -> Iterator[str]:
-    """Parts of at most `PHONEMES_MAX`, cut between words where there are any: hibari cuts at punctuation only."""
-    while len(phonemes) > PHONEMES_MAX:
-        space = phonemes.rfind(" ", 1, PHONEMES_MAX + 1)
-        cut = space if space > 0 else PHONEMES_MAX
+def short_enough(phonemes: str, most: int = PHONEMES_MAX) -> Iterator[str]:
+    """Parts of at most `most`, cut between words where there are any: hibari cuts at punctuation only."""
+    while len(phonemes) > most:
+        space = phonemes.rfind(" ", 1, most + 1)
+        cut = space if space > 0 else most
         yield phonemes[:cut]
         phonemes = phonemes[cut:].lstrip(" ")
     yield phonemes
