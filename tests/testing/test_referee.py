@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import pytest
 from msgspec import structs
 
 from vivavoce.core.messages import Opened, Send
-from vivavoce.core.session import Session
+from vivavoce.core.session import Session, Surroundings
+from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.protocol import events as ev
-from vivavoce.protocol.config import AudioConfig, AudioInput, RealtimeSession, Transcription
-from vivavoce.protocol.items import InputText, Message, Usage
+from vivavoce.protocol.config import (
+    AudioConfig,
+    AudioInput,
+    McpApprovalFilter,
+    McpTool,
+    McpToolFilter,
+    RealtimeSession,
+    ServerVad,
+    Transcription,
+    TranscriptionAudioConfig,
+    TranscriptionSessionResource,
+)
+from vivavoce.protocol.items import FunctionCall, InputText, Item, McpApprovalResponse, McpCall, Message, Usage
+from vivavoce.server.surroundings import abilities
 from vivavoce.testing.playbook import counting_ids
+from vivavoce.testing.real_time_player import RealTimePlayer
 from vivavoce.testing.referee import Objection, Referee
 from vivavoce.testing.rehearsal import Rehearsal
 from vivavoce.testing.sounds import silence, tone
 
 Events = list[ev.AnyServerEvent]
+LOGPROBS: Final = "item.input_audio_transcription.logprobs"
 
 
 def good_dialogue() -> Events:
@@ -212,3 +228,219 @@ def second_active_response(events: Events) -> Events:
 def test_each_breach_is_named(rule: str, breach: Callable[[Events], Events]) -> None:
     with pytest.raises(Objection, match=rule):
         watch(breach(good_dialogue()))
+
+
+# --- beside the conversation: tools, approvals, playback, timeouts, rate limits ---------------------------------------
+
+
+class Allowance:
+    """A rate limit that never runs out."""
+
+    def take(self, tokens: int, now_ms: int) -> bool:
+        return True
+
+    def settle(self, reserved: int, used: int, now_ms: int) -> None: ...
+
+    def limits(self, now_ms: int) -> tuple[ev.RateLimit, ...]:
+        return (ev.RateLimit(name="tokens", limit=1_000, remaining=900, reset_seconds=0.5),)
+
+
+def busy_dialogue() -> Events:
+    """Tools of an MCP server: one asked for, one called, one failing; answers that are played; a user who is idle."""
+    player = RealTimePlayer()
+    given = Surroundings(abilities=abilities(scripted_pipeline()), account=Allowance(), player=player)
+    machine = Session(id="sess_1", model="scripted", ids=counting_ids(), expires_at=0, surroundings=given)
+    rehearsal = Rehearsal(machine, player=player)
+    rehearsal.say(Opened())
+    approval = McpApprovalFilter(never=McpToolFilter(tool_names=("look_up", "break_down")))
+    server = McpTool(server_label="notes", server_url="https://notes.example", require_approval=approval)
+    detection = ServerVad(idle_timeout_ms=5_000)
+    listen = AudioConfig(input=AudioInput(turn_detection=detection, transcription=Transcription(model="scripted")))
+    rehearsal.say(ev.SessionUpdate(session=RealtimeSession(tools=(server,), audio=listen, include=(LOGPROBS,))))
+    rehearsal.settle()
+    for text in ("call look_up {} call break_down {}", "call write_down {}", "hello"):
+        rehearsal.say(ev.ConversationItemCreate(item=Message(role="user", content=(InputText(text=text),))))
+        rehearsal.say(ev.ResponseCreate())
+        rehearsal.settle()
+    rehearsal.say(
+        ev.ConversationItemCreate(item=McpApprovalResponse(id="ok", approval_request_id="mcpr_1", approve=True))
+    )
+    rehearsal.settle()
+    rehearsal.say(ev.InputAudioBufferAppend(audio=tone(300) + silence(6_000)))
+    rehearsal.settle()
+    rehearsal.after(8_000)
+    rehearsal.settle()
+    rehearsal.say(ev.ResponseCreate())
+    while "playback" not in rehearsal.streams:
+        rehearsal.deliver(rehearsal.streams[0])
+    rehearsal.deliver("playback")
+    rehearsal.say(ev.OutputAudioBufferClear())
+    rehearsal.say(ev.ResponseCancel())
+    rehearsal.settle()
+    rehearsal.say(ev.SessionUpdate(session=RealtimeSession(audio=AudioConfig(input=AudioInput(turn_detection=None)))))
+    return [moment.message.event for moment in rehearsal.record if isinstance(moment.message, Send)]
+
+
+def test_a_busy_dialogue_passes() -> None:
+    events = busy_dialogue()
+    assert {event.type for event in events} >= {
+        "mcp_list_tools.completed",
+        "response.mcp_call.completed",
+        "response.mcp_call.failed",
+        "response.mcp_call_arguments.done",
+        "input_audio_buffer.timeout_triggered",
+        "output_audio_buffer.started",
+        "output_audio_buffer.stopped",
+        "output_audio_buffer.cleared",
+        "rate_limits.updated",
+    }
+    watch(events)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ev.McpListToolsInProgress,
+        ev.McpListToolsCompleted,
+        ev.ResponseMcpCallArgumentsDone,
+        ev.ResponseMcpCallInProgress,
+        ev.ResponseMcpCallCompleted,
+        ev.OutputAudioBufferStarted,
+        ev.OutputAudioBufferStopped,
+        ev.OutputAudioBufferCleared,
+        ev.RateLimitsUpdated,
+    ],
+)
+@pytest.mark.parametrize("times", [0, 2])
+def test_events_beside_the_conversation_come_once(kind: type[ev.ServerEvent], times: int) -> None:
+    events = busy_dialogue()
+    # Whether limits are stated at all is not known before the first response is done.
+    found = list(positions(events, kind))[2 if kind is ev.RateLimitsUpdated and not times else 0 :]
+    assert found
+    for index in found:
+        copies = [structs.replace(events[index], event_id=f"event_again_{number}") for number in range(times)]
+        with pytest.raises(Objection):
+            watch([*events[:index], *copies, *events[index + 1 :]])
+
+
+def test_a_call_that_failed_says_so_once() -> None:
+    events = busy_dialogue()
+    (index,) = positions(events, ev.ResponseMcpCallFailed)
+    for breach in ([], [events[index], structs.replace(events[index], event_id="event_again")]):
+        with pytest.raises(Objection):
+            watch([*events[:index], *breach, *events[index + 1 :]])
+
+
+def added(kind: type[Item], which: int = 0, **fields: object) -> Callable[[Events], Events]:
+    """The item added to the conversation, changed in its announcement there."""
+
+    def change(events: Events) -> Events:
+        found = [index for index in positions(events, ev.ConversationItemAdded) if isinstance(events[index].item, kind)]  # type: ignore[union-attr]
+        item = structs.replace(events[found[which]].item, **fields)  # type: ignore[union-attr]
+        return [
+            *events[: found[which]],
+            structs.replace(events[found[which]], item=item),
+            *events[found[which] + 1 :],
+        ]
+
+    return change
+
+
+def done(kind: type[Item], which: int = 0, **fields: object) -> Callable[[Events], Events]:
+    def change(events: Events) -> Events:
+        found = [index for index in positions(events, ev.ConversationItemDone) if isinstance(events[index].item, kind)]  # type: ignore[union-attr]
+        item = structs.replace(events[found[which]].item, **fields)  # type: ignore[union-attr]
+        return [*events[: found[which]], structs.replace(events[found[which]], item=item), *events[found[which] + 1 :]]
+
+    return change
+
+
+def without_detection(events: Events) -> Events:
+    """The last update, which turns detection off, comes first."""
+    first = next(positions(events, ev.SessionUpdated))
+    return [*events[:first], events[-1], *events[first + 1 : -1]]
+
+
+def limits_out_of_place(events: Events) -> Events:
+    index = next(positions(events, ev.RateLimitsUpdated))
+    return [*events, structs.replace(events[index], event_id="event_late")]
+
+
+def configured_without(field: str) -> Callable[[Events], Events]:
+    """Nobody ever set this: `include`, or the idle timeout."""
+
+    def without(session: object) -> object:
+        if field == "include":
+            return structs.replace(session, include=None)  # type: ignore[type-var]
+        audio = AudioConfig(input=AudioInput(turn_detection=ServerVad(idle_timeout_ms=None)))
+        return structs.replace(session, audio=audio)  # type: ignore[type-var]
+
+    def change(events: Events) -> Events:
+        return [
+            structs.replace(event, session=without(event.session)) if isinstance(event, ev.SessionUpdated) else event
+            for event in events
+        ]
+
+    return change
+
+
+def stopped_too_soon(events: Events) -> Events:
+    """Playback of the first response that is still being spoken stops at once."""
+    start = list(positions(events, ev.OutputAudioBufferStarted))[1]
+    stop = list(positions(events, ev.OutputAudioBufferStopped))[1]
+    return [*events[: start + 1], events[stop], *events[start + 1 : stop], *events[stop + 1 :]]
+
+
+def in_a_transcription_session(events: Events) -> Events:
+    audio = TranscriptionAudioConfig(input=AudioInput(turn_detection=ServerVad()))
+    session = TranscriptionSessionResource(id="sess_1", object="realtime.transcription_session", audio=audio)
+    return [structs.replace(events[0], session=session), *(event for event in events[1:] if not is_update(event))]
+
+
+def swapped(events: Events, kind: type[ev.ServerEvent]) -> Events:
+    """The first event of this kind and the one behind it change places."""
+    index = next(positions(events, kind))
+    return [*events[:index], events[index + 1], events[index], *events[index + 2 :]]
+
+
+def is_update(event: ev.AnyServerEvent) -> bool:
+    return isinstance(event, ev.SessionUpdated)
+
+
+OVERDRAWN = ev.RateLimit(name="tokens", limit=10, remaining=11, reset_seconds=1.0)
+LONG_AGO = ev.RateLimit(name="tokens", limit=10, remaining=1, reset_seconds=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "breach"),
+    [
+        ("an approval must have been asked for", added(McpApprovalResponse, approval_request_id="mcpr_none")),
+        ("must have been approved", added(McpApprovalResponse, approve=False)),
+        ("must have been approved", added(McpCall, -1, approval_request_id="mcpr_other")),
+        ("an import must be over before", lambda events: swapped(events, ev.McpListToolsCompleted)),
+        ("a call must be over before", lambda events: swapped(events, ev.ResponseMcpCallCompleted)),
+        ("and no other, must have an error", done(McpCall, 1, error=None)),
+        ("must have an output", done(McpCall, 0, output=None)),
+        (
+            "its item must be a McpCall",
+            changed(ev.ResponseOutputItemAdded, item=FunctionCall(name="x", arguments="", id="mcp_1")),
+        ),
+        ("its deltas were", changed(ev.ResponseMcpCallArgumentsDone, arguments="[]")),
+        ("output_index must be 0", changed(ev.ResponseMcpCallInProgress, output_index=3)),
+        ("must have audio to be played", changed(ev.OutputAudioBufferStarted, response_id="resp_1")),
+        ("is what is being played", changed(ev.OutputAudioBufferCleared, response_id="resp_1")),
+        ("stops for another alone", stopped_too_soon),
+        ("nobody asked for an idle timeout", configured_without("idle_timeout_ms")),
+        ("must be committed next", lambda events: swapped(events, ev.InputAudioBufferTimeoutTriggered)),
+        ("the timeout is 5000 ms", changed(ev.InputAudioBufferTimeoutTriggered, audio_end_ms=600_000)),
+        ("without turn detection the client", without_detection),
+        ("when a response begins or is done", limits_out_of_place),
+        ("can be left", changed(ev.RateLimitsUpdated, rate_limits=(OVERDRAWN,))),
+        ("in the future", changed(ev.RateLimitsUpdated, rate_limits=(LONG_AGO,))),
+        ("nobody asked for logprobs", configured_without("include")),
+        ("has no responses", in_a_transcription_session),
+    ],
+)
+def test_each_breach_beside_the_conversation_is_named(rule: str, breach: Callable[[Events], Events]) -> None:
+    with pytest.raises(Objection, match=rule):
+        watch(breach(busy_dialogue()))

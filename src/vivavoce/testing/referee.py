@@ -1,8 +1,9 @@
 """Watches one connection and objects to every server event that breaks a rule of the protocol (reference §9.2).
 
-Sees what a client sees, in the GA vocabulary, and knows nothing else: it serves for the bare machine, for a session
-behind any transport and for a foreign server alike. `server(event)` takes each event as it comes, `end()` says that
-nothing more will. Each rule stands in the method of the events that can break it.
+Sees what a client sees, as GA events whatever the dialect, and knows nothing else: it serves for the bare machine, for
+a session behind any transport and for a foreign server alike. `server(event)` takes each event as it comes, `end()`
+says that nothing more will. Each rule stands in the method of the events that can break it; those about tools, playback
+and rate limits are in `watches`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,19 @@ from typing import NoReturn
 
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
-from vivavoce.protocol.config import AudioFormat, PcmFormat
-from vivavoce.protocol.items import Item, Message, OutputAudio, OutputText, Response
+from vivavoce.protocol.codec import Dialect
+from vivavoce.protocol.config import (
+    AudioFormat,
+    PcmFormat,
+    ServerVad,
+    SessionResource,
+    TranscriptionSession,
+    TurnDetection,
+)
+from vivavoce.protocol.items import FunctionCall, Item, McpCall, Message, OutputAudio, OutputText, Response
 
 from .matching import brief
+from .watches import LimitsWatch, PlaybackWatch, ToolWatch
 
 __all__ = ["Objection", "Referee"]
 
@@ -43,7 +53,7 @@ class _OutputItem:
     """One item of a response."""
 
     id: str
-    is_call: bool
+    kind: type
     parts: list[_Part] = field(default_factory=list)
     arguments: list[str] = field(default_factory=list)
     arguments_done: str | None = None
@@ -73,9 +83,11 @@ class _Audio:
 
 
 class Referee:
-    """One connection, watched from its first event."""
+    """One connection, watched from its first event. Beta does not say when an item is done."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: Dialect = "ga") -> None:
+        self._tells_done = dialect == "ga"
+        self._watches = [watch(self._require) for watch in (ToolWatch, PlaybackWatch, LimitsWatch)]
         self.order: list[str] = []
         """Ids of the conversation's items, in order."""
         self._event: ev.AnyServerEvent | None = None
@@ -86,6 +98,8 @@ class Referee:
         self._undone: set[str] = set()
         """Items that were added and are not done."""
         self._seen: set[str] = set()
+        self._expected_commit: str | None = None
+        """The item that a timeout announced and that must be committed next."""
         self._expected_item: str | None = None
         """The item that was committed and must be the next to be added."""
         self._turn: str | None = None
@@ -93,6 +107,8 @@ class Referee:
         self._transcripts: dict[str, list[str]] = {}
         self._transcribed: set[str] = set()
         self._audio: dict[str, _Audio] = {}
+        self._session: SessionResource | None = None
+        self._tells_logprobs = False
 
     def _object(self, rule: str) -> NoReturn:
         raise Objection(f"{rule}: {brief(self._event)}")
@@ -109,15 +125,30 @@ class Referee:
         if event.event_id:
             self._require(event.event_id not in self._event_ids, "an event_id must not come twice")
             self._event_ids.add(event.event_id)
+        if self._expected_commit is not None:
+            committed = event.item_id if isinstance(event, ev.InputAudioBufferCommitted) else None
+            self._require(committed == self._expected_commit, f"{self._expected_commit} must be committed next")
         if not self._is_open:
             self._require(isinstance(event, ev.SessionCreated | ev.ErrorEvent), "session.created must be the first")
-            self._is_open = isinstance(event, ev.SessionCreated)
+            if isinstance(event, ev.SessionCreated):
+                self._is_open = True
+                self._configured(event.session)
             return
+        for watch in self._watches:
+            watch.take(event)
         self._take(event)
 
-    def end(self) -> None:
-        """Nothing more will come. Raises `Objection` for what was begun and not finished."""
+    def end(self, *, is_cut: bool = False) -> None:
+        """Nothing more will come. Raises `Objection` for what was begun and not finished.
+
+        `is_cut`: the server ended the session, with whatever was still under way beside its responses.
+        """
         self._event = None
+        if is_cut:
+            self._require(not self._running, f"responses without response.done: {sorted(self._running)}")
+            return
+        for watch in self._watches:
+            watch.end()
         self._require(not self._running, f"responses without response.done: {sorted(self._running)}")
         self._require(not self._undone, f"items without conversation.item.done: {sorted(self._undone)}")
         self._require(self._expected_item is None, f"{self._expected_item} was committed and never added")
@@ -126,6 +157,8 @@ class Referee:
         match event:
             case ev.SessionCreated():
                 self._object("session.created must not come again")
+            case ev.SessionUpdated():
+                self._configured(event.session)
             case ev.ConversationItemAdded():
                 self._item_added(event)
             case ev.ConversationItemDone():
@@ -149,12 +182,24 @@ class Referee:
                 | ev.InputAudioBufferCleared()
             ):
                 self._turns(event)
+            case ev.InputAudioBufferTimeoutTriggered():
+                self._timed_out(event)
             case ev.ResponseCreated():
                 self._response_created(event.response)
             case ev.ResponseDone():
                 self._response_done(event.response)
             case _:
                 self._content(event)
+
+    def _configured(self, session: SessionResource) -> None:
+        self._session = session
+        self._tells_logprobs = self._tells_logprobs or bool(given(session.include, None))
+
+    @property
+    def _detection(self) -> TurnDetection | None:
+        audio = given(self._session.audio, None) if self._session is not None else None
+        into = given(audio.input, None) if audio is not None else None
+        return given(into.turn_detection, None) if into is not None else None
 
     # --- the conversation ---------------------------------------------------------------------------------------------
 
@@ -175,7 +220,8 @@ class Referee:
             self._expected_item = None
         self.order.insert(0 if previous is None else self.order.index(previous) + 1, item_id)
         self._seen.add(item_id)
-        self._undone.add(item_id)
+        if self._tells_done:
+            self._undone.add(item_id)
 
     def _item_done(self, event: ev.ConversationItemDone) -> None:
         item_id = given(event.item.id, "")
@@ -205,6 +251,7 @@ class Referee:
     ) -> None:
         item_id = event.item_id
         self._require(item_id not in self._transcribed, "nothing may follow the end of a transcription")
+        self._require(self._tells_logprobs or not getattr(event, "logprobs", None), "nobody asked for logprobs")
         pieces = self._transcripts.setdefault(item_id, [])
         if isinstance(event, ev.ConversationItemInputAudioTranscriptionDelta):
             pieces.append(given(event.delta, ""))
@@ -225,6 +272,7 @@ class Referee:
         match event:
             case ev.InputAudioBufferSpeechStarted():
                 self._require(self._turn is None, "a turn must not begin inside another")
+                self._require(self._detection is not None, "without turn detection the client marks the turns")
                 self._require(event.item_id not in self._seen, "a turn's item must be new")
                 self._tick(event.audio_start_ms)
                 self._turn = event.item_id
@@ -233,11 +281,26 @@ class Referee:
                 self._tick(event.audio_end_ms)
             case ev.InputAudioBufferCommitted():
                 self._require(self._turn in (None, event.item_id), "a turn must be committed under its own id")
+                self._expected_commit = None
                 last = self.order[-1] if self.order else None
                 self._require(given(event.previous_item_id, None) == last, f"previous_item_id must be {last!r}")
                 self._turn, self._expected_item = None, event.item_id
             case ev.InputAudioBufferCleared():
                 self._turn = None
+
+    def _timed_out(self, event: ev.InputAudioBufferTimeoutTriggered) -> None:
+        detection = self._detection
+        timeout_ms = given(detection.idle_timeout_ms, None) if isinstance(detection, ServerVad) else None
+        self._require(timeout_ms is not None, "nobody asked for an idle timeout")
+        self._require(self._turn is None, "nobody is idle inside a turn")
+        self._require(not any(one.in_conversation for one in self._running.values()), "an answer is under way")
+        self._require(event.item_id not in self._seen, "a turn's item must be new")
+        self._tick(event.audio_start_ms)
+        self._tick(event.audio_end_ms)
+        self._require(
+            event.audio_end_ms - event.audio_start_ms <= (timeout_ms or 0) + 1, f"the timeout is {timeout_ms} ms"
+        )
+        self._expected_commit = event.item_id
 
     def _tick(self, ms: int) -> None:
         self._require(ms >= self._clock_ms, f"the audio clock was at {self._clock_ms} ms already")
@@ -246,6 +309,7 @@ class Referee:
     # --- responses ----------------------------------------------------------------------------------------------------
 
     def _response_created(self, response: Response) -> None:
+        self._require(not isinstance(self._session, TranscriptionSession), "a transcription session has no responses")
         self._require(response.id not in self._running and response.id not in self._ended, "its id must be new")
         self._require(given(response.status, None) == "in_progress", "its status must be in_progress")
         self._require(response.output == () and given(response.usage, None) is None, "it must be empty")
@@ -298,7 +362,7 @@ class Referee:
                 self._require(event.output_index == len(running.items), f"output_index must be {len(running.items)}")
                 item_id = given(event.item.id, "")
                 self._require(bool(item_id) and item_id not in self._seen, "an output item must have an id of its own")
-                running.items.append(_OutputItem(item_id, not isinstance(event.item, Message)))
+                running.items.append(_OutputItem(item_id, type(event.item)))
             case ev.ResponseOutputItemDone():
                 self._output_item_done(event)
             case ev.ResponseContentPartAdded():
@@ -308,7 +372,9 @@ class Referee:
             case ev.ResponseContentPartDone():
                 self._part_done(event)
             case ev.ResponseFunctionCallArgumentsDelta() | ev.ResponseFunctionCallArgumentsDone():
-                self._arguments(event)
+                self._arguments(event, FunctionCall)
+            case ev.ResponseMcpCallArgumentsDelta() | ev.ResponseMcpCallArgumentsDone():
+                self._arguments(event, McpCall)
             case (
                 ev.ResponseOutputTextDelta()
                 | ev.ResponseOutputTextDone()
@@ -381,11 +447,18 @@ class Referee:
         self._require("".join(part.text) == said, f"its deltas were {''.join(part.text)!r}")
         part.done = True
 
-    def _arguments(self, event: ev.ResponseFunctionCallArgumentsDelta | ev.ResponseFunctionCallArgumentsDone) -> None:
+    def _arguments(
+        self,
+        event: ev.ResponseFunctionCallArgumentsDelta
+        | ev.ResponseFunctionCallArgumentsDone
+        | ev.ResponseMcpCallArgumentsDelta
+        | ev.ResponseMcpCallArgumentsDone,
+        kind: type,
+    ) -> None:
         item = self._open_item(event.response_id, event.item_id, event.output_index)
-        self._require(item.is_call, "its item must be a function call")
+        self._require(item.kind is kind, f"its item must be a {kind.__name__}")
         self._require(item.arguments_done is None, "nothing may follow the arguments' done")
-        if isinstance(event, ev.ResponseFunctionCallArgumentsDelta):
+        if isinstance(event, ev.ResponseFunctionCallArgumentsDelta | ev.ResponseMcpCallArgumentsDelta):
             item.arguments.append(event.delta)
             return
         item.arguments_done = event.arguments
@@ -395,11 +468,14 @@ class Referee:
         item = self._open_item(event.response_id, given(event.item.id, ""), event.output_index)
         self._require(all(part.done for part in item.parts), "its parts must be done before")
         self._require(getattr(event.item, "status", None) != "in_progress", "its status must be final")
-        if item.is_call:
+        if item.kind in (FunctionCall, McpCall):
             self._require(item.arguments_done is not None, "its arguments must be done before")
         if isinstance(event.item, Message):
+            # What was cut off while it was being spoken has no transcript any more (§3.11).
+            is_cut = self._audio.get(item.id, _Audio()).is_cut
+            streamed = ["" if is_cut else "".join(part.text) for part in item.parts]
             texts = [_text_of(part) for part in event.item.content]
-            self._require(texts == ["".join(part.text) for part in item.parts], "its content must be what was streamed")
+            self._require(texts == streamed, "its content must be what was streamed")
         item.done = event.item
 
 
