@@ -50,8 +50,7 @@ class Window:
 
     def __init__(self, abilities: Abilities) -> None:
         self._abilities = abilities
-        self._first: str | None = None
-        """The oldest item that is still shown."""
+        self._left_out: set[str] = set()
 
     def fit(
         self,
@@ -69,45 +68,82 @@ class Window:
         """
         count = self._abilities.count_tokens
         fixed = count(instructions) + ITEM_TOKENS + (count(_described(tools)) if tools else 0)
-        output = self._abilities.output_tokens_max if output_tokens is None else output_tokens
-        available = max(self._abilities.context_tokens - output - fixed, 0)
-        ratio = AUTO_RETENTION
+        window = self._window(output_tokens)
+        if fixed > window:
+            raise ContextFull(fixed, window)
+        available, ratio = window - fixed, AUTO_RETENTION
         if isinstance(truncation, RetentionRatio):
             ratio = truncation.retention_ratio
             available = min(
                 available, given(given(truncation.token_limits, TokenLimits()).post_instructions, available)
             )
+        if is_conversation and truncation != "disabled":
+            items = self._remaining(items)
         sizes = [tokens_of(item, count) for item in items]
-        begin = self._begin(items) if is_conversation and truncation != "disabled" else 0
-        held = sum(sizes[begin:])
+        held = sum(sizes)
+        if held > available and truncation != "disabled":
+            cut = _cut(items, sizes, int(available * ratio))
+            held -= sum(sizes[index] for index in cut)
+            if is_conversation and held <= available:
+                self._left_out |= {_key(items[index]) for index in cut}
+            items = tuple(item for index, item in enumerate(items) if index not in cut)
         if held > available:
-            if truncation == "disabled":
-                raise ContextFull(held + fixed, available + fixed)
-            begin = _cut(items, sizes, begin, int(available * ratio))
-            held = sum(sizes[begin:])
-            if held > available:
-                raise ContextFull(held + fixed, available + fixed)
-            if is_conversation:
-                self._first = given(items[begin].id, None)
-        return items[begin:], held + fixed
+            raise ContextFull(held + fixed, available + fixed)
+        return items, held + fixed
 
-    def _begin(self, items: tuple[Item, ...]) -> int:
-        """Where the last view began; at the start again where that item is gone."""
-        if self._first is None:
-            return 0
-        return next((index for index, item in enumerate(items) if given(item.id, "") == self._first), 0)
+    def _remaining(self, items: tuple[Item, ...]) -> tuple[Item, ...]:
+        """What was not left out before. Calls come back where the model is asked about their outputs."""
+        asked = _asked(items)
+        out = {key for item in items if (key := _key(item)) in self._left_out and _call_id(item) not in asked}
+        parted = {_call_id(item) for item in items if _key(item) in out} - {""}
+        self._left_out = {_key(item) for item in items if _key(item) in out or _call_id(item) in parted}
+        return tuple(item for item in items if _key(item) not in self._left_out)
+
+    def _window(self, output_tokens: int | None) -> int:
+        """The tokens that input may have: room is kept for the answer, but never more than half of all there is."""
+        able = self._abilities
+        most = min(able.output_tokens_max, able.context_tokens // 2)
+        return able.context_tokens - (most if output_tokens is None else min(output_tokens, most))
 
 
-def _cut(items: tuple[Item, ...], sizes: list[int], begin: int, budget: int) -> int:
-    """The first index from which on the items fit; the last item stays in any case.
+def _key(item: Item) -> str:
+    """The item's id; the output of an MCP call goes by the id of the call."""
+    return given(item.id, "") or _call_id(item)
 
-    An output whose call is left out says nothing, so it is left out as well.
+
+def _call_id(item: Item) -> str:
+    return given(item.call_id, "") if isinstance(item, FunctionCall | FunctionCallOutput) else ""
+
+
+def _newest(items: tuple[Item, ...]) -> int:
+    """Where the newest begins: the last item, or the one before the outputs at the end."""
+    newest = len(items) - 1
+    while newest > 0 and isinstance(items[newest], FunctionCallOutput):
+        newest -= 1
+    return newest
+
+
+def _asked(items: tuple[Item, ...]) -> set[str]:
+    """The calls about whose outputs the model is asked: those at the end."""
+    return {_call_id(item) for item in items[max(_newest(items), 0) :]} - {""}
+
+
+def _cut(items: tuple[Item, ...], sizes: list[int], budget: int) -> set[int]:
+    """The indexes of the oldest items that are too much, and of what makes no sense without them.
+
+    A call and its output are left out together. The last item stays in any case; outputs at the end stay with the
+    calls that they answer, because it is these that the model is asked about.
     """
-    held = sum(sizes[begin:])
-    while begin < len(items) - 1 and (held > budget or isinstance(items[begin], FunctionCallOutput)):
-        held -= sizes[begin]
-        begin += 1
-    return begin
+    asked = _asked(items)
+    held, cut, parted = sum(sizes), set[int](), set[str]()
+    for index, item in enumerate(items[: _newest(items)]):
+        if _call_id(item) in asked:
+            continue
+        if held > budget or _call_id(item) in parted:
+            cut.add(index)
+            held -= sizes[index]
+            parted |= {_call_id(item)} - {""}
+    return cut
 
 
 def tokens_of(item: Item, count: Callable[[str], int]) -> int:
