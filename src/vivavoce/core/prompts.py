@@ -6,18 +6,20 @@ The server reads them from a folder; here they are values. Fields that a client 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Set
+from typing import Any, TypeVar
 
 from msgspec import structs
 
 from vivavoce.protocol.base import UnsetType, given
-from vivavoce.protocol.config import Prompt, RealtimeSession
+from vivavoce.protocol.config import AudioConfig, AudioInput, AudioOutput, Prompt, RealtimeSession
 
 from .refused import Refused, invalid
 
 Prompts = Mapping[str, Mapping[str, RealtimeSession]]
 """By id, then by version; the last version of an id is the one that is meant where none is named."""
+
+S = TypeVar("S", AudioInput, AudioOutput, RealtimeSession)
 
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
@@ -32,20 +34,53 @@ def filled(prompts: Prompts, prompt: Prompt, where: str) -> RealtimeSession:
     if stored is None:
         known = ", ".join(f"'{name}'" for name in versions)
         raise invalid(f"{where}.version", f"The prompt '{prompt.id}' has no version '{version}'; it has {known}.")
+    given_values = given(prompt.variables, None) or {}
+    values = {name: _text(value, f"{where}.variables.{name}") for name, value in given_values.items()}
     if isinstance(stored.instructions, UnsetType):
         return stored
-    values = given(prompt.variables, None) or {}
     return structs.replace(stored, instructions=_fill(stored.instructions, values, f"{where}.variables"))
 
 
-def _fill(text: str, values: Mapping[str, Any], where: str) -> str:
+def fields_of(config: RealtimeSession) -> set[str]:
+    """The paths of all fields that it sets, such as `instructions` and `audio.output.voice`."""
+    audio = given(config.audio, AudioConfig())
+    return (
+        _present(config) - {"audio"}
+        | {f"audio.input.{name}" for name in _present(given(audio.input, AudioInput()))}
+        | {f"audio.output.{name}" for name in _present(given(audio.output, AudioOutput()))}
+    )
+
+
+def beneath(update: RealtimeSession, stored: RealtimeSession, direct: Set[str]) -> RealtimeSession:
+    """The update, with what the prompt says about fields that neither it nor an earlier one (`direct`) has set."""
+    taken, theirs = direct | fields_of(update) | {"audio"}, given(stored.audio, None)
+    update = _filled_up(update, stored, taken, "")
+    if theirs is None:
+        return update
+    ours = given(update.audio, AudioConfig())
+    into = _filled_up(given(ours.input, AudioInput()), given(theirs.input, AudioInput()), taken, "audio.input.")
+    out = _filled_up(given(ours.output, AudioOutput()), given(theirs.output, AudioOutput()), taken, "audio.output.")
+    return structs.replace(update, audio=AudioConfig(input=into, output=out))
+
+
+def _present(config: RealtimeSession | AudioInput | AudioOutput) -> set[str]:
+    return {name for name in config.__struct_fields__ if not isinstance(getattr(config, name), UnsetType)}
+
+
+def _filled_up(ours: S, theirs: S, taken: Set[str], path: str) -> S:
+    return structs.replace(
+        ours, **{name: getattr(theirs, name) for name in _present(theirs) if f"{path}{name}" not in taken}
+    )
+
+
+def _fill(text: str, values: Mapping[str, str], where: str) -> str:
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if name not in values:
             raise Refused(
                 "missing_required_parameter", f"Missing required parameter: '{where}.{name}'.", f"{where}.{name}"
             )
-        return _text(values[name], f"{where}.{name}")
+        return values[name]
 
     return _VARIABLE.sub(value, text)
 

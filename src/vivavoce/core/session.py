@@ -144,6 +144,8 @@ class Session:
         self._begins_with = None if configured is None else self._with_prompt(configured)
         if self._begins_with is not None:
             self._initial = self._updated(self._begins_with)
+        if isinstance(configured, RealtimeSession):
+            self._direct |= prompts.fields_of(configured)
 
     # --- the door -----------------------------------------------------------------------------------------------------
 
@@ -293,7 +295,7 @@ class Session:
         self._listening.change_format(format_of(audio.format), cfg.turn_settings(given(audio.turn_detection, None)))
         self._listening.reduce_noise(cfg.reduction(audio))
         if isinstance(self._begins_with, RealtimeSession):
-            self._note(self._begins_with)
+            self._toolbox.define(given(self._begins_with.tools, ()), is_lasting=True)
 
     def _wake_up(self) -> None:
         if self._ends_at_ms is not None and self._now_ms >= self._ends_at_ms:
@@ -305,7 +307,7 @@ class Session:
         self._answering.fail_silent()
 
     def _update(self, update: SessionConfig) -> None:
-        before, update = cfg.audio_input(self.config), self._with_prompt(update)
+        before, said, update = cfg.audio_input(self.config), update, self._with_prompt(update)
         after = self._updated(update)
         into = cfg.audio_input(after)
         format, turns = format_of(into.format), cfg.turn_settings(given(into.turn_detection, None))
@@ -322,13 +324,9 @@ class Session:
             self._stay(None)
         if cfg.reduction(into) != cfg.reduction(before):
             self._listening.reduce_noise(cfg.reduction(into))
-        if isinstance(update, RealtimeSession):
-            self._note(update)
-
-    def _note(self, update: RealtimeSession) -> None:
-        """What the update means beyond the configuration."""
-        self._direct |= {name for name in update.__struct_fields__ if getattr(update, name) is not UNSET}
-        self._toolbox.define(given(update.tools, ()), is_lasting=True)
+        if isinstance(update, RealtimeSession) and isinstance(said, RealtimeSession):
+            self._direct |= prompts.fields_of(said)
+            self._toolbox.define(given(update.tools, ()), is_lasting=True)
 
     def _updated(self, update: SessionConfig) -> SessionResource:
         """The configuration after this update. Raises `Refused`, changes nothing."""
@@ -349,16 +347,9 @@ class Session:
 
     def _with_prompt(self, update: SessionConfig) -> SessionConfig:
         """The update with a stored prompt's fields, where neither it nor an earlier update says anything itself."""
-        prompt = given(update.prompt, None) if isinstance(update, RealtimeSession) else None
-        if prompt is None:
+        if not isinstance(update, RealtimeSession) or (prompt := given(update.prompt, None)) is None:
             return update
-        stored = self._filled(prompt, "session.prompt")
-        theirs = {
-            name: value
-            for name in stored.__struct_fields__
-            if (value := getattr(stored, name)) is not UNSET and name not in self._direct
-        }
-        return structs.replace(update, **{n: value for n, value in theirs.items() if getattr(update, n) is UNSET})
+        return prompts.beneath(update, self._filled(prompt, "session.prompt"), self._direct)
 
     def _filled(self, prompt: Prompt, where: str) -> RealtimeSession:
         return prompts.filled(self._given.prompts, prompt, where)

@@ -100,14 +100,14 @@ def terms(
 def with_prompt(params: ResponseParams, prompt: RealtimeSession) -> ResponseParams:
     """The request with a stored prompt's fields where it says nothing itself."""
     output = given(given(prompt.audio, AudioConfig()).output, AudioOutput())
+    ours = given(given(params.audio, ResponseAudioConfig()).output, ResponseAudioOutput())
     theirs: dict[str, Any] = {
         name: getattr(prompt, name)
         for name in ("instructions", "tools", "tool_choice", "output_modalities", "max_output_tokens")
     }
-    theirs["audio"] = ResponseAudioConfig(output=ResponseAudioOutput(format=output.format, voice=output.voice))
-    return structs.replace(
-        params, **{name: value for name, value in theirs.items() if isinstance(getattr(params, name), UnsetType)}
-    )
+    fields = {name: value for name, value in theirs.items() if isinstance(getattr(params, name), UnsetType)}
+    audio = ResponseAudioOutput(format=given(ours.format, output.format), voice=given(ours.voice, output.voice))
+    return structs.replace(params, **fields, audio=ResponseAudioConfig(output=audio))
 
 
 _AUTO: ToolChoice = "auto"
