@@ -369,12 +369,10 @@ def assert_waits_for(play: Playbook, utterances: int) -> None:
 def test_who_takes_no_breath_is_cut_and_nothing_is_lost(play: Playbook) -> None:
     for _ in range(46):
         hear(play, 320, True)
-    hear(play, 320, True) << asks(Transcribe, item_id="item_1", audio=tone(47 * 320))
+    hear(play, 320, True) << asks(Transcribe, item_id="item_1", audio=tone(47 * 320)[: 48 * 15_000])
     hear(play, 320, True)
     hear(play, 500, False)
-    says(play, "item_1", "a") << asks(
-        Transcribe, item_id="item_2", audio=tone(48 * 320)[-2 * 24 * 320 :] + silence(500)
-    )
+    says(play, "item_1", "a") << asks(Transcribe, item_id="item_2", audio=tone(48 * 320)[48 * 15_000 :] + silence(500))
     play << asks(Generate)
 
 

@@ -18,7 +18,7 @@ from .input_audio import InputAudio, ms_of, ticks_of
 from .limits import Limits
 from .messages import DetectSpeech, Effect, JudgeTurn, NoiseReduced, ReduceNoise, SpeechScored, TurnJudged
 from .refused import Refused
-from .turns import Decision, Paused, SpeechStarted, SpeechStopped, Turns, TurnSettings
+from .turns import Decision, Paused, SpeechStarted, Turns, TurnSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,10 @@ class Cleaning:
     until: int
 
 
+def _unknown() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Ear:
     """What the listener may do outside itself."""
@@ -56,6 +60,8 @@ class Ear:
     turn_started: Callable[[], None]
     committed: Callable[[str, bytes], None]
     turn_ended: Callable[[], None]
+    language: Callable[[], str | None] = _unknown
+    """The one that the user is expected to speak, where that was said."""
 
 
 class Listening:
@@ -93,8 +99,11 @@ class Listening:
         """Wait for speech from here on: a new epoch, in which scores of older ones are stale."""
         self._epoch += 1
         self._turn = None
-        self._turns = Turns(settings, self._audio.end) if settings else None
-        self._scores_from = self._audio.end
+        self._hear(settings, is_open=False)
+
+    def _hear(self, settings: TurnSettings | None, *, is_open: bool) -> None:
+        longest_ms, self._scores_from = self._limits.turn_ms_max, self._audio.end
+        self._turns = Turns(settings, self._audio.end, speaking=is_open, longest_ms=longest_ms) if settings else None
 
     def change(self, settings: TurnSettings | None) -> None:
         """Other parameters apply from the next scores; on or off begins a new epoch (§5.4).
@@ -105,9 +114,7 @@ class Listening:
             self._follow(self._turns, self._turns.change(settings))
             return
         self._epoch += 1
-        is_open = self._turn is not None
-        self._turns = Turns(settings, self._audio.end, speaking=is_open) if settings else None
-        self._scores_from = self._audio.end
+        self._hear(settings, is_open=self._turn is not None)
 
     def change_format(self, format: Format, settings: TurnSettings | None) -> None:
         """Audio from here on is in another format."""
@@ -120,7 +127,8 @@ class Listening:
         """Clean the audio from here on, or no more; what is being cleaned stays as it came."""
         unclean, self._cleaning = self._cleaning, None
         if unclean is not None:
-            self._detect(unclean.until, self._audio.since(unclean.until))
+            begin = max(unclean.until, self._audio.start)
+            self._detect(begin, self._audio.since(begin))
         if reduction is not None:
             self._cleanings += 1
             self._cleaning = Cleaning(self._cleanings, reduction, self._audio.end)
@@ -219,18 +227,14 @@ class Listening:
 
     def _follow(self, turns: Turns, decisions: Iterator[Decision]) -> None:
         for decision in decisions:
-            match decision:
-                case SpeechStarted():
-                    self._start(decision.onset, turns.settings.prefix_padding_ms)
-                case Paused():
-                    self._pause(decision.at)
-                case SpeechStopped():
-                    self._end(decision.end)
+            if isinstance(decision, SpeechStarted):
+                self._start(decision.onset, turns.settings.prefix_padding_ms)
+            elif isinstance(decision, Paused):
+                self._pause(decision.at)
+            else:
+                self._end(decision.end)
         if self._turn is None:
             self._audio.forget_before(self._needed_from(turns))
-        elif turns.position - self._turn.start >= ticks_of(self._limits.turn_ms_max):
-            turns.stop()
-            self._end(turns.position)
 
     def _needed_from(self, turns: Turns) -> int:
         needed = turns.quiet_since - ticks_of(turns.settings.prefix_padding_ms)
@@ -248,15 +252,14 @@ class Listening:
         self._ear.turn_started()
 
     def _pause(self, at: int) -> None:
-        if self._turn is not None:
-            self._pauses += 1
-            audio = self._audio.until(at)[-self._audio.format.bytes_of(self._limits.judged_ms_max) :]
-            self._ear.ask(JudgeTurn(self._turn.item_id, self._pauses, audio, self._audio.format))
+        assert self._turn is not None
+        self._pauses += 1
+        audio = self._audio.until(at)[-self._audio.format.bytes_of(self._limits.judged_ms_max) :]
+        self._ear.ask(JudgeTurn(self._turn.item_id, self._pauses, audio, self._audio.format, self._ear.language()))
 
     def _end(self, end: int) -> None:
         turn, self._turn = self._turn, None
-        if turn is None:
-            return
+        assert turn is not None
         self._ear.send(ev.InputAudioBufferSpeechStopped(item_id=turn.item_id, audio_end_ms=ms_of(end)))
         self._ear.committed(turn.item_id, self._audio.take_until(end))
         self._ear.turn_ended()

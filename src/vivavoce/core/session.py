@@ -124,7 +124,9 @@ class Session:
             limits=self.limits,
             abilities=self._given.abilities,
         )
-        ear = Ear(desk.send, desk.ask, ids, self._turn_started, self._commit_audio, self._turn_ended)
+        ear = Ear(
+            desk.send, desk.ask, ids, self._turn_started, self._commit_audio, self._turn_ended, self._spoken_language
+        )
         self._listening = Listening(format_of(cfg.audio_input(desk.initial).format), self.limits, ear)
         self._adoption = Adoption(
             self.conversation, self.limits, ids, self._is_spoken_for, sees_images=desk.abilities.images
@@ -210,6 +212,7 @@ class Session:
             case ev.InputAudioBufferCommit():
                 self._adoption.require_room()
                 self._listening.commit()
+                self._stay(None)
             case ev.InputAudioBufferClear():
                 self._listening.clear()
             case ev.OutputAudioBufferClear() if self._given.player is not None:
@@ -321,6 +324,7 @@ class Session:
             self._listening.change_format(format, turns)
         elif into.turn_detection != before.turn_detection:
             self._listening.change(turns)
+        if into.turn_detection != before.turn_detection:
             self._stay(None)
         if cfg.reduction(into) != cfg.reduction(before):
             self._listening.reduce_noise(cfg.reduction(into))
@@ -359,19 +363,25 @@ class Session:
     def _turn_started(self) -> None:
         self._stay(None)
         run, detection = self._answering.current, given(cfg.audio_input(self.config).turn_detection, None)
-        if detection is None or not given(detection.interrupt_response, True):
+        assert detection is not None
+        if not given(detection.interrupt_response, True):
             return
         self._playback.clear()
         if run is not None:
             self._answering.cancel(run, "turn_detected")
 
     def _turn_ended(self) -> None:
-        detection = given(cfg.audio_input(self.config).turn_detection, None)
-        if self._desk.is_conversation and detection is not None and given(detection.create_response, True):
-            self._answer_turn(is_automatic=True)
+        self._answer_turn(is_automatic=True)
+
+    def _spoken_language(self) -> str | None:
+        wanted = given(cfg.audio_input(self.config).transcription, None)
+        return None if wanted is None else given(wanted.language, None)
 
     def _answer_turn(self, *, is_automatic: bool) -> None:
-        if self._is_draining:
+        """Where the client leaves answers to us: `create_response`, which counts for silence (T15) as for speech."""
+        detection = given(cfg.audio_input(self.config).turn_detection, None)
+        assert detection is not None
+        if self._is_draining or not self._desk.is_conversation or not given(detection.create_response, True):
             return
         try:
             self._answering.start(ev.ResponseParams(), is_automatic=is_automatic)
@@ -390,8 +400,9 @@ class Session:
 
     def _time_out(self) -> None:
         timeout_ms = cfg.idle_timeout_ms(cfg.audio_input(self.config))
+        assert timeout_ms is not None
         self._stay(None)
-        if timeout_ms is not None and self._answering.current is None:
+        if not self._is_draining:
             self._listening.time_out(timeout_ms)
             self._answer_turn(is_automatic=False)
 
@@ -473,7 +484,8 @@ class Session:
         if self._is_draining:
             raise Refused("server_stopping", "The server is stopping; no new response is begun.")
         self._answering.start(params, is_automatic=False)
-        self._stay(None)
+        if self._answering.current is not None:
+            self._stay(None)
 
     def _response_done(self, run: RunningResponse, usage: Usage) -> None:
         self._given.bill.add(usage)

@@ -72,16 +72,19 @@ Decision = SpeechStarted | Paused | SpeechStopped
 
 
 class Turns:
-    """One stream of scores, from tick `start` on."""
+    """One stream of scores, from tick `start` on. A turn of `longest_ms` ends there, as if by silence."""
 
-    def __init__(self, settings: TurnSettings, start: int, *, speaking: bool = False) -> None:
+    def __init__(
+        self, settings: TurnSettings, start: int, *, speaking: bool = False, longest_ms: int | None = None
+    ) -> None:
         self.speaking = speaking
         self.position = start
         """Decided up to here."""
         self.is_judging = False
         self._settings = settings
         self._scores: deque[tuple[float, int]] = deque()
-        self._onset: int | None = None
+        self._longest = None if longest_ms is None else ticks_of(longest_ms)
+        self._onset: int | None = start if speaking else None
         self._silence: int | None = None
         self._wait_ms: int | None = None
 
@@ -114,16 +117,15 @@ class Turns:
         self.is_judging, self._wait_ms = False, None
         return self._decide()
 
-    def stop(self) -> None:
-        """End the turn from outside: it reached the longest that a turn may be."""
-        self.speaking = self.is_judging = False
-        self._onset = self._silence = self._wait_ms = None
-
     def _decide(self) -> Iterator[Decision]:
         while self._scores and not self.is_judging:
             probability, frame = self._scores.popleft()
             begin, self.position = self.position, self.position + frame
-            decided = self._continue(probability, begin) if self.speaking else self._wait(probability, begin)
+            decided: Decision | None
+            if self.speaking:
+                decided = self._continue(probability, begin) or self._limit()
+            else:
+                decided = self._wait(probability, begin)
             if decided is not None:
                 yield decided
 
@@ -152,5 +154,15 @@ class Turns:
             return Paused(self.position) if self.is_judging else None
         if silence < ticks_of(self._settings.silence_duration_ms if self._wait_ms is None else self._wait_ms):
             return None
-        self.stop()
+        return self._stop()
+
+    def _limit(self) -> SpeechStopped | None:
+        """The end of a turn that has become too long."""
+        assert self._onset is not None
+        is_over = self._longest is not None and self.position - self._onset >= self._longest
+        return self._stop() if is_over else None
+
+    def _stop(self) -> SpeechStopped:
+        self.speaking = False
+        self._onset = self._silence = self._wait_ms = None
         return SpeechStopped(self.position)
