@@ -35,6 +35,7 @@ from .quota import Account, Accounts, Quota
 from .runtime import Machine, Runtime
 from .settings import Settings
 from .surroundings import surroundings
+from .work import ToolServers
 
 STOP_S = 5.0
 """Time for the closing itself at a stop, once the running responses had theirs."""
@@ -48,7 +49,7 @@ class Sessions:
     """Admits clients, runs their sessions, ends them.
 
     `wall_s` gives unix seconds, for `expires_at` and short-lived keys alone; `new_ids` gives a source of ids for each
-    session.
+    session, `tool_servers` its MCP servers, where they are not the real ones.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Sessions:
         *,
         wall_s: Callable[[], float] = time.time,
         new_ids: Callable[[], NewId] = ids,
+        tool_servers: Callable[[], ToolServers] | None = None,
     ) -> None:
         self._settings = settings
         self._pipelines = pipelines
         self.wall_s = wall_s
         self.new_ids = new_ids
+        self._tool_servers = tool_servers or (lambda: McpServers(allowed_hosts=settings.mcp_hosts))
         self.keys = Keys(settings, wall_s=wall_s)
         self.accounts = Accounts(lambda: _account(settings))
         self._prompts = load_prompts(settings.prompts)
@@ -234,7 +237,7 @@ class Sessions:
             transport,
             session_id=session_id,
             limits=settings.connection_limits,
-            mcp=McpServers(allowed_hosts=settings.mcp_hosts),
+            mcp=self._tool_servers(),
         )
         self._running.add(runtime)
         log.info(

@@ -87,7 +87,8 @@ class Referee:
 
     def __init__(self, dialect: Dialect = "ga") -> None:
         self._tells_done = dialect == "ga"
-        self._watches = [watch(self._require) for watch in (ToolWatch, PlaybackWatch, LimitsWatch)]
+        self._tools = ToolWatch(self._require)
+        self._watches = (self._tools, PlaybackWatch(self._require), LimitsWatch(self._require))
         self.order: list[str] = []
         """Ids of the conversation's items, in order."""
         self._event: ev.AnyServerEvent | None = None
@@ -233,7 +234,9 @@ class Referee:
 
     def _item_deleted(self, item_id: str) -> None:
         self._require(item_id in self.order, "only an item that is there can be deleted")
-        self._require(item_id not in self._undone, "an item must be done before it is deleted")
+        is_over = item_id not in self._undone or self._tools.is_free(item_id)
+        self._require(is_over, "an item must be done before it is deleted")
+        self._undone.discard(item_id)
         self.order.remove(item_id)
         self._seen.discard(item_id)
 

@@ -11,31 +11,41 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
 import msgspec
+from msgspec import structs
 
 from vivavoce.client import Connection
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.limits import Limits
 from vivavoce.core.session import Session
 from vivavoce.engines import Pipeline
-from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
+from vivavoce.engines.scripted import (
+    ScriptedModelSettings,
+    ScriptedNoiseReducer,
+    ScriptedSettings,
+    ScriptedTurnSettings,
+    ScriptedVadSettings,
+    scripted_pipeline,
+)
+from vivavoce.errors import EngineError
 from vivavoce.protocol.codec import Dialect
+from vivavoce.protocol.config import McpTool
+from vivavoce.protocol.items import McpError, McpListedTool, McpToolExecutionError
 from vivavoce.server.auth import Asked
 from vivavoce.server.pipelines import Pipelines
 from vivavoce.server.runtime import ConnectionLimits
 from vivavoce.server.sessions import Sessions
-from vivavoce.server.settings import Settings
+from vivavoce.server.settings import PriceTable, RateLimits, Settings
 
 from .network import Line, Weather
-from .referee import Referee
-from .user import User
+from .playbook import counting_ids
+from .tool_servers import ScriptedToolServers
+from .user import Kind, User
 from .virtual_time import run
 
 __all__ = ["Broken", "Scenario", "Trace", "simulate"]
@@ -46,8 +56,13 @@ QUIET_S = 45.0
 """Without a message for so long, nothing is going on any more: longer than engines may be silent."""
 PATIENCE_S = 3_600.0
 """A conversation that is not quiet after so long never will be."""
+TOOLS_S_MAX = 60.0
+"""An MCP server that says nothing is given up after so long, as by the real one."""
+DOLLAR_A_TOKEN = PriceTable(text_out=1_000_000.0)
 OWN_MESSAGES_MAX = 2
 """What the runtime itself says comes through its full queues: a wake-up, a drain, a close."""
+SENT_OFF = {1001, 1006, 1008}
+"""How a session may end whose budget is spent; the line can still be cut."""
 
 LIMITS = Limits(
     session_ms_max=24 * 3_600_000, input_ms_max=20_000, turn_ms_max=8_000, items_max=60, engine_silence_ms_max=30_000
@@ -115,6 +130,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     seed: int
     dialect: Dialect
+    kind: Kind
     weather: Weather
     ending: Ending
     ends_after_s: float
@@ -123,6 +139,13 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     transcriber: ScriptedSettings
     language_model: ScriptedSettings
     synthesizer: ScriptedSettings
+    vad: ScriptedVadSettings
+    noise_reducer: ScriptedVadSettings
+    turn_detector: ScriptedTurnSettings
+    context_tokens: int
+    tools_delay_s: float
+    rate_limits: RateLimits
+    budget: float | None
 
     @classmethod
     def of(cls, seed: int) -> Scenario:
@@ -138,18 +161,51 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
                 messages_max=random.choice((4, 256)),
             ),
             ending=random.choice(("goodbye", "goodbye", "goodbye", "cut", "drain", "deaf")),
-            ends_after_s=random.uniform(0, 30),
-            steps=random.randint(5, 30),
+            ends_after_s=random.uniform(0, 60),
+            steps=random.randint(5, 40),
             read_pause_s_max=random.choice((0.0, 0.0, 0.5)),
+            kind=random.choice(("realtime", "realtime", "realtime", "realtime", "transcription")),
             transcriber=_mood(random),
             language_model=_mood(random),
             synthesizer=_mood(random),
+            vad=ScriptedVadSettings(fail_at_frame=random.choice((*[None] * 6, 60, 300))),
+            noise_reducer=ScriptedVadSettings(fail_at_frame=random.choice((None, None, None, 30, 200))),
+            turn_detector=ScriptedTurnSettings(
+                first_delay_s=random.choice((0.0, 0.1, 0.5, 3.0)),
+                fail_at_piece=random.choice((None, None, None, 1)),
+                ignore_cancel=random.random() < 0.2,
+                complete_ms_min=random.choice((0, 1_000)),
+            ),
+            context_tokens=random.choice((32_000, 32_000, 32_000, 200, 100)),
+            tools_delay_s=random.choice((0.0, 0.1, 0.1, 2.0, 10 * TOOLS_S_MAX)),
+            rate_limits=RateLimits(
+                requests_per_minute=random.choice((*[10_000] * 7, 4)),
+                tokens_per_minute=random.choice((*[10_000_000] * 7, 200)),
+            ),
+            budget=random.choice((None, None, None, None, None, None, 20.0)),
         )
 
     def pipeline(self) -> Pipeline:
         """Its engines."""
-        return scripted_pipeline(
-            transcriber=self.transcriber, language_model=self.language_model, synthesizer=self.synthesizer
+        model = ScriptedModelSettings(**structs.asdict(self.language_model), context_tokens=self.context_tokens)
+        pipeline = scripted_pipeline(
+            vad=self.vad,
+            transcriber=self.transcriber,
+            language_model=model,
+            synthesizer=self.synthesizer,
+            turn_detector=self.turn_detector,
+        )
+        return replace(pipeline, noise_reducer=ScriptedNoiseReducer(self.noise_reducer))
+
+    def settings(self) -> Settings:
+        """Its server."""
+        return Settings(
+            pipeline="scripted",
+            session_limits=LIMITS,
+            connection_limits=CONNECTION_LIMITS,
+            rate_limits=self.rate_limits,
+            prices={"any": DOLLAR_A_TOKEN},
+            budget=self.budget,
         )
 
 
@@ -158,9 +214,30 @@ def _mood(random: Random) -> ScriptedSettings:
     return ScriptedSettings(
         first_delay_s=random.choice((0.0, 0.05, 0.5, 0.5, 2.0)),
         piece_delay_s=random.choice((0.0, 0.01, 0.05, 0.3)),
-        fail_at_piece=random.choice((None, None, None, None, 1, 3, 7)),
+        fail_at_piece=random.choice((*[None] * 9, 1, 3, 7)),
         ignore_cancel=random.random() < 0.2,
     )
+
+
+class _SlowToolServers(ScriptedToolServers):
+    """MCP servers that take their time, or never answer and are given up."""
+
+    def __init__(self, delay_s: float) -> None:
+        self._delay_s = delay_s
+
+    async def list_tools(self, server: McpTool) -> tuple[McpListedTool, ...]:
+        if not await self._answers():
+            raise EngineError("The MCP server does not answer.", code="mcp_timeout")
+        return await super().list_tools(server)
+
+    async def call(self, server: McpTool, name: str, arguments: str) -> str | McpError:
+        if not await self._answers():
+            return McpToolExecutionError(message="The MCP server does not answer.")
+        return await super().call(server, name, arguments)
+
+    async def _answers(self) -> bool:
+        await asyncio.sleep(min(self._delay_s, TOOLS_S_MAX))
+        return self._delay_s < TOOLS_S_MAX
 
 
 # --- running one ------------------------------------------------------------------------------------------------------
@@ -183,9 +260,14 @@ class _Simulation:
     def __init__(self, scenario: Scenario, trace: Trace, pipeline: Pipeline) -> None:
         self._scenario = scenario
         self._trace = trace
-        settings = Settings(pipeline="scripted", session_limits=LIMITS, connection_limits=CONNECTION_LIMITS)
         self._pipelines = Pipelines({"scripted": pipeline}, default="scripted", models={})
-        self._sessions = Sessions(settings, self._pipelines, wall_s=lambda: 0.0, new_ids=_counting_ids)
+        self._sessions = Sessions(
+            scenario.settings(),
+            self._pipelines,
+            wall_s=lambda: 0.0,
+            new_ids=counting_ids,
+            tool_servers=lambda: _SlowToolServers(scenario.tools_delay_s),
+        )
         self._log = _Complaints()
         self._longest_queues: tuple[int, ...] = (0, 0)
 
@@ -208,7 +290,7 @@ class _Simulation:
 
     async def _converse(self, line: Line) -> None:
         scenario = self._scenario
-        query = {"model": "any"}
+        query = {"intent": "transcription"} if scenario.kind == "transcription" else {"model": "any"}
         headers = {"openai-beta": "realtime=v1"} if scenario.dialect == "beta" else {}
         serving = asyncio.create_task(self._sessions.serve(Asked("openai", headers, query), line.server))
         connection = Connection(line.client, scenario.dialect)
@@ -221,9 +303,9 @@ class _Simulation:
             Random(f"{scenario.seed} user"),  # noqa: S311
             steps=scenario.steps,
             read_pause_s_max=scenario.read_pause_s_max,
+            kind=scenario.kind,
+            dialect=scenario.dialect,
         )
-        if scenario.dialect == "ga":
-            user.referee = Referee()
         async with asyncio.TaskGroup() as group:
             listening = group.create_task(user.listen())
             acting = group.create_task(user.act())
@@ -278,12 +360,11 @@ class _Simulation:
         inputs, frames = self._longest_queues
         assert inputs <= CONNECTION_LIMITS.inbox_inputs_max + OWN_MESSAGES_MAX, f"{inputs} inputs were waiting"
         assert frames <= CONNECTION_LIMITS.outbox_frames_max + OWN_MESSAGES_MAX, f"{frames} frames were waiting"
-        if user.closed is None or user.closed.code not in self._codes():
+        if user.closed is None or user.closed.code not in (SENT_OFF if user.was_sent_off else self._codes()):
             raise AssertionError(f"{self._scenario.ending} ended with {user.closed}")
-        if user.closed.code not in {1000, 1001}:
+        if user.closed.code not in {1000, 1001} and not user.was_sent_off:
             return  # messages were lost with the line
-        if user.referee is not None:
-            user.referee.end()
+        user.referee.end(is_cut=user.closed.code != 1000)
         _compare(self._scenario.dialect, server, user.connection.conversation)
 
     def _codes(self) -> set[int]:
@@ -314,21 +395,13 @@ def _compare(dialect: Dialect, server: Conversation, client: Conversation) -> No
 
 
 class _Complaints(logging.Handler):
-    """Everything that the server logs as an error: bugs, since scripted engines fail in an orderly way."""
+    """Everything that the server logs as an error: bugs, where no engine failed as its script says."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.records: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and isinstance(record.exc_info[1], EngineError):
+            return
         self.records.append(f"{record.getMessage()} {record.exc_info and record.exc_info[1]!r}")
-
-
-def _counting_ids() -> Callable[[str], str]:
-    counts: Counter[str] = Counter()
-
-    def next_id(prefix: str) -> str:
-        counts[prefix] += 1
-        return f"{prefix}_{counts[prefix]}"
-
-    return next_id

@@ -52,8 +52,7 @@ class ToolWatch:
             case ev.ConversationItemDone() | ev.ResponseOutputItemDone():
                 self._done(event.item)
             case ev.ConversationItemDeleted():
-                self._imports.pop(event.item_id, None)
-                self._calls.pop(event.item_id, None)
+                self._calls.pop(event.item_id, None)  # an import goes on without its item
             case ev.McpListToolsInProgress():
                 self._require(self._imports.get(event.item_id) == "added", "an import is announced, and begins once")
                 self._imports[event.item_id] = "running"
@@ -67,6 +66,10 @@ class ToolWatch:
                 self._called(event)
             case ev.ResponseDone() if event.response.id in self._broken_off:
                 self._require(event.response.status != "completed", "a call that never began must not be completed")
+
+    def is_free(self, item_id: str) -> bool:
+        """Whether an item belongs to no response, though it is not done: then it can be deleted."""
+        return item_id in self._imports or (item_id in self._calls and self._calls[item_id].response_id is None)
 
     def end(self) -> None:
         """Nothing more will come."""
