@@ -13,9 +13,10 @@ from starlette.testclient import TestClient
 
 from vivavoce.server import running
 from vivavoce.server.settings import settings_of
+from vivavoce.testing.sounds import silence, tone
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-LINES_MAX = 60
+LINES_MAX = 70
 TIMEOUT_S = 20.0
 
 
@@ -24,9 +25,10 @@ def example(name: str) -> dict[str, Any]:
     return runpy.run_path(str(EXAMPLES / f"{name}.py"))
 
 
-def with_server(main: Callable[[str], Awaitable[Any]]) -> Any:
+def with_server(main: Callable[[str], Awaitable[Any]], **settings: object) -> Any:
     async def serving() -> Any:
-        async with asyncio.timeout(TIMEOUT_S), running(settings_of({"pipeline": "scripted", "port": 0})) as server:
+        settings_in_force = settings_of({"pipeline": "scripted", "port": 0, **settings})
+        async with asyncio.timeout(TIMEOUT_S), running(settings_in_force) as server:
             return await main(server.url)
 
     return asyncio.run(serving())
@@ -44,6 +46,27 @@ def test_a_function_is_called_and_its_output_answered(capsys: pytest.CaptureFixt
     assert 'the model calls weather({"city": "Oslo"})' in capsys.readouterr().out
 
 
+def test_a_short_lived_key_opens_the_session_that_it_carries(capsys: pytest.CaptureFixture[str]) -> None:
+    main = example("short_lived_key")["main"]
+    assert with_server(lambda url: main("sk-house", url), api_keys=["sk-house"]) == "echo: Hello!"
+    assert capsys.readouterr().out.startswith("the session comes with 'Be brief.'")
+
+
+def test_a_tool_of_an_mcp_server_is_called_once_it_is_approved(capsys: pytest.CaptureFixture[str]) -> None:
+    main = example("mcp_tools")["main"]
+    assert with_server(main, mcp_hosts=["127.0.0.1"]) == "tool said: It is sunny in Oslo."
+    assert 'the model wants weather({"city": "Oslo"}); approved' in capsys.readouterr().out
+
+
+def test_each_turn_of_a_recording_becomes_a_caption(capsys: pytest.CaptureFixture[str]) -> None:
+    captions = example("live_captions")["captions"]
+    speech = tone(400) + silence(1000) + tone(200)
+    found = with_server(lambda url: captions(f"{url}/realtime?intent=transcription", speech, 0.0))
+    # What the scripted ear hears is how long the turn was: padding, speech, and the silence that ended it.
+    assert found == ["audio of 900 ms", "audio of 1000 ms"]
+    assert capsys.readouterr().out.splitlines() == found
+
+
 def test_the_mounted_voice_is_ready_with_the_app_and_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("VIVAVOCE_CONFIG", "VIVAVOCE_API_KEYS", "VIVAVOCE_HOST"):
         monkeypatch.delenv(variable, raising=False)
@@ -56,7 +79,7 @@ def test_the_mounted_voice_is_ready_with_the_app_and_answers(monkeypatch: pytest
 
 def test_an_example_is_short_and_says_how_to_run_it() -> None:
     files = sorted(EXAMPLES.glob("*.py"))
-    assert len(files) == 3
+    assert len(files) == 6
     for file in files:
         text = file.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= LINES_MAX
