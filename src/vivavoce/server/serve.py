@@ -26,6 +26,7 @@ from vivavoce.protocol.codec import FRAME_BYTES_MAX
 
 from .app import create_app
 from .auth import check_binding
+from .doors import HttpDoor, WebSocketDoor
 from .pipelines import Progress
 from .sessions import STOP_S
 from .settings import Settings
@@ -178,8 +179,8 @@ def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
     ping_s = settings.ping_interval_ms / 1000 or None  # §1.6
     return uvicorn.Config(
         app,
-        http="h11",
-        ws="websockets-sansio",
+        http=HttpDoor,
+        ws=WebSocketDoor,
         ws_max_size=FRAME_BYTES_MAX,
         ws_ping_interval=ping_s,
         ws_ping_timeout=ping_s,
