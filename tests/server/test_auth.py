@@ -81,7 +81,7 @@ def test_a_server_without_keys_takes_pages_of_this_machine_and_those_it_is_told(
     Keys(settings_of({"origins": ["https://app.example/"]})).check(asked(headers={"origin": origin}))
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example", "http://[::1"])
 def test_a_server_without_keys_refuses_other_pages(origin: str) -> None:
     keys = Keys(settings_of({"origins": ["https://app.example"]}))
     assert refused(keys.check, asked(headers={"origin": origin}))[0] == 3000

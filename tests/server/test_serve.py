@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -30,7 +31,7 @@ from vivavoce.engines.scripted import ScriptedSettings, ScriptedVad, scripted_pi
 from vivavoce.errors import ConnectionFailed, EngineMissing, SettingsError
 from vivavoce.protocol.codec import FRAME_BYTES_MAX
 from vivavoce.server import Server, create_app, running
-from vivavoce.server.serve import _told_by_signals
+from vivavoce.server.serve import TALKATIVE, _silence_libraries, _told_by_signals
 from vivavoce.server.settings import Settings, settings_of
 
 KEY = "sk-the-right-key-0001"
@@ -424,6 +425,32 @@ def test_http_errors_have_the_shape_of_the_api() -> None:
                 assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
     within_time(main())
+
+
+def test_a_failure_of_ours_has_the_shape_of_the_api_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("with something secret in it")
+
+    async def main() -> None:
+        app = create_app(scripted())
+        monkeypatch.setattr(app.state.sessions.keys, "check", fail)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://h") as http:
+            response = await http.post("/v1/realtime/client_secrets")
+        assert response.status_code == 500
+        error = {"message": "The server has failed.", "type": "server_error", "param": None, "code": None}
+        assert response.json() == {"error": error}
+
+    within_time(main())
+
+
+def test_libraries_do_not_log_urls_at_any_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in TALKATIVE:
+        monkeypatch.setattr(logging.getLogger(library), "level", logging.NOTSET)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
+    _silence_libraries()
+    for library in ("httpx", "httpcore.http11", "httpx2", "httpcore2.connection", "mcp.client.streamable_http"):
+        assert not logging.getLogger(library).isEnabledFor(logging.INFO), library
 
 
 def test_a_websocket_to_a_wrong_path_is_told_so_and_does_not_look_like_a_wrong_key() -> None:

@@ -64,7 +64,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
         routes=routes,
         lifespan=lifespan,
         middleware=[_cors(settings)],
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: _http_error, Exception: _failed},
     )
     app.state.settings, app.state.sessions, app.state.pipelines = settings, sessions, loaded
     return app
@@ -161,6 +161,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return _error(error.detail, error.status_code, error.headers)
 
 
-def _error(message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    body = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+async def _failed(request: Request, error: Exception) -> Response:
+    """A mistake of ours in the same shape; the traceback is for the log, to which it goes by itself."""
+    return _error("The server has failed.", 500, type="server_error")
+
+
+def _error(
+    message: str, status: int, headers: Mapping[str, str] | None = None, *, type: str = "invalid_request_error"
+) -> Response:
+    body = {"message": message, "type": type, "param": None, "code": None}
     return JSONResponse({"error": body}, status, headers=dict(headers or {}))

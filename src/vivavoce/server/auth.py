@@ -205,7 +205,7 @@ class Keys:
 
     def _check_origin(self, origin: str | None) -> None:
         """A server without keys is open to this machine, not to every page that its browser shows."""
-        if origin is None or plain_origin(origin) in self._origins or is_loopback(urlsplit(origin).hostname or ""):
+        if origin is None or plain_origin(origin) in self._origins or is_loopback(_host(origin)):
             return
         raise Refusal(
             AUTHENTICATION,
@@ -218,6 +218,14 @@ class Keys:
 def plain_origin(origin: str) -> str:
     """An origin as browsers write it."""
     return origin.rstrip("/").lower()
+
+
+def _host(origin: str) -> str:
+    """The host of an origin; empty where it has none that can be read."""
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:
+        return ""
 
 
 def check_binding(settings: Settings) -> None:

@@ -45,6 +45,9 @@ _BINDING_HINTS = {
     errno.EADDRNOTAVAIL: "; the host has to be an address of this machine",
 }
 
+TALKATIVE = ("httpx", "httpcore", "httpx2", "httpcore2", "mcp")
+"""Libraries that log what they send."""
+
 log = logging.getLogger(__name__)
 
 
@@ -98,10 +101,15 @@ def serve(settings: Settings) -> int:
     That is 1 where a pipeline cannot be loaded, which the log has told then.
     """
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    for library in ("httpx", "httpx2", "mcp"):  # they log every request, with its URL
-        logging.getLogger(library).setLevel(logging.DEBUG if settings.log_level == "debug" else logging.WARNING)
+    _silence_libraries()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_until_stopped(settings))
+
+
+def _silence_libraries() -> None:
+    """They log every request with its URL, and so the keys in it; at no level of ours is that wanted."""
+    for library in TALKATIVE:
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 async def _until_stopped(settings: Settings) -> int:
