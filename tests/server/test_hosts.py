@@ -31,6 +31,10 @@ from vivavoce.server.hosts import HostRules, is_public
         "::ffff:10.0.0.1",
         "64:ff9b::10.0.0.1",
         "2002:7f00:1::",
+        "::127.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "64:ff9b:1::10.0.0.1",
+        "fec0::1",
     ],
 )
 def test_addresses_inside(address: str) -> None:

@@ -22,6 +22,8 @@ _ENTRY = re.compile(
 """A host, with or without a port; an IPv6 address goes without brackets where no port follows."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""What there is of the public Internet in IPv6; all the rest is reserved, for the inside of networks among others."""
 
 
 class HostRules:
@@ -57,6 +59,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(str(inner))
+        if ip not in _UNICAST:
+            return False
     return ip.is_global and not ip.is_multicast
 
 
