@@ -159,7 +159,7 @@ class Session:
         try:
             self._take(input)
         except Refused as refused:
-            self._refuse(refused, given(input.event_id, None) if isinstance(input, ev.ClientEvent) else None)
+            self._send(refused.told(given(input.event_id, None) if isinstance(input, ev.ClientEvent) else None))
         self._settle()
         effects, self._effects = self._effects, []
         return effects
@@ -242,21 +242,10 @@ class Session:
     def _effects_append(self, effect: Effect) -> None:
         self._effects.append(effect)
 
-    def _refuse(self, refused: Refused, event_id: str | None) -> None:
-        detail = ev.ErrorDetail(
-            type="invalid_request_error",
-            code=refused.code,
-            message=refused.message,
-            param=refused.param,
-            event_id=event_id,
-        )
-        self._send(ev.ErrorEvent(error=detail))
-
     def _end(self, close_code: int, code: str, reason: str) -> None:
         """End the session for a reason that the client is told by name."""
         self._answering.fail_all(code, reason)
-        detail = ev.ErrorDetail(type="invalid_request_error", code=code, message=reason)
-        self._send(ev.ErrorEvent(error=detail))
+        self._send(Refused(code, reason).told(None))
         self._close(close_code, reason)
 
     def _close(self, code: int, reason: str) -> None:
@@ -386,7 +375,7 @@ class Session:
         try:
             self._answering.start(ev.ResponseParams(), is_automatic=is_automatic)
         except Refused as refused:
-            self._refuse(refused, None)  # the turn stands; only its automatic answer is refused (§4.4 T7)
+            self._send(refused.told(None))  # the turn stands; only its automatic answer is refused (§4.4 T7)
 
     def _stay(self, response: RunningResponse | None) -> None:
         """Wait for the user to say something after this response, for as long as `idle_timeout_ms` says; or do not."""

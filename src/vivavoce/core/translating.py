@@ -113,7 +113,7 @@ class Translating:
         try:
             self._take(input)
         except Refused as refused:
-            self._refuse(refused, given(input.event_id, None) if isinstance(input, ev.ClientEvent) else None)
+            self._send(refused.told(given(input.event_id, None) if isinstance(input, ev.ClientEvent) else None))
         if self._goodbye is not None and not len(self._interpreting):
             self._send(tr.SessionClosed())
             self._close(self._goodbye)
@@ -162,16 +162,6 @@ class Translating:
     def _ask(self, effect: Effect) -> None:
         self._effects.append(effect)
 
-    def _refuse(self, refused: Refused, event_id: str | None) -> None:
-        detail = ev.ErrorDetail(
-            type="invalid_request_error",
-            code=refused.code,
-            message=refused.message,
-            param=refused.param,
-            event_id=event_id,
-        )
-        self._send(ev.ErrorEvent(error=detail))
-
     def _close(self, goodbye: Close) -> None:
         self._interpreting.abandon()
         self._ask(goodbye)
@@ -197,8 +187,7 @@ class Translating:
         if self._ends_at_ms is not None and self._now_ms >= self._ends_at_ms:
             minutes = self.limits.session_ms_max // 60_000
             reason = f"Your session hit the maximum duration of {minutes} minutes."
-            detail = ev.ErrorDetail(type="invalid_request_error", code="session_expired", message=reason)
-            self._send(ev.ErrorEvent(error=detail))
+            self._send(Refused("session_expired", reason).told(None))
             self._close(Close(1001, reason))
             return
         self._interpreting.fail_silent()
