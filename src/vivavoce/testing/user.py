@@ -310,7 +310,7 @@ class User:
         listening = cfg.AudioInput(
             format=self._random.choice((UNSET, UNSET, cfg.PcmFormat(), cfg.PcmuFormat())),
             turn_detection=self._random.choice(DETECTIONS),
-            transcription=self._random.choice((None, cfg.Transcription(model="any"))),
+            transcription=self._random.choice((None, cfg.Transcription(model="whisper-1"))),
             noise_reduction=self._random.choice(REDUCTIONS),
         )
         include = self._random.choice((UNSET, UNSET, None, LOGPROBS))
