@@ -305,10 +305,12 @@ class Answering:
 
     def _stop_speaking(self, run: RunningResponse, report: SynthesisFailed) -> None:
         """Without speech the answer goes on as text, in the transcript; the client is told why it falls silent."""
+        if run.is_mute:
+            return
         detail = ev.ErrorDetail(
             type="server_error",
             code=report.code,
             message=f"Speech synthesis has failed: {report.message} The answer goes on as its transcript.",
         )
         self._desk.send(ev.ErrorEvent(error=detail))
-        run.stop_speaking(report.item_id)
+        run.mute()

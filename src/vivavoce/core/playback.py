@@ -41,9 +41,21 @@ class Playback:
         self._player = player
         self._playing: str | None = None
         self._is_drained = False
+        self._silenced: set[str] = set()
+        """Responses that were cut off: what the player still says of them is old."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being played, or is about to be."""
+        return self._playing is not None or bool(self._unfinished())
+
+    def _unfinished(self) -> tuple[Played, ...]:
+        return () if self._player is None else self._player.unfinished()
 
     def started(self, report: PlaybackStarted) -> None:
         """The first audio of a response is being played, or more of it after a gap."""
+        if report.response_id in self._silenced:
+            return
         self._is_drained = False
         if self._playing == report.response_id:
             return
@@ -68,21 +80,28 @@ class Playback:
             self._desk.send(ev.OutputAudioBufferStopped(response_id=self._playing))
         self._playing, self._is_drained = None, False
 
-    def clear(self) -> bool:
-        """Fall silent; what was not heard is cut off the conversation. Says whether anything was being played."""
-        if self._playing is None or self._player is None:
+    def clear(self, current: str | None) -> bool:
+        """Fall silent; what was not heard is cut off the conversation. Says whether there was anything to be heard.
+
+        `current` is the response that is running and says no more.
+        """
+        if not self.is_busy:
             return False
-        unfinished = self._player.unfinished()
+        unfinished, playing = self._unfinished(), self._playing
         self._desk.ask(StopPlayback())
-        self._desk.send(ev.OutputAudioBufferCleared(response_id=self._playing))
+        responses = self._desk.conversation.responses.values()
+        self._silenced = {response.id for response in responses if response.status != "in_progress"}
+        self._silenced |= {response_id for response_id in (playing, current) if response_id is not None}
         self._playing, self._is_drained = None, False
+        if playing is not None:
+            self._desk.send(ev.OutputAudioBufferCleared(response_id=playing))
         for played in unfinished:
             self._truncate(played)
         return True
 
-    def clear_by_client(self) -> None:
+    def clear_by_client(self, current: str | None) -> None:
         """`output_audio_buffer.clear`. Raises `Refused` where nothing is being played."""
-        if not self.clear():
+        if not self.clear(current):
             raise Refused("output_audio_buffer_clear_empty", "Nothing is being played that could be cleared.")
 
     def _truncate(self, played: Played) -> None:

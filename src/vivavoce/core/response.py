@@ -128,7 +128,8 @@ class RunningResponse:
         self._written: list[str] = []
         self._ended: GenerationEnded | None = None
         self._audio_bytes = 0
-        self._is_mute = False
+        self.is_mute = False
+        """Whether there is no more speech of it: the rest is its text."""
 
     # --- begin and end ------------------------------------------------------------------------------------------------
 
@@ -216,7 +217,7 @@ class RunningResponse:
 
     def _is_speaking(self, message: OpenMessage) -> bool:
         """Whether the message still has speech to come; its text is complete, so the last phrase is asked for."""
-        if not self.terms.with_audio or self._is_mute:
+        if not self.terms.with_audio or self.is_mute:
             return False
         self._ask_for(message, message.phrases.flush())
         return len(message.spoken) < len(message.asked)
@@ -268,7 +269,7 @@ class RunningResponse:
             )
 
     def _ask_for(self, message: OpenMessage, phrase: str) -> None:
-        if not phrase.strip() or self._is_mute:
+        if not phrase.strip() or self.is_mute:
             return
         number = len(message.asked)
         message.asked.append(phrase)
@@ -280,23 +281,26 @@ class RunningResponse:
 
     def take_audio(self, item_id: str, audio: bytes) -> None:
         """Speech of the open message."""
-        if not isinstance(self._open, OpenMessage) or self._open.id != item_id or not audio:
+        message = self._open
+        if self.is_mute or not audio or not isinstance(message, OpenMessage) or message.id != item_id:
             return
-        self._open.audio_bytes += len(audio)
+        message.audio_bytes += len(audio)
         self._audio_bytes += len(audio)
         self._desk.send(ev.ResponseOutputAudioDelta(**self._position(item_id), delta=audio))
 
     def phrase_spoken(self, item_id: str, phrase: int) -> None:
         """All speech of a phrase is there; the last one may be what the next item waits for."""
         message = self._open
-        if not isinstance(message, OpenMessage) or message.id != item_id or phrase != len(message.spoken):
+        if self.is_mute or not isinstance(message, OpenMessage) or message.id != item_id:
+            return
+        if not phrase == len(message.spoken) < len(message.asked):
             return
         message.spoken.append((message.asked[phrase], message.audio_bytes))
         self._proceed()
 
-    def stop_speaking(self, item_id: str) -> None:
-        """There is no more speech to be had: the rest of the answer is its text."""
-        self._is_mute = True
+    def mute(self) -> None:
+        """No more speech is to be had, or wanted."""
+        self.is_mute = True
         self._proceed()
 
     def _half_spoken(self, message: OpenMessage) -> Said:

@@ -216,7 +216,7 @@ class Session:
             case ev.InputAudioBufferClear():
                 self._listening.clear()
             case ev.OutputAudioBufferClear() if self._given.player is not None:
-                self._playback.clear_by_client()
+                self._clear_playback()
             case ev.ConversationItemCreate():
                 self._editing.create(event)
             case ev.ConversationItemDelete():
@@ -262,7 +262,7 @@ class Session:
             return
         if bill.is_exhausted:
             self._end(POLICY, "budget_exceeded", f"The session has cost its budget of {bill.budget:g}.")
-        elif self._is_draining and not len(self._answering):
+        elif self._is_draining and not len(self._answering) and not self._playback.is_busy:
             self._close(GOING_AWAY, "The server is stopping.")
 
     # --- the session itself -------------------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ class Session:
         assert detection is not None
         if not given(detection.interrupt_response, True):
             return
-        self._playback.clear()
+        self._playback.clear(None if run is None else run.id)
         if run is not None:
             self._answering.cancel(run, "turn_detected")
 
@@ -475,6 +475,14 @@ class Session:
         self._answering.start(params, is_automatic=False)
         if self._answering.current is not None:
             self._stay(None)
+
+    def _clear_playback(self) -> None:
+        run = self._answering.current
+        if run is None or not run.audio_ms:  # of a response that was not heard yet nothing is cleared
+            self._playback.clear_by_client(None)
+        else:
+            self._playback.clear_by_client(run.id)
+            run.mute()
 
     def _response_done(self, run: RunningResponse, usage: Usage) -> None:
         self._given.bill.add(usage)
