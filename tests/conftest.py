@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
+
+# What the witness of conformance is made of; each folder is on the path anyway once a test of it is collected.
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("conformance", "protocol", "interop")]
+pytest_plugins = ["conformance_witness"]
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, print_blob=True)
 settings.register_profile(

@@ -1,0 +1,228 @@
+"""Fields that no rule asks for by name: a session takes each of them, through the codec, and states it again."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from vivavoce.core.abilities import Abilities
+from vivavoce.core.messages import Opened, Send
+from vivavoce.core.session import Session, Surroundings
+from vivavoce.protocol.codec import Dialect, ServerCodec
+from vivavoce.protocol.config import RealtimeSession, SessionConfig, TranscriptionSession
+from vivavoce.testing.playbook import counting_ids
+
+Json = dict[str, Any]
+PROMPTS = {"greeting": {"2": RealtimeSession(instructions="Greet {{name}}.")}}
+ABLE = Abilities(semantic_vad=True, noise_reduction=True, mcp=True, images=True, reasoning=True, logprobs=True)
+SILENCE = base64.b64encode(bytes(4_800)).decode()
+IMAGE = "data:image/png;base64,iVBORw0KGgo="
+
+
+class Wire:
+    """A session behind its codec: JSON in, JSON out."""
+
+    def __init__(self, dialect: Dialect, configured: SessionConfig | None = None) -> None:
+        self._codec = ServerCodec(dialect)
+        self._machine = Session(
+            id="sess_1",
+            model="scripted",
+            ids=counting_ids(),
+            expires_at=1,
+            configured=configured,
+            surroundings=Surroundings(abilities=ABLE, prompts=PROMPTS),
+        )
+        self.hear(Opened())
+
+    def say(self, event: Json) -> list[Json]:
+        """What the server answers to a client's event."""
+        said = self._codec.decode(json.dumps(event))
+        assert not isinstance(said, tuple)
+        return self.hear(said)
+
+    def hear(self, input: Any) -> list[Json]:
+        """What the server says when its machine hears this."""
+        effects = self._machine.handle(input, 0)
+        frames = [self._codec.encode(effect.event) for effect in effects if isinstance(effect, Send)]
+        return [json.loads(frame) for frame in frames if frame is not None]
+
+
+def is_in(part: Any, whole: Any) -> bool:
+    """Everything of a part stands in the whole."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(name in whole and is_in(part[name], whole[name]) for name in part)
+    if isinstance(part, list):
+        return isinstance(whole, list) and len(part) == len(whole) and all(map(is_in, part, whole))
+    return bool(part == whole)
+
+
+# --- session.update ---------------------------------------------------------------------------------------------------
+
+LOOK = {"type": "function", "name": "look", "description": "Looks.", "parameters": {"type": "object"}}
+MCP = {"type": "mcp", "server_label": "files"}
+URL = {"server_url": "https://files.example/mcp"}
+HINTS = {"model": "whisper-1", "languages": ["de", "en"], "keywords": ["viva", "voce"], "delay": "low"}
+UPDATES: list[tuple[Dialect, Json]] = [
+    ("ga", {"audio": {"output": {"voice": {"id": "voice_7"}}}}),
+    ("ga", {"audio": {"input": {"transcription": HINTS}}}),
+    (
+        "ga",
+        {"tools": [LOOK]},
+    ),
+    ("ga", {"tools": [{**MCP, **URL, "allowed_tools": {"tool_names": ["read"], "read_only": True}}]}),
+    ("ga", {"tools": [{**MCP, **URL, "allowed_callers": ["direct"], "defer_loading": True}]}),
+    ("ga", {"tools": [{**MCP, **URL, "server_description": "Files."}]}),
+    ("ga", {"tools": [{**MCP, **URL}], "tool_choice": {"type": "mcp", "server_label": "files", "name": "read"}}),
+    ("ga", {"reasoning": {"effort": "low"}}),
+    ("ga", {"tracing": {"workflow_name": "calls", "group_id": "g1", "metadata": {"topic": "x"}}}),
+    (
+        "ga",
+        {
+            "truncation": {
+                "type": "retention_ratio",
+                "retention_ratio": 0.5,
+                "token_limits": {"post_instructions": 1_000},
+            }
+        },
+    ),
+    ("beta", {"input_audio_noise_reduction": {"type": "far_field"}}),
+    (
+        "beta",
+        {"tools": [LOOK]},
+    ),
+    ("beta", {"tracing": {"workflow_name": "calls", "group_id": "g1", "metadata": {"topic": "x"}}}),
+]
+
+
+@pytest.mark.parametrize(("dialect", "update"), UPDATES, ids=lambda part: "" if isinstance(part, dict) else part)
+def test_an_update_is_stated_as_it_was_made(dialect: Dialect, update: Json) -> None:
+    kind = {"type": "realtime"} if dialect == "ga" else {}
+    (said, *_) = Wire(dialect).say({"type": "session.update", "session": {**kind, **update}})
+    assert said["type"] == "session.updated", said
+    assert is_in(update, said["session"]), said["session"]
+
+
+SECRETS = {"authorization": "Bearer secret", "headers": {"X-Key": "secret"}}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_what_opens_a_tool_server_is_taken(name: str) -> None:
+    tool = {**MCP, **URL, name: SECRETS[name]}
+    (said, *_) = Wire("ga").say({"type": "session.update", "session": {"type": "realtime", "tools": [tool]}})
+    assert said["type"] == "session.updated", said
+
+
+HEARING = [
+    {"transcription": HINTS},
+    {"turn_detection": {"type": "semantic_vad", "create_response": True, "interrupt_response": False}},
+]
+
+
+@pytest.mark.parametrize("given", HEARING, ids=lambda given: next(iter(given)))
+def test_a_transcription_session_takes_what_it_does_not_need(given: Json) -> None:
+    """What turns would lead to in a conversation is not stated (reference §8.13)."""
+    session = {"type": "transcription", "audio": {"input": given}}
+    (said,) = Wire("ga", TranscriptionSession()).say({"type": "session.update", "session": session})
+    assert said["type"] == "session.updated", said
+    stated = said["session"]["audio"]["input"]
+    if "transcription" in given:
+        assert is_in(given, stated)
+    else:
+        assert stated["turn_detection"]["type"] == "semantic_vad"
+        assert not stated["turn_detection"].keys() & {"create_response", "interrupt_response"}
+
+
+# --- items ------------------------------------------------------------------------------------------------------------
+
+CALL = {"type": "mcp_call", "id": "call_1", "server_label": "files", "name": "read", "arguments": "{}"}
+
+
+def message(role: str, **part: Any) -> Json:
+    return {"type": "message", "role": role, "content": [part]}
+
+
+HEARD = {"type": "input_audio", "audio": SILENCE, "transcript": "hello"}
+ITEMS: list[tuple[Dialect, Json]] = [
+    ("ga", message("user", type="input_image", image_url=IMAGE, detail="low")),
+    ("ga", message("user", **HEARD)),
+    ("ga", {**CALL, "error": {"type": "protocol_error", "code": -32_600, "message": "What?"}}),
+    ("ga", {**CALL, "error": {"type": "http_error", "code": 503, "message": "Not now."}}),
+    ("ga", {**CALL, "error": {"type": "tool_execution_error", "message": "No such file."}}),
+    ("beta", message("user", **HEARD)),
+]
+
+
+@pytest.mark.parametrize(("dialect", "item"), ITEMS, ids=lambda part: part["type"] if isinstance(part, dict) else part)
+def test_an_item_is_told_as_it_was_made(dialect: Dialect, item: Json) -> None:
+    """Audio goes in and stays in; it comes back where the item is asked for."""
+    wire = Wire(dialect)
+    (told, *_) = wire.say({"type": "conversation.item.create", "item": item})
+    assert told["type"] == ("conversation.item.added" if dialect == "ga" else "conversation.item.created"), told
+    (again,) = wire.say({"type": "conversation.item.retrieve", "item_id": told["item"]["id"]})
+    assert is_in(item, again["item"])
+
+
+@pytest.mark.parametrize("dialect", ["ga", "beta"])
+def test_the_speech_of_an_assistant_cannot_be_made(dialect: Dialect) -> None:
+    for name in ("output_audio", "audio") if dialect == "beta" else ("output_audio",):
+        item = message("assistant", type=name, audio=SILENCE, transcript="hello")
+        (told,) = Wire(dialect).say({"type": "conversation.item.create", "item": item})
+        assert (told["type"], told["error"]["code"]) == ("error", "invalid_value")
+
+
+# --- response.create --------------------------------------------------------------------------------------------------
+
+CALLED = {"type": "function_call", "id": "item_c", "call_id": "call_9", "name": "look", "arguments": "{}"}
+ANSWERED = {"type": "function_call_output", "id": "item_o", "call_id": "call_9", "output": "a cat"}
+RESPONSES: list[tuple[Dialect, Json]] = [
+    ("ga", {"input": [message("user", type="input_image", image_url=IMAGE, detail="low")]}),
+    ("ga", {"input": [message("user", **HEARD)]}),
+    ("ga", {"input": [message("assistant", type="output_text", text="Well.")]}),
+    ("ga", {"input": [{**CALL, "error": {"type": "protocol_error", "code": -32_600, "message": "What?"}}]}),
+    ("ga", {"input": [{**CALL, "error": {"type": "http_error", "code": 503, "message": "Not now."}}]}),
+    ("ga", {"input": [{**CALL, "error": {"type": "tool_execution_error", "message": "No such file."}}]}),
+    ("beta", {"input": [{**message("user", **HEARD), "id": "item_m"}]}),
+    ("beta", {"input": [message("assistant", type="text", text="Well.")]}),
+    ("beta", {"input": [message("assistant", type="output_text", text="Well.")]}),
+    ("beta", {"input": [CALLED, ANSWERED]}),
+    ("beta", {"tools": [LOOK], "tool_choice": {"type": "function", "name": "look"}}),
+    ("beta", {"tools": [LOOK], "tool_choice": {"type": "function", "function": {"name": "look"}}}),
+    ("beta", {"prompt": {"id": "greeting", "version": "2", "variables": {"name": "Ada"}}}),
+]
+
+
+@pytest.mark.parametrize(("dialect", "params"), RESPONSES, ids=lambda part: "" if isinstance(part, dict) else part)
+def test_a_response_may_be_asked_for_with(dialect: Dialect, params: Json) -> None:
+    (told, *_) = Wire(dialect).say({"type": "response.create", "response": {"conversation": "none", **params}})
+    assert (told["type"], told.get("response", {}).get("status")) == ("response.created", "in_progress"), told
+
+
+@pytest.mark.parametrize(
+    ("dialect", "name"), [("ga", "output_audio"), ("beta", "output_audio"), ("beta", "audio")], ids=str
+)
+def test_the_input_of_a_response_has_no_speech_of_an_assistant(dialect: Dialect, name: str) -> None:
+    part = message("assistant", type=name, audio=SILENCE, transcript="hello")
+    (told, *_) = Wire(dialect).say({"type": "response.create", "response": {"conversation": "none", "input": [part]}})
+    assert (told["type"], told.get("error", {}).get("code")) == ("error", "invalid_value"), told
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+WRONG: list[tuple[Dialect, Json, str]] = [
+    ("ga", {"tracing": {"workflow_name": 5}}, "session.tracing.workflow_name"),
+    ("ga", {"tracing": {"group_id": 5}}, "session.tracing.group_id"),
+    ("ga", {"tools": [{**LOOK, "name": 5}]}, "session.tools[0].name"),
+    ("ga", {"tools": [{**LOOK, "description": 5}]}, "session.tools[0].description"),
+    ("beta", {"tracing": {"workflow_name": 5}}, "session.tracing.workflow_name"),
+    ("beta", {"tracing": {"group_id": 5}}, "session.tracing.group_id"),
+]
+
+
+@pytest.mark.parametrize(("dialect", "update", "param"), WRONG, ids=[f"{row[0]}-{row[2]}" for row in WRONG])
+def test_a_wrong_type_is_told_with_its_place(dialect: Dialect, update: Json, param: str) -> None:
+    kind = {"type": "realtime"} if dialect == "ga" else {}
+    (told,) = Wire(dialect).say({"type": "session.update", "session": {**kind, **update}})
+    assert (told["type"], told["error"]["code"], told["error"]["param"]) == ("error", "invalid_type", param)
