@@ -38,11 +38,13 @@ from vivavoce.protocol.items import (
     InputImage,
     InputText,
     Item,
+    ItemReference,
     McpApprovalResponse,
     Message,
     OutputAudio,
     OutputText,
     Role,
+    UnknownItem,
 )
 from vivavoce.testing.matching import Id
 from vivavoce.testing.playbook import Expected, Playbook, asks, counting_ids, playbook, sends
@@ -318,3 +320,10 @@ def test_audio_of_users_is_kept_up_to_a_limit_oldest_let_go_first() -> None:
         assert [kept(id) for id in ("b", "d", "e")] == [True, True, True]
         spoken("f")
         assert [kept(id) for id in ("b", "d", "e", "f")] == [False, True, True, True]
+
+
+def test_what_is_no_item_cannot_be_created(play: Playbook) -> None:
+    reference = ConversationItemCreate(item=ItemReference(id="a"), event_id="mine")  # type: ignore[arg-type]
+    play >> reference << sends("error", error={"code": "invalid_value", "param": "item.type", "event_id": "mine"})
+    unknown = ConversationItemCreate(item=UnknownItem(id="a"), event_id="mine")
+    play >> unknown << sends("error", error={"code": "invalid_value", "param": "item.type", "event_id": "mine"})

@@ -25,6 +25,7 @@ from vivavoce.core.messages import (
     Send,
     SpeechScored,
     TextGenerated,
+    TranscriptEnded,
 )
 from vivavoce.core.session import Session, Surroundings
 from vivavoce.core.tools import NAME_CHARS_MAX
@@ -305,6 +306,14 @@ def test_a_response_can_bring_a_server_and_later_ones_use_it_by_its_label(play: 
     offered(play, "read", event=create(tools=(AGAIN,)))
 
 
+def test_an_import_behind_a_noise_does_not_have_the_noise_answered(play: Playbook) -> None:
+    play >> InputAudioBufferAppend(audio=tone(500)) << ...
+    play >> SpeechScored(1, 20, (1.0,) * 10 + (0.0,) * 15) << ... << sends("response.created")
+    play >> update(notes()) << ...
+    play >> McpToolsListed("mcpl_1", (READ,)) << ...
+    play >> TranscriptEnded("item_1") << sends("response.done", response={"status": "completed", "output": []})
+
+
 # --- secrets ----------------------------------------------------------------------------------------------------------
 
 SECRETS = ("token-one", "token-two")
@@ -543,6 +552,7 @@ def test_cancelling_while_the_call_runs(play: Playbook) -> None:
     play >> McpCallEnded(call, output="too late")
     play >> ResponseCreate() << ...
     play << asks(Generate, items=[{"name": "write"}, {"output": "Error: The call was cancelled."}])
+    play >> McpCallEnded(call, output="too late for another response, too")
 
 
 def test_barge_in_while_the_call_runs(play: Playbook) -> None:

@@ -308,6 +308,8 @@ def test_a_session_ends_when_its_budget_is_spent() -> None:
         )
         play << EXCEEDED << Close(1008, "The session has cost its budget of 10.")
         play >> ResponseCreate()
+        assert isinstance(play.machine, Session)
+        assert play.machine.bill is bill
     assert bill.cost == 9 + 1 + len("so far")
 
 

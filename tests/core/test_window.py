@@ -30,6 +30,7 @@ from vivavoce.protocol.items import (
     Message,
     OutputAudio,
     OutputText,
+    UnknownPart,
 )
 from vivavoce.testing.playbook import Playbook, asks, counting_ids, playbook, sends
 
@@ -88,12 +89,13 @@ def numbers(*range_of: int) -> list[str]:
 
 
 def test_an_item_weighs_what_the_model_sees_of_it() -> None:
-    def message(*parts: InputText | InputAudio | InputImage | OutputText | OutputAudio) -> int:
+    def message(*parts: InputText | InputAudio | InputImage | OutputText | OutputAudio | UnknownPart) -> int:
         return tokens_of(Message(role="user", content=parts), len) - ITEM_TOKENS
 
     assert message(InputText(text="abc"), OutputText(text="de")) == 5
     assert message(InputAudio(audio=b"1234", transcript="abc"), InputAudio(), OutputAudio(transcript="d")) == 4
     assert message(InputImage(image_url="data:image/png;base64,AAAA")) == IMAGE_TOKENS["auto"]
+    assert message(UnknownPart()) == 0
     assert tokens_of(FunctionCall(name="ab", arguments="{}"), len) == ITEM_TOKENS + 4
     assert tokens_of(FunctionCallOutput(call_id="c", output="abc"), len) == ITEM_TOKENS + 3
     assert tokens_of(McpCall(server_label="s", name="n", arguments="{}"), len) == 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UnsetType, given
 from vivavoce.protocol.config import Prompt, RealtimeSession, Voice
-from vivavoce.protocol.items import Item, Usage
+from vivavoce.protocol.items import Item, McpListTools, Usage
 
 from . import configuration as cfg
 from .account import Account
@@ -146,11 +146,9 @@ class Answering:
 
     def _generate(self, run: RunningResponse) -> None:
         """Ask the language model, once every transcript that it needs is there."""
-        if run.generating or run.done:
-            return
         desk = self._desk
         items = desk.conversation if run.terms.input is None else run.terms.input
-        context = tuple(item for item in items if is_final(item))
+        context = tuple(item for item in items if is_final(item) and not isinstance(item, McpListTools))
         heard = self._heard(context)
         if any(known.is_pending for known in heard):
             return
@@ -227,9 +225,8 @@ class Answering:
 
     def fail(self, run: RunningResponse, code: str, message: str, type: str = "server_error") -> None:
         """End it because it could not go on."""
-        if not run.done:
-            self._desk.ask(Cancel(run.id))
-            run.fail(code, message, type)
+        self._desk.ask(Cancel(run.id))
+        run.fail(code, message, type)
 
     def fail_all(self, code: str, message: str) -> None:
         """The session ends, and with it every response."""
@@ -241,13 +238,6 @@ class Answering:
         for run in list(self._runs.values()):
             if self._desk.now_ms() - run.heard_at_ms >= self._desk.limits.engine_silence_ms_max:
                 self.fail(run, "engine_timeout", "The engines have been silent for too long.")
-
-    def abandon(self) -> None:
-        """Nobody listens any more: stop what runs, and say nothing."""
-        for run in self._runs.values():
-            if not run.done:
-                self._desk.ask(Cancel(run.id))
-        self._runs.clear()
 
     def forget_done(self) -> list[RunningResponse]:
         """Let go of what is done; gives it back for the last time."""

@@ -102,9 +102,8 @@ def _as_declined(
 
 
 def with_audio(item: Item, audio: bytes) -> Item:
-    """The item with its audio, as `conversation.item.retrieved` shows it."""
-    if not isinstance(item, Message):
-        return item
+    """The message with its audio, as `conversation.item.retrieved` shows it."""
+    assert isinstance(item, Message)
     content = tuple(
         structs.replace(part, audio=audio) if isinstance(part, InputAudio | OutputAudio) else part
         for part in item.content

@@ -46,10 +46,6 @@ class Cleaning:
     until: int
 
 
-def _unknown() -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class Ear:
     """What the listener may do outside itself."""
@@ -60,7 +56,7 @@ class Ear:
     turn_started: Callable[[], None]
     committed: Callable[[str, bytes], None]
     turn_ended: Callable[[], None]
-    language: Callable[[], str | None] = _unknown
+    language: Callable[[], str | None] = lambda: None
     """The one that the user is expected to speak, where that was said."""
 
 

@@ -249,7 +249,6 @@ class Session:
         self._close(close_code, reason)
 
     def _close(self, code: int, reason: str) -> None:
-        self._answering.abandon()
         self._effects.append(Close(code, reason))
         self.is_closed = True
 
