@@ -49,12 +49,14 @@ from vivavoce.core.messages import (
     TranscriptDelta,
     TranscriptEnded,
     TranscriptFailed,
+    TranscriptSegment,
     TurnJudged,
     WakeUp,
 )
 from vivavoce.engines import (
     ArgumentsPiece,
     CallPiece,
+    DiarizingTranscriber,
     Finish,
     NoiseReductionStream,
     Piece,
@@ -67,7 +69,7 @@ from vivavoce.engines import (
 )
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.errors import EngineError
-from vivavoce.protocol.events import ResponseDone, ResponseOutputAudioDelta
+from vivavoce.protocol.events import LogProb, ResponseDone, ResponseOutputAudioDelta
 from vivavoce.protocol.items import McpToolExecutionError
 
 from .playbook import WAKE_UPS_MAX, Machine, Moment
@@ -355,7 +357,14 @@ class Rehearsal:
         stream = self._stream(f"transcription {effect.item_id}", (effect.item_id,), self._pace.transcription_ms)
         hints = TranscriptionHints(effect.language, effect.prompt, effect.keywords)
         transcriber, audio = self._pipeline.transcriber, _for_engine(effect.audio, effect.format)
-        if effect.with_logprobs and isinstance(transcriber, ScoringTranscriber):
+        if effect.with_speakers and isinstance(transcriber, DiarizingTranscriber):
+            parts, error = _pull(transcriber.transcribe_speakers(audio, hints))
+            for part in parts:
+                stream.add(TranscriptDelta(effect.item_id, part.text), self.now_ms)
+                said = (part.text.strip(), part.speaker, part.start_s, part.end_s)
+                stream.add(TranscriptSegment(effect.item_id, *said), self.now_ms)
+            scored: list[tuple[str, tuple[LogProb, ...]]] = []
+        elif effect.with_logprobs and isinstance(transcriber, ScoringTranscriber):
             scored, error = _pull(transcriber.transcribe_scored(audio, hints))
         else:
             texts, error = _pull(transcriber.transcribe(audio, hints))
@@ -438,7 +447,7 @@ def _report_of(response_id: str, piece: Piece) -> EngineReport:
 def _failure_of(report: Report, error: EngineError) -> EngineReport | None:
     """The failure that may come in place of `report`."""
     match report:
-        case TranscriptDelta() | TranscriptEnded():
+        case TranscriptDelta() | TranscriptSegment() | TranscriptEnded():
             return TranscriptFailed(report.item_id, error.code, error.message)
         case TextGenerated() | CallStarted() | CallArguments() | GenerationEnded():
             return GenerationFailed(report.response_id, error.code, error.message)

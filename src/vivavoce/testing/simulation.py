@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -42,6 +41,7 @@ from vivavoce.server.runtime import ConnectionLimits
 from vivavoce.server.sessions import Sessions
 from vivavoce.server.settings import PriceTable, RateLimits, Settings
 
+from .complaints import Complaints
 from .network import Line, Weather
 from .playbook import counting_ids
 from .tool_servers import ScriptedToolServers
@@ -268,13 +268,12 @@ class _Simulation:
             new_ids=counting_ids,
             tool_servers=lambda: _SlowToolServers(scenario.tools_delay_s),
         )
-        self._log = _Complaints()
+        self._log = Complaints()
         self._longest_queues: tuple[int, ...] = (0, 0)
 
     async def run(self) -> None:
         before = asyncio.all_tasks()
-        logging.getLogger("vivavoce").addHandler(self._log)
-        try:
+        with self._log:
             # Not from the scenario's own generator: how the seed is spelled out must not change what happens.
             random = Random(f"{self._scenario.seed} weather")  # noqa: S311
             async with Line(random, self._scenario.weather, self._witness) as line:
@@ -282,8 +281,6 @@ class _Simulation:
             await self._pipelines.close()
             # Engines that ignored their cancellation come to an end by themselves.
             await asyncio.sleep(PATIENCE_S)
-        finally:
-            logging.getLogger("vivavoce").removeHandler(self._log)
         left = asyncio.all_tasks() - before
         assert not left, f"tasks are left: {left}"
         assert not self._log.records, f"the server complained: {self._log.records}"
@@ -392,16 +389,3 @@ def _compare(dialect: Dialect, server: Conversation, client: Conversation) -> No
     if dialect == "ga":
         assert client.responses == server.responses, "the client's responses differ from the server's"
         assert client.session == server.session, "the client's session differs from the server's"
-
-
-class _Complaints(logging.Handler):
-    """Everything that the server logs as an error: bugs, where no engine failed as its script says."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.records: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and isinstance(record.exc_info[1], EngineError):
-            return
-        self.records.append(f"{record.getMessage()} {record.exc_info and record.exc_info[1]!r}")
