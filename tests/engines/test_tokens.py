@@ -16,6 +16,7 @@ from vivavoce.engines.tokens import (
     COUNTS_MAX,
     EXACT_CHARS_MAX,
     TokenCounter,
+    gguf_marks,
     gguf_tokenizer,
     json_tokenizer,
     tiktoken_encoding,
@@ -202,3 +203,8 @@ def test_of_a_very_long_text_only_the_beginning_is_counted() -> None:
 def test_half_a_character_is_no_reason_to_fail(tmp_path: Path) -> None:
     counter = TokenCounter(counted(gguf(tmp_path / "m.gguf", **VOCABULARY)))
     assert counter("ab\ud83d") == counter("ab?")
+
+
+def test_the_marks_of_a_model_are_its_control_tokens(tmp_path: Path) -> None:
+    assert gguf_marks(gguf(tmp_path / "m.gguf", **VOCABULARY)) == ["<|end|>"]
+    assert gguf_marks(gguf(tmp_path / "n.gguf", general__name="none")) == []

@@ -6,6 +6,7 @@ comes first, and no two lines of one role follow each other in what `joined` giv
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vivavoce.engines import Prompt
@@ -20,12 +21,31 @@ from vivavoce.protocol.items import (
     OutputText,
 )
 
-__all__ = ["Chat", "chat_of", "fitting", "joined", "line", "tokens_of"]
+__all__ = ["Chat", "Marks", "chat_of", "fitting", "joined", "line", "tokens_of"]
 
 Chat = list[dict[str, str]]
 
 LINE_TOKENS = 8
 """What a chat template puts around a line, cautiously: ChatML takes five."""
+
+
+class Marks:
+    """A model's marks, such as `<|im_start|>`: what only its chat template may write.
+
+    llama.cpp reads them wherever they stand, so that a text with marks in it could end its own line, and begin one of
+    the system's. `broken` puts a space into each, which makes words of them.
+    """
+
+    def __init__(self, words: Iterable[str] = ()) -> None:
+        marks = sorted((word for word in words if len(word) > 2 and word[0] in "<["), key=len, reverse=True)
+        self._any = re.compile("|".join(map(re.escape, marks))) if marks else None
+
+    def broken(self, text: str) -> str:
+        """The text without a whole mark in it."""
+        while self._any is not None and self._any.search(text):
+            # More than once, where one mark begins within another.
+            text = self._any.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text)
+        return text
 
 
 def chat_of(prompt: Prompt) -> Chat:

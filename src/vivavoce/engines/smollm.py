@@ -29,11 +29,11 @@ import msgspec
 from msgspec import Meta
 
 from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece, Traits, estimated_tokens
-from vivavoce.engines.chat_lines import Chat, chat_of, fitting, joined, line, tokens_of
+from vivavoce.engines.chat_lines import Chat, Marks, chat_of, fitting, joined, line, tokens_of
 from vivavoce.engines.gguf import metadata
 from vivavoce.engines.options import read_options
 from vivavoce.engines.schemas import arguments_schema
-from vivavoce.engines.tokens import TokenCounter, gguf_tokenizer
+from vivavoce.engines.tokens import TokenCounter, gguf_marks, gguf_tokenizer
 from vivavoce.engines.weights import SMOLLM, existing, library, verified
 from vivavoce.errors import EngineError
 from vivavoce.protocol.base import given
@@ -101,6 +101,7 @@ class SmolLM:
         self._settings = settings or SmolLMSettings()
         self.traits = _traits(self._settings.context_tokens, estimated_tokens)
         self._model = existing(self._settings.model, "smollm", "model") if self._settings.model else None
+        self._marks = Marks()
         self._server: Any = None
         self._loading = threading.Lock()
         self._threads = ThreadPoolExecutor(self._settings.slots, thread_name_prefix="smollm")
@@ -155,7 +156,7 @@ class SmolLM:
                 server.handle_chat_completions(body, lambda chunk: False)
             except Exception as error:
                 raise EngineError(f"smollm: {path} cannot be used: {error}", code="engine_load_failed") from error
-            self.traits = _measured(path, settings.context_tokens)
+            self.traits, self._marks = _measured(path, settings.context_tokens)
             self._server = server
 
     # --- answering ----------------------------------------------------------------------------------------------------
@@ -294,6 +295,7 @@ class SmolLM:
         made room for here, at the cost of the oldest lines. Raises `EngineError` where the lines themselves are more.
         """
         context, count = self.traits.context_tokens, self.traits.count_tokens
+        chat = [line(one["role"], self._marks.broken(one["content"])) for one in chat]
         tokens = tokens_of(chat, count)
         if tokens > context:
             message = f"smollm: the conversation has {tokens} tokens, more than the {context} that the model can hold"
@@ -335,14 +337,17 @@ def _traits(context_tokens: int, count_tokens: Callable[[str], int]) -> Traits:
     )
 
 
-def _measured(path: Path, context_tokens: int) -> Traits:
-    """What the model can do, by its file; guesses where the file's head is of a kind unknown here."""
+def _measured(path: Path, context_tokens: int) -> tuple[Traits, Marks]:
+    """What the model can do and its marks, by its file; guesses where the file's head is of a kind unknown here."""
     try:
         trained = (value for value in metadata(path, [".context_length"]).values() if isinstance(value, int))
-        count = gguf_tokenizer(path)
+        marks, count = Marks(gguf_marks(path)), gguf_tokenizer(path)
     except ValueError:
-        return _traits(context_tokens, estimated_tokens)
-    return _traits(min(context_tokens, *trained), TokenCounter(count) if count else estimated_tokens)
+        return _traits(context_tokens, estimated_tokens), Marks()
+    if count is None:
+        return _traits(min(context_tokens, *trained), estimated_tokens), marks
+    counter = TokenCounter(lambda text: count(marks.broken(text)))
+    return _traits(min(context_tokens, *trained), counter), marks
 
 
 def _described(tools: Iterable[FunctionTool]) -> str:

@@ -8,7 +8,7 @@ counter never raises; where no tokenizer is to be had there is no counter, and `
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from vivavoce.engines.gguf import metadata
 from vivavoce.errors import EngineMissing
 
-__all__ = ["TokenCounter", "gguf_tokenizer", "json_tokenizer", "tiktoken_encoding"]
+__all__ = ["TokenCounter", "gguf_marks", "gguf_tokenizer", "json_tokenizer", "tiktoken_encoding"]
 
 EXACT_CHARS_MAX = 16_384
 """What lies beyond is counted by the rate of what lies before: some 7 ms on the event loop for this much."""
@@ -99,10 +99,19 @@ def gguf_tokenizer(path: Path) -> Callable[[str], int] | None:
     )
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = _splitting(tokenizers, split)
-    kinds = found.get("tokenizer.ggml.token_type", ())
-    special = [word for word, kind in zip(words, kinds, strict=False) if kind in _SPECIAL_TYPES]
-    tokenizer.add_special_tokens([tokenizers.AddedToken(word, normalized=False) for word in special])
+    special = [tokenizers.AddedToken(word, normalized=False) for word in _special(found)]
+    tokenizer.add_special_tokens(special)
     return _counting(tokenizer)
+
+
+def gguf_marks(path: Path) -> list[str]:
+    """The words that a GGUF file's model reads as control tokens. Raises `ValueError` and `OSError` for the file."""
+    return _special(metadata(path, _GGUF_KEYS))
+
+
+def _special(found: Mapping[str, Any]) -> list[str]:
+    words, kinds = found.get("tokenizer.ggml.tokens", ()), found.get("tokenizer.ggml.token_type", ())
+    return [word for word, kind in zip(words, kinds, strict=False) if kind in _SPECIAL_TYPES]
 
 
 def _splitting(tokenizers: Any, name: str) -> Any:
