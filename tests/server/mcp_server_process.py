@@ -2,12 +2,13 @@
 
 The library's own server at /mcp and /sse. The first part of a path may change what is in front of it: /locked wants a
 token, /legacy knows an older protocol, /cut hangs up in the middle of the answer to a call, /flood answers with too
-much, /status/N with that status, /rpc-error with an error.
+much, /packed with something compressed, /status/N with that status, /rpc-error with an error.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import socket
@@ -85,8 +86,8 @@ def vanish() -> str:
     os._exit(1)
 
 
-async def _answer(send: Send, status: int, body: bytes, kind: str = "text/plain") -> None:
-    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+async def _answer(send: Send, status: int, body: bytes, kind: str = "text/plain", *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -119,6 +120,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             said = "not today, " + headers.get(b"authorization", b"stranger").decode()
             error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32099, "message": said}}
             await _answer(send, 400, json.dumps(error).encode(), "application/json")
+        case "packed":
+            kind = "text/event-stream" if rest[0] == "events" else "application/json"
+            await _answer(send, 200, gzip.compress(b"x" * 3_000_000), kind, (b"content-encoding", b"gzip"))
         case "flood":
             await _answer(send, 200, b"x" * 3_000_000, "application/json")
         case "locked" if headers.get(b"authorization") != b"Bearer " + TOKEN.encode():

@@ -351,6 +351,13 @@ def test_a_flood_is_not_read_to_its_end(port: int) -> None:
     assert "more than" in failed.message
 
 
+@pytest.mark.parametrize("kind", ["json", "events"])
+def test_what_nobody_asked_to_be_compressed_is_not_unpacked(port: int, kind: str) -> None:
+    failed = call(tool(port, f"packed/{kind}"), "add")
+    assert isinstance(failed, McpProtocolError)
+    assert "compresses its answer" in failed.message
+
+
 def test_too_many_tools_are_refused_unless_filtered(port: int) -> None:
     limits = McpLimits(tools_max=2)
     error = refusal(tool(port), limits)

@@ -261,6 +261,7 @@ class _Gate(httpx2.AsyncHTTPTransport):
             exchange.failure = None  # the library tries one thing after the other when it connects: the last counts
         try:
             response = await self._send(request)
+            await self._require_plain(response)
             if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
                 return response
             return await self._whole(request, response)
@@ -311,12 +312,16 @@ class _Gate(httpx2.AsyncHTTPTransport):
             raise Failed(McpProtocolError(code=INVALID_PARAMS, message=message))
         return found
 
+    async def _require_plain(self, response: httpx2.Response) -> None:
+        """No compression: a few bytes would become more than any limit sees in time. Raises `Failed`."""
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            await response.aclose()
+            raise Failed(self._broken("compresses its answer, unasked"))
+
     async def _whole(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
         """The answer with its body, read here, where its size can be limited."""
         body = bytearray()
         try:
-            if response.headers.get("content-encoding", "identity").lower() != "identity":
-                raise Failed(self._broken("compresses its answer, unasked"))
             async for piece in response.aiter_raw():
                 body += piece
                 if len(body) > self._answer_bytes_max:
