@@ -21,7 +21,7 @@ SERVER_MODELS = {
 }
 
 
-class Exception_(NamedTuple):
+class Difference(NamedTuple):
     """Something that the reference has and the types have not, or the other way round."""
 
     dialect: str
@@ -34,37 +34,37 @@ class Exception_(NamedTuple):
 
 _COPY = "the server's copy of a session has it (reference §2.1); the types of the events are those of the request"
 EXCEPTIONS = (
-    Exception_("ga", "field", "session.id", _COPY),
-    Exception_("ga", "field", "session.object", _COPY),
-    Exception_("ga", "field", "session.expires_at", _COPY),
-    Exception_("beta", "field", "session.object", "§2.6: part of the beta session object"),
-    Exception_("beta", "field", "session.expires_at", "§2.6: part of the beta session object"),
-    Exception_("beta", "field", "session.include", "§2.6: a late addition of the specification"),
-    Exception_("beta", "field", "session.prompt", "§2.6: a late addition of the specification"),
-    Exception_("beta", "field", "session.truncation", "§2.6: a late addition of the specification"),
-    Exception_("beta", "field", "session.turn_detection.idle_timeout_ms", "§2.6: in late beta"),
-    Exception_(
+    Difference("ga", "field", "session.id", _COPY),
+    Difference("ga", "field", "session.object", _COPY),
+    Difference("ga", "field", "session.expires_at", _COPY),
+    Difference("beta", "field", "session.object", "§2.6: part of the beta session object"),
+    Difference("beta", "field", "session.expires_at", "§2.6: part of the beta session object"),
+    Difference("beta", "field", "session.include", "§2.6: a late addition of the specification"),
+    Difference("beta", "field", "session.prompt", "§2.6: a late addition of the specification"),
+    Difference("beta", "field", "session.truncation", "§2.6: a late addition of the specification"),
+    Difference("beta", "field", "session.turn_detection.idle_timeout_ms", "§2.6: in late beta"),
+    Difference(
         "beta",
         "field",
         "response.usage.input_token_details.cached_tokens_details",
         "§6.4: usage is the same in both dialects; the beta types lag behind",
     ),
-    Exception_("beta", "event", "transcription_session.created", "§2.6: in the specification, not in the types"),
-    Exception_(
+    Difference("beta", "event", "transcription_session.created", "§2.6: in the specification, not in the types"),
+    Difference(
         "beta",
         "absent",
         "transcription_session.updated/session.client_secret",
         "§2.6: there only where a session is made over REST",
     ),
-    Exception_("beta", "open", "session.model", "models have the names that their operator gives them"),
-    Exception_(
+    Difference("beta", "open", "session.model", "models have the names that their operator gives them"),
+    Difference(
         "beta",
         "open",
         "session.input_audio_transcription.model",
         "transcribers have the names that their operator gives them",
     ),
-    Exception_("beta", "open", "session.tool_choice", "§2.6: a function is chosen by an object; text in the types"),
-    Exception_(
+    Difference("beta", "open", "session.tool_choice", "§2.6: a function is chosen by an object; text in the types"),
+    Difference(
         "ga",
         "open",
         "response.audio.output.voice",

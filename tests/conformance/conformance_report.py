@@ -269,11 +269,12 @@ def missing(best: Best) -> list[str]:
 def report(best: Best) -> str:
     """The page."""
     chapters = tables(best)
-    score = Table("Score", ("", "held", "of"))
-    for _, chapter in chapters:
-        for table in chapter:
-            if table.required:
-                score.lines.append((table.title, str(table.required - len(table.missing)), str(table.required)))
+    score = Table("Score", ("", "held", "of", "of these by the codec alone", "left out, with the reason"))
+    for table in (table for _, chapter in chapters for table in chapter if table.required):
+        cells = [cell for line in table.lines for cell in line]
+        alone, left_out = sum(ALONE in cell for cell in cells), sum(cell.startswith("– ") for cell in cells)
+        held = table.required - len(table.missing)
+        score.lines.append((table.title, *map(str, (held, table.required, alone, left_out))))
     text = [ABOUT, score.text().replace("### ", "## ", 1)]
     for title, chapter in chapters:
         text += [f"## {title}", *(table.text() for table in chapter)]

@@ -224,9 +224,9 @@ RANKING = (
     "tests/cli/",
     "tests/client/",
     "tests/testing/",
-    "tests/e2e/",
     "tests/core/",
     "tests/simulation/",
+    "tests/e2e/",
     "tests/interop/",
     BY_HAND,
 )

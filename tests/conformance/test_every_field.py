@@ -226,3 +226,68 @@ def test_a_wrong_type_is_told_with_its_place(dialect: Dialect, update: Json, par
     kind = {"type": "realtime"} if dialect == "ga" else {}
     (told,) = Wire(dialect).say({"type": "session.update", "session": {**kind, **update}})
     assert (told["type"], told["error"]["code"], told["error"]["param"]) == ("error", "invalid_type", param)
+
+
+def put(part: Json) -> Json:
+    """One part in an item, of the role that may say it."""
+    role = "assistant" if part["type"] in ("output_text", "output_audio", "text") else "user"
+    return message(role, **part)
+
+
+ITEM, INPUT = "item.content[0]", "response.input[0].content[0]"
+WRONG_PARTS: list[tuple[Dialect, str, Json, str]] = [
+    ("ga", ITEM, {"type": "input_audio", "transcript": 5}, "transcript"),
+    ("ga", ITEM, {"type": "output_audio", "transcript": 5}, "transcript"),
+    ("ga", INPUT, {"type": "input_audio", "audio": 5}, "audio"),
+    ("ga", INPUT, {"type": "input_audio", "transcript": 5}, "transcript"),
+    ("ga", INPUT, {"type": "input_image", "image_url": 5}, "image_url"),
+    ("ga", INPUT, {"type": "input_image", "image_url": IMAGE, "detail": 5}, "detail"),
+    ("ga", INPUT, {"type": "output_audio", "audio": 5}, "audio"),
+    ("ga", INPUT, {"type": "output_audio", "transcript": 5}, "transcript"),
+    ("beta", INPUT, {"type": "input_text", "text": 5}, "text"),
+    ("beta", INPUT, {"type": "text", "text": 5}, "text"),
+    ("beta", INPUT, {"type": "output_text", "text": 5}, "text"),
+]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "place", "part", "field"),
+    WRONG_PARTS,
+    ids=[f"{dialect}-{place}-{part['type']}-{field}" for dialect, place, part, field in WRONG_PARTS],
+)
+def test_a_wrong_type_in_a_part_is_told_with_its_place(dialect: Dialect, place: str, part: Json, field: str) -> None:
+    event = {"type": "conversation.item.create", "item": put(part)}
+    if place is INPUT:
+        event = {"type": "response.create", "response": {"input": [put(part)]}}
+    (told,) = Wire(dialect).say(event)
+    assert (told["type"], told["error"]["code"]) == ("error", "invalid_type")
+    assert told["error"]["param"] == f"{place}.{field}"
+
+
+def item(**fields: Any) -> Json:
+    return {"type": "conversation.item.create", "item": fields}
+
+
+WRONG_VALUES: list[tuple[Dialect, Json, str, str]] = [
+    ("ga", item(**CALL, error={"type": kind, "code": "503", "message": ""}), "item.error.code", "invalid_type")
+    for kind in ("protocol_error", "http_error")
+] + [
+    (
+        "ga",
+        {"type": "session.update", "session": {"type": "realtime", "tools": [{**LOOK, "parameters": 5}]}},
+        "session.tools[0].parameters",
+        "invalid_type",
+    ),
+    (
+        "beta",
+        {"type": "response.create", "response": {"max_response_output_tokens": 0}},
+        "response.max_response_output_tokens",
+        "integer_below_min_value",
+    ),
+]
+
+
+@pytest.mark.parametrize(("dialect", "event", "param", "code"), WRONG_VALUES)
+def test_a_wrong_value_is_told_with_its_place(dialect: Dialect, event: Json, param: str, code: str) -> None:
+    (told,) = Wire(dialect).say(event)
+    assert (told["type"], told["error"]["code"], told["error"]["param"]) == ("error", code, param)
