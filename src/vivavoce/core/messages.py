@@ -37,6 +37,10 @@ class Drain(_Message, frozen=True):
     """The server stops: finish the running responses, begin no new one, then close."""
 
 
+class Gone(_Message, frozen=True):
+    """The client has gone: what runs ends here and is accounted for, and nothing that this asks for is done."""
+
+
 class SpeechScored(_Message, frozen=True):
     """Speech probabilities, one per `frame_ms` of audio, in order and without gaps since the epoch began."""
 
@@ -203,7 +207,7 @@ EngineReport = (
     | McpListFailed
     | McpCallEnded
 )
-Input = AnyClientEvent | ErrorDetail | Opened | WakeUp | Drain | PlaybackStarted | PlaybackDrained | EngineReport
+Input = AnyClientEvent | ErrorDetail | Opened | WakeUp | Drain | Gone | PlaybackStarted | PlaybackDrained | EngineReport
 
 # --- effects ----------------------------------------------------------------------------------------------------------
 

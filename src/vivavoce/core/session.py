@@ -41,6 +41,7 @@ from .messages import (
     Close,
     Drain,
     Effect,
+    Gone,
     Input,
     McpCallEnded,
     McpListFailed,
@@ -187,6 +188,9 @@ class Session:
                 self._wake_up()
             case Drain():
                 self._is_draining = True
+            case Gone():
+                self._answering.fail_all("client_gone", "The client has gone.")
+                self.is_closed = True
             case NoiseReduced():
                 self._listening.clean(input)
             case TurnJudged():

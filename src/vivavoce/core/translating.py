@@ -24,7 +24,7 @@ from .interpreting import Booth, Interpreting
 from .languages import LANGUAGES
 from .limits import Limits
 from .listening import Ear, Listening, Reduction
-from .messages import Close, Drain, Effect, Input, NoiseReduced, Opened, Send, SpeechScored, WakeUp
+from .messages import Close, Drain, Effect, Gone, Input, NoiseReduced, Opened, Send, SpeechScored, WakeUp
 from .refused import Refused, invalid
 from .turns import TurnSettings
 
@@ -146,6 +146,8 @@ class Translating:
                 self._wake_up()
             case Drain():
                 self._finish(Close(1001, "The server is stopping."))
+            case Gone():
+                self.is_closed = True
             case SpeechScored():
                 self._score(input)
             case NoiseReduced():

@@ -21,6 +21,7 @@ from vivavoce.core.messages import (
     Drain,
     Effect,
     Generate,
+    Gone,
     Input,
     JudgeTurn,
     ListMcpTools,
@@ -235,7 +236,7 @@ class Runtime:
                 if isinstance(input, WakeUp):
                     self._is_woken = False
         except ConnectionClosed:
-            pass
+            self.session.handle(Gone(), self._now_ms)
         except Exception:
             log.exception("%s: the session has failed", self._session_id)
             self._outbox.close(FAILED)
