@@ -260,6 +260,19 @@ def test_the_buffer_has_a_limit() -> None:
         play >> InputAudioBufferCommit() << ... << asks(Transcribe, audio=tone(500))
 
 
+def test_the_limit_is_exact_to_the_sample_however_the_audio_is_cut() -> None:
+    machine = Session(id="s", model="m", ids=counting_ids(), expires_at=0, limits=Limits(input_ms_max=500))
+    full = error("input_audio_buffer_full", "audio")
+    with playbook(machine) as play:
+        play >> Opened() << ...
+        listen(play, turn_detection=None)
+        play >> InputAudioBufferAppend(audio=tone(500)[:-1])
+        play >> InputAudioBufferAppend(audio=bytes(47), event_id="mine") << full
+        play >> InputAudioBufferAppend(audio=b"\x00")
+        play >> InputAudioBufferAppend(audio=b"\x00")  # half a sample is none yet
+        play >> InputAudioBufferAppend(audio=b"\x00", event_id="mine") << full
+
+
 def test_g711_counts_in_its_own_time(play: Playbook) -> None:
     listen(play, format=cfg.PcmuFormat(), turn_detection=None)
     play >> InputAudioBufferAppend(audio=bytes(799))

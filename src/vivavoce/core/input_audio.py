@@ -50,6 +50,10 @@ class InputAudio:
         """How much is held."""
         return self._whole() * self._ticks_per_sample
 
+    def ticks_with(self, audio: bytes) -> int:
+        """How much would be held after these bytes."""
+        return (len(self._bytes) + len(audio)) // self.format.sample_bytes * self._ticks_per_sample
+
     def append(self, audio: bytes) -> bytes:
         """Take audio; give back the whole samples that are new, for the detector."""
         seen = self._whole() * self.format.sample_bytes

@@ -137,8 +137,7 @@ class Listening:
 
     def append(self, audio: bytes) -> None:
         """More audio; it is cleaned where that is wanted, and scored where turns are found by us."""
-        incoming = self._audio.format.duration_ms(audio)
-        if ms_of(self._audio.ticks) + incoming > self._limits.input_ms_max:
+        if self._audio.ticks_with(audio) > ticks_of(self._limits.input_ms_max):
             raise Refused(
                 "input_audio_buffer_full",
                 f"The input audio buffer holds at most {self._limits.input_ms_max} ms; commit or clear it first.",
