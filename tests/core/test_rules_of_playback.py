@@ -252,7 +252,7 @@ def test_clear_without_cancel_ends_the_speech_and_not_the_response(play: Playboo
     response, item = says(play, 1)
     play >> PlaybackStarted(response) << started(response)
     player.at = (Played(item, 300),)
-    play >> CLEAR << asks(StopPlayback) << cleared(response) << truncated(item, 300)
+    play >> CLEAR << asks(StopPlayback) << cleared(response) << truncated(item, 300) << Cancel(item)
     player.stop()
     play >> AudioSynthesized(response, item, silence(100))
     play >> PhraseSpoken(response, item, 0)

@@ -382,7 +382,7 @@ def test_a_response_has_settings_of_its_own(play: Playbook) -> None:
             response={
                 "max_output_tokens": 100,
                 "metadata": {"topic": "x"},
-                "audio": {"output": {"format": {"type": "audio/pcma"}, "voice": {"id": "voice_7"}}},
+                "audio": {"output": {"format": {"type": "audio/pcma"}, "voice": "voice_7"}},
                 "output_modalities": ["audio"],
             },
         )

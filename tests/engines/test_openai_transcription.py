@@ -11,7 +11,7 @@ import pytest
 from http_double import Exchange, Request, http_double
 
 from vivavoce.audio import wav
-from vivavoce.engines import TranscriptionHints
+from vivavoce.engines import SpokenPart, TranscriptionHints
 from vivavoce.engines.openai_transcription import TRANSCRIPT_BYTES_MAX, create
 from vivavoce.errors import EngineError
 
@@ -55,6 +55,45 @@ def test_the_audio_goes_out_as_a_wav_file() -> None:
     assert wav.read(fields.pop("file")) == (AUDIO, 16_000)
     assert fields == {"model": b"m", "response_format": b"json"}
     assert b'filename="audio.wav"' in request.body
+
+
+def test_speakers_are_told_apart_where_they_are_wanted() -> None:
+    asked: list[Request] = []
+
+    async def main() -> list[SpokenPart]:
+        async def behaviour(exchange: Exchange) -> None:
+            asked.append(exchange.request)
+            segments = [
+                {
+                    "id": "seg_1",
+                    "type": "transcript.text.segment",
+                    "text": "Hello.",
+                    "speaker": "A",
+                    "start": 0,
+                    "end": 1,
+                },
+                {
+                    "id": "seg_2",
+                    "type": "transcript.text.segment",
+                    "text": " Yes?",
+                    "speaker": "B",
+                    "start": 1,
+                    "end": 1.5,
+                },
+            ]
+            await exchange.answer(200, {"text": "Hello. Yes?", "segments": segments})
+
+        async with asyncio.timeout(20), http_double(behaviour) as url:
+            engine = create({"url": url, "model": "m"})
+            try:
+                return [part async for part in engine.transcribe_speakers(AUDIO, NO_HINTS)]
+            finally:
+                await engine.close()
+
+    assert asyncio.run(main()) == [SpokenPart("Hello.", "A", 0, 1), SpokenPart(" Yes?", "B", 1, 1.5)]
+    fields = form(asked[0])
+    del fields["file"]
+    assert fields == {"model": b"m", "response_format": b"diarized_json", "chunking_strategy": b"auto"}
 
 
 def test_hints_and_parameters_are_passed_on() -> None:

@@ -7,13 +7,14 @@ or `forget`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vivavoce.audio.formats import Format
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UNSET
 
-from .messages import TranscriptDelta, TranscriptEnded, TranscriptFailed
+from .messages import TranscriptDelta, TranscriptEnded, TranscriptFailed, TranscriptSegment
 
 
 @dataclass(slots=True)
@@ -44,7 +45,11 @@ class Heard:
         """Duration of the audio."""
         return self.format.ms(self.audio_bytes // self.format.sample_bytes)
 
-    def told(self, report: TranscriptDelta | TranscriptEnded | TranscriptFailed) -> ev.AnyServerEvent:
+    def told(
+        self,
+        report: TranscriptDelta | TranscriptSegment | TranscriptEnded | TranscriptFailed,
+        new_id: Callable[[str], str],
+    ) -> ev.AnyServerEvent:
         """A report on this transcript as the client is told it."""
         item_id, content_index = report.item_id, self.content_index
         match report:
@@ -54,6 +59,16 @@ class Heard:
                     content_index=content_index,
                     delta=report.text,
                     logprobs=report.logprobs if self.with_logprobs else UNSET,
+                )
+            case TranscriptSegment():
+                return ev.ConversationItemInputAudioTranscriptionSegment(
+                    id=new_id("seg"),
+                    item_id=item_id,
+                    content_index=content_index,
+                    text=report.text,
+                    speaker=report.speaker,
+                    start=report.start_s,
+                    end=report.end_s,
                 )
             case TranscriptEnded():
                 return ev.ConversationItemInputAudioTranscriptionCompleted(

@@ -76,6 +76,16 @@ class TranscriptDelta(_Message, frozen=True):
     logprobs: tuple[LogProb, ...] = ()
 
 
+class TranscriptSegment(_Message, frozen=True):
+    """Who said which part of the transcript, and when; its text comes as a `TranscriptDelta` as well. Times in s."""
+
+    item_id: str
+    text: str
+    speaker: str
+    start_s: float
+    end_s: float
+
+
 class TranscriptEnded(_Message, frozen=True):
     """The transcript is complete: the deltas so far."""
 
@@ -193,6 +203,7 @@ EngineReport = (
     | NoiseReduced
     | TurnJudged
     | TranscriptDelta
+    | TranscriptSegment
     | TranscriptEnded
     | TranscriptFailed
     | TextGenerated
@@ -253,7 +264,11 @@ class JudgeTurn(_Message, frozen=True):
 
 
 class Transcribe(_Message, frozen=True):
-    """Transcribe a user item. Answered by `TranscriptDelta`*, then `TranscriptEnded` or `TranscriptFailed`."""
+    """Transcribe a user item. Answered by `TranscriptDelta`*, then `TranscriptEnded` or `TranscriptFailed`.
+
+    Details that are wanted come where the transcriber has them: log probabilities with the deltas, speakers as
+    `TranscriptSegment`s between them.
+    """
 
     item_id: str
     audio: bytes
@@ -262,6 +277,7 @@ class Transcribe(_Message, frozen=True):
     prompt: str | None = None
     keywords: tuple[str, ...] = ()
     with_logprobs: bool = False
+    with_speakers: bool = False
 
 
 class Generate(_Message, frozen=True):

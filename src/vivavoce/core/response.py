@@ -35,7 +35,16 @@ from vivavoce.protocol.items import (
 
 from .configuration import voice_name
 from .desk import Desk
-from .messages import CallArguments, CallMcpTool, CallStarted, GenerationEnded, McpCallEnded, Speak, TextGenerated
+from .messages import (
+    CallArguments,
+    CallMcpTool,
+    CallStarted,
+    Cancel,
+    GenerationEnded,
+    McpCallEnded,
+    Speak,
+    TextGenerated,
+)
 from .phrases import Phrases
 from .spoken import CHAR_MS, Said
 from .terms import Terms
@@ -168,7 +177,9 @@ class RunningResponse:
             conversation_id=self._desk.conversation_id if terms.in_conversation else None,
             output_modalities=("audio",) if terms.with_audio else ("text",),
             max_output_tokens=terms.max_output_tokens,
-            audio=ResponseAudioResource(output=AudioOutputResource(format=terms.audio_format, voice=terms.voice)),
+            audio=ResponseAudioResource(
+                output=AudioOutputResource(format=terms.audio_format, voice=voice_name(terms.voice))
+            ),
             usage=usage,
             metadata=terms.metadata,
             temperature=UNSET if terms.temperature is None else terms.temperature,
@@ -298,8 +309,14 @@ class RunningResponse:
         message.spoken.append((message.asked[phrase], message.audio_bytes))
         self._proceed()
 
+    def hush(self) -> None:
+        """Nobody wants to hear the rest: what is being made of it stops, and the answer goes on as text."""
+        if isinstance(message := self._open, OpenMessage) and len(message.spoken) < len(message.asked):
+            self._desk.ask(Cancel(message.id))
+        self.mute()
+
     def mute(self) -> None:
-        """No more speech is to be had, or wanted."""
+        """No more speech is to be had."""
         self.is_mute = True
         self._proceed()
 

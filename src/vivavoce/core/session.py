@@ -56,6 +56,7 @@ from .messages import (
     TranscriptDelta,
     TranscriptEnded,
     TranscriptFailed,
+    TranscriptSegment,
     TurnJudged,
     WakeUp,
 )
@@ -66,6 +67,9 @@ from .tools import Toolbox, shown
 
 GOING_AWAY = 1001
 POLICY = 1008
+
+DIARIZING = "diarize"
+"""What names of transcription models have in them that tell speakers apart (§2.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +199,7 @@ class Session:
                 self._listening.clean(input)
             case TurnJudged():
                 self._listening.judged(input)
-            case TranscriptDelta() | TranscriptEnded() | TranscriptFailed():
+            case TranscriptDelta() | TranscriptSegment() | TranscriptEnded() | TranscriptFailed():
                 self._transcript(input)
             case PlaybackStarted():
                 self._playback.started(input)
@@ -443,10 +447,11 @@ class Session:
                 given(hints.prompt, None),
                 given(hints.keywords, ()),
                 heard.is_told and heard.with_logprobs,
+                heard.is_told and DIARIZING in given(hints.model, ""),
             )
         )
 
-    def _transcript(self, report: TranscriptDelta | TranscriptEnded | TranscriptFailed) -> None:
+    def _transcript(self, report: TranscriptDelta | TranscriptSegment | TranscriptEnded | TranscriptFailed) -> None:
         known = self._desk.hearing.pending(report.item_id)
         if known is None:
             return
@@ -461,7 +466,7 @@ class Session:
             case TranscriptFailed():
                 known.is_pending, known.failure = False, report
         if known.is_told:
-            self._send(known.told(report))
+            self._send(known.told(report, self._desk.new_id))
         self._answering.proceed()
 
     def _is_spoken_for(self, item_id: str) -> bool:
@@ -485,7 +490,7 @@ class Session:
             self._playback.clear_by_client(None)
         else:
             self._playback.clear_by_client(run.id)
-            run.mute()
+            run.hush()
 
     def _response_done(self, run: RunningResponse, usage: Usage) -> None:
         self._given.bill.add(usage)

@@ -19,6 +19,7 @@ __all__ = [
     "ROLES",
     "ArgumentsPiece",
     "CallPiece",
+    "DiarizingTranscriber",
     "Engine",
     "Finish",
     "LanguageModel",
@@ -29,6 +30,7 @@ __all__ = [
     "Pipeline",
     "Prompt",
     "ScoringTranscriber",
+    "SpokenPart",
     "Synthesizer",
     "TextPiece",
     "Traits",
@@ -173,6 +175,25 @@ class ScoringTranscriber(Protocol):
         self, audio: bytes, hints: TranscriptionHints
     ) -> AsyncIterator[tuple[str, tuple[LogProb, ...]]]:
         """The same pieces as `transcribe`, each with the log probabilities of its tokens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenPart:
+    """What one speaker said without a break; `start_s` and `end_s` are seconds from the begin of the audio."""
+
+    text: str
+    speaker: str
+    start_s: float
+    end_s: float
+
+
+@runtime_checkable
+class DiarizingTranscriber(Protocol):
+    """A `Transcriber` that can say, too, who spoke."""
+
+    def transcribe_speakers(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[SpokenPart]:
+        """The transcript by speakers; the texts joined are the transcript."""
         ...
 
 

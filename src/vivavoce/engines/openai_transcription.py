@@ -7,12 +7,12 @@ happens when something fails.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from vivavoce.audio import wav
-from vivavoce.engines import TranscriptionHints
+from vivavoce.engines import SpokenPart, TranscriptionHints
 from vivavoce.engines.openai_http import Endpoint, EndpointSettings
 from vivavoce.engines.options import read_options
 
@@ -22,6 +22,8 @@ RATE_HZ = 16_000
 """What speech recognition works with; more would only be sent and thrown away."""
 
 TRANSCRIPT_BYTES_MAX = 1024 * 1024
+
+T = TypeVar("T")
 
 
 class TranscriptionSettings(EndpointSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +37,17 @@ class TranscriptionSettings(EndpointSettings, frozen=True, kw_only=True, forbid_
 
 class _Transcript(msgspec.Struct):
     text: str
+
+
+class _Segment(msgspec.Struct):
+    text: str
+    speaker: str
+    start: float
+    end: float
+
+
+class _Diarized(msgspec.Struct):
+    segments: list[_Segment]
 
 
 class OpenAITranscription:
@@ -52,9 +65,19 @@ class OpenAITranscription:
 
     async def transcribe(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[str]:
         """The transcript of PCM16 mono at 16 kHz as one piece; none where nothing was said."""
+        if audio and (text := (await self._ask(audio, hints, _Transcript, response_format="json")).text.strip()):
+            yield text
+
+    async def transcribe_speakers(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[SpokenPart]:
+        """The same by speakers; needs a model that tells them apart, such as gpt-4o-transcribe-diarize."""
         if not audio:
             return
-        form = {"model": self._endpoint.model, "response_format": "json"} | self._parameters
+        wanted = {"response_format": "diarized_json", "chunking_strategy": "auto"}
+        for segment in (await self._ask(audio, hints, _Diarized, **wanted)).segments:
+            yield SpokenPart(segment.text, segment.speaker, segment.start, segment.end)
+
+    async def _ask(self, audio: bytes, hints: TranscriptionHints, answered: type[T], **wanted: str) -> T:
+        form = {"model": self._endpoint.model} | wanted | self._parameters
         if hints.language:
             form["language"] = hints.language
         if leaning := " ".join(part for part in (hints.prompt, ", ".join(hints.keywords)) if part):
@@ -67,11 +90,9 @@ class OpenAITranscription:
                 if len(answer) > TRANSCRIPT_BYTES_MAX:
                     raise self._endpoint.broken(f"the transcript exceeds {TRANSCRIPT_BYTES_MAX} bytes")
         try:
-            text = msgspec.json.decode(answer, type=_Transcript).text.strip()
+            return msgspec.json.decode(answer, type=answered)
         except msgspec.MsgspecError as error:
             raise self._endpoint.broken(f"the answer is no transcript ({error})") from error
-        if text:
-            yield text
 
     async def close(self) -> None:
         """Close the connections."""

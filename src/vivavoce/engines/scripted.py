@@ -37,6 +37,7 @@ from vivavoce.engines import (
     Piece,
     Pipeline,
     Prompt,
+    SpokenPart,
     TextPiece,
     Traits,
     TranscriptionHints,
@@ -305,6 +306,13 @@ class ScriptedTranscriber(_Weightless):
         """The same, each word one token of log probability -0.5."""
         async for word in self.transcribe(audio, hints):
             yield word, (LogProb(token=word, bytes=list(word.encode()), logprob=-0.5),)
+
+    async def transcribe_speakers(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[SpokenPart]:
+        """The same: A says `audio of`, for the first half of the time, and B the rest."""
+        words = [word async for word in self.transcribe(audio, hints)]
+        end_s = FORMAT.duration_ms(audio) / 1000
+        yield SpokenPart("".join(words[:2]), "A", 0.0, end_s / 2)
+        yield SpokenPart("".join(words[2:]), "B", end_s / 2, end_s)
 
 
 # --- language ---------------------------------------------------------------------------------------------------------

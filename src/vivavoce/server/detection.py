@@ -99,9 +99,10 @@ class _Cleaner:
 
     def __init__(self, reducer: NoiseReducer, wanted: ReduceNoise) -> None:
         inner = pcm16(reducer.rate_hz)
-        self._into = Converter(wanted.format, inner)
+        # What a better resampler holds back, the end of every turn is found later, twice: there and back.
+        self._into = Converter(wanted.format, inner, "LQ")
         self._stream = reducer.open(wanted.field, wanted.strength)
-        self._back = Converter(inner, wanted.format)
+        self._back = Converter(inner, wanted.format, "LQ")
 
     def push(self, audio: bytes) -> bytes:
         return self._back.push(self._stream.push(self._into.push(audio)))

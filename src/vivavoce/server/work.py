@@ -38,16 +38,19 @@ from vivavoce.core.messages import (
     TranscriptDelta,
     TranscriptEnded,
     TranscriptFailed,
+    TranscriptSegment,
     TurnJudged,
 )
 from vivavoce.engines import (
     ArgumentsPiece,
     CallPiece,
+    DiarizingTranscriber,
     Finish,
     Piece,
     Pipeline,
     Prompt,
     ScoringTranscriber,
+    SpokenPart,
     TextPiece,
     TranscriptionHints,
 )
@@ -111,7 +114,7 @@ class Work:
         """Begin; the outcome is reported."""
         item_id = wanted.item_id
         self._start(
-            item_id,
+            (item_id,),
             "transcription",
             lambda: self._transcribe(wanted),
             lambda code, message: TranscriptFailed(item_id, code, message),
@@ -121,7 +124,7 @@ class Work:
     def judge(self, wanted: JudgeTurn) -> None:
         """Begin; the outcome is reported, and it is reported soon: a turn waits for it."""
         self._start(
-            wanted.item_id,
+            (wanted.item_id,),
             "judgement",
             lambda: self._judge(wanted),
             lambda code, message: TurnJudged(wanted.item_id, wanted.pause, None),
@@ -131,7 +134,7 @@ class Work:
     def list_tools(self, wanted: ListMcpTools) -> None:
         """Begin; the outcome is reported."""
         self._start(
-            wanted.item_id,
+            (wanted.item_id,),
             "import of tools",
             lambda: self._list_tools(wanted),
             lambda code, message: McpListFailed(wanted.item_id, message),
@@ -140,7 +143,7 @@ class Work:
     def call_tool(self, wanted: CallMcpTool) -> None:
         """Begin; the outcome is reported."""
         self._start(
-            wanted.owner_id,
+            (wanted.owner_id,),
             "call of a tool",
             lambda: self._call_tool(wanted),
             lambda code, message: McpCallEnded(wanted.item_id, error=McpToolExecutionError(message=message)),
@@ -149,34 +152,33 @@ class Work:
     def generate(self, wanted: Generate) -> None:
         """Begin; the outcome is reported."""
         self._start(
-            wanted.response_id,
+            (wanted.response_id,),
             "generation",
             lambda: self._generate(wanted),
             lambda code, message: GenerationFailed(wanted.response_id, code, message),
         )
 
     def speak(self, wanted: Speak) -> None:
-        """Speak the phrase after those of the same response that are still to be spoken."""
-        owner = wanted.response_id
-        if owner in self._phrases:
-            self._phrases[owner].append(wanted)
+        """Speak the phrase after those of the same item that are still to be spoken."""
+        item_id, response_id = wanted.item_id, wanted.response_id
+        if item_id in self._phrases:
+            self._phrases[item_id].append(wanted)
             return
-        self._phrases[owner] = phrases = deque([wanted])
-        self._start(
-            owner,
-            "speech",
-            lambda: self._speak_all(phrases),
-            lambda code, message: self._fall_silent(owner, phrases, code, message),
-        )
+        self._phrases[item_id] = phrases = deque([wanted])
 
-    def _fall_silent(self, owner_id: str, phrases: deque[Speak], code: str, message: str) -> SynthesisFailed:
-        """Of phrases that wait behind one that failed nobody wants to hear."""
-        self._phrases.pop(owner_id, None)
-        return SynthesisFailed(owner_id, phrases[0].item_id, code, message)
+        def failed(code: str, message: str) -> SynthesisFailed:
+            self._phrases.pop(item_id, None)  # of phrases that wait behind one that failed nobody wants to hear
+            return SynthesisFailed(response_id, item_id, code, message)
+
+        self._start((response_id, item_id), "speech", lambda: self._speak_all(phrases), failed)
 
     def cancel(self, owner_id: str) -> None:
         """Stop all work of the response or item, without waiting for it."""
-        self._phrases.pop(owner_id, None)
+        self._phrases = {
+            item_id: phrases
+            for item_id, phrases in self._phrases.items()
+            if owner_id not in (item_id, phrases[0].response_id)
+        }
         for task in self._owned.pop(owner_id, ()):
             task.cancel()
 
@@ -199,7 +201,7 @@ class Work:
 
     def _start(
         self,
-        owner_id: str,
+        owners: tuple[str, ...],
         doing: str,
         work: Callable[[], Awaitable[None]],
         failure: Failure,
@@ -209,11 +211,12 @@ class Work:
         if len(self._tasks) >= TASKS_MAX or self._bytes + audio_bytes > TRANSCRIPTION_BYTES_MAX:
             work, audio_bytes = self._refuse, 0
         self._bytes += audio_bytes
-        name = f"{doing} of {owner_id}"
+        name = f"{doing} of {owners[-1]}"
         task = asyncio.create_task(self._attempt(work, name, failure), name=name)
         self._tasks.add(task)
-        self._owned[owner_id].add(task)
-        task.add_done_callback(lambda task: self._forget(owner_id, task, audio_bytes))
+        for owner_id in owners:
+            self._owned[owner_id].add(task)
+        task.add_done_callback(lambda task: self._forget(owners, task, audio_bytes))
 
     async def _refuse(self) -> None:
         raise EngineError(
@@ -222,13 +225,14 @@ class Work:
             code="too_much_work",
         )
 
-    def _forget(self, owner_id: str, task: asyncio.Task[None], audio_bytes: int) -> None:
+    def _forget(self, owners: tuple[str, ...], task: asyncio.Task[None], audio_bytes: int) -> None:
         self._tasks.discard(task)
         self._bytes -= audio_bytes
-        if owned := self._owned.get(owner_id):
-            owned.discard(task)
-            if not owned:
-                del self._owned[owner_id]
+        for owner_id in owners:
+            if owned := self._owned.get(owner_id):
+                owned.discard(task)
+                if not owned:
+                    del self._owned[owner_id]
 
     async def _attempt(self, work: Callable[[], Awaitable[None]], name: str, failure: Failure) -> None:
         try:
@@ -252,7 +256,12 @@ class Work:
         transcriber = self._pipeline.transcriber
         audio = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
         hints = TranscriptionHints(wanted.language, wanted.prompt, wanted.keywords)
-        if wanted.with_logprobs and isinstance(transcriber, ScoringTranscriber):
+        if wanted.with_speakers and isinstance(transcriber, DiarizingTranscriber):
+            async with _closing(transcriber.transcribe_speakers(audio, hints)) as parts:
+                async for part in parts:
+                    for report in spoken_part(wanted.item_id, part):
+                        await self._report(report)
+        elif wanted.with_logprobs and isinstance(transcriber, ScoringTranscriber):
             async with _closing(transcriber.transcribe_scored(audio, hints)) as pieces:
                 async for text, logprobs in pieces:
                     await self._report(TranscriptDelta(wanted.item_id, text, logprobs))
@@ -317,16 +326,16 @@ class Work:
 
     async def _speak_all(self, phrases: deque[Speak]) -> None:
         """Speak until no phrase is left; a later one starts a task of its own."""
-        owner = phrases[0].response_id
+        response_id, item_id = phrases[0].response_id, phrases[0].item_id
         while phrases:
             wanted = phrases[0]
             async with _closing(self._speech(wanted)) as chunks:
                 async for audio in chunks:
-                    await self._report(AudioSynthesized(owner, wanted.item_id, audio))
-            await self._report(PhraseSpoken(owner, wanted.item_id, wanted.phrase))
+                    await self._report(AudioSynthesized(response_id, item_id, audio))
+            await self._report(PhraseSpoken(response_id, item_id, wanted.phrase))
             phrases.popleft()
-        if self._phrases.get(owner) is phrases:
-            del self._phrases[owner]
+        if self._phrases.get(item_id) is phrases:
+            del self._phrases[item_id]
 
     async def _speech(self, wanted: Speak) -> AsyncIterator[bytes]:
         """The phrase in the client's format: the first audio as soon as there is any, then in chunks."""
@@ -391,6 +400,12 @@ async def _closing(engine: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
     finally:
         if (close := getattr(engine, "aclose", None)) is not None:
             await close()
+
+
+def spoken_part(item_id: str, part: SpokenPart) -> tuple[EngineReport, ...]:
+    """What one speaker said, as reports."""
+    segment = TranscriptSegment(item_id, part.text.strip(), part.speaker, part.start_s, part.end_s)
+    return TranscriptDelta(item_id, part.text), segment
 
 
 def _report_of(response_id: str, piece: Piece) -> EngineReport:
