@@ -194,8 +194,25 @@ def test_a_variable_that_cannot_be_used_is_refused_by_its_name(environment: dict
         load_settings(environment=environment)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark_and_is_not_nested_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_bytes(b"\xef\xbb\xbfport = 1")
+    assert load_settings(config=path, environment={}).port == 1
+    path.write_text("port = " + "[" * 5_000)
+    with pytest.raises(SettingsError, match=r"settings\.toml: is nested too deeply"):
+        load_settings(config=path, environment={})
+
+
 def test_a_file_that_is_no_toml_is_refused_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("port = ")
     with pytest.raises(SettingsError, match=r"broken\.toml: is not TOML"):
         load_settings(config=path, environment={})
+
+
+def test_a_pipeline_can_do_without_a_judge_of_turns_and_without_noise_reduction() -> None:
+    none = {"engine": "none"}
+    table = {"turn_detector": none, "noise_reducer": none}
+    pipeline = settings_of({"pipelines": {"bare": table}}).pipelines_in_use()["bare"]
+    assert (pipeline.turn_detector, pipeline.noise_reducer) == (None, None)
+    assert pipeline.vad.engine == "silero"

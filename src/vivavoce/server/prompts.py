@@ -8,7 +8,6 @@ once, at the start; what cannot be used is refused there, by file and field.
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 
 import msgspec
@@ -17,9 +16,13 @@ from vivavoce.core.prompts import Prompts
 from vivavoce.errors import SettingsError
 from vivavoce.protocol.config import RealtimeSession
 
+from .sources import read_toml
+
 ONLY_VERSION = "1"
 PROMPTS_MAX = 10_000
 """Files in the folder. More of them are not prompts."""
+PROMPT_BYTES_MAX = 1024 * 1024
+"""Size of one file. A larger one is not a prompt."""
 FIELDS = frozenset(
     {"instructions", "tools", "tool_choice", "output_modalities", "max_output_tokens", "audio", "truncation"}
 )
@@ -48,16 +51,14 @@ def load_prompts(folder: str | None) -> Prompts:
 
 def _natural(file: Path) -> list[tuple[int, str]]:
     """Version 10 comes behind version 9."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", file.as_posix())]
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", file.as_posix())]
 
 
 def _read(file: Path) -> RealtimeSession:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"prompts: {file}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"prompts: {file}: is not TOML: {error}") from None
+        values = read_toml(file, bytes_max=PROMPT_BYTES_MAX)
+    except SettingsError as error:
+        raise SettingsError(f"prompts: {error}") from None
     for name in values:
         if name not in FIELDS:
             raise SettingsError(f"prompts: {file}: {name}: a prompt can set {', '.join(sorted(FIELDS))}")

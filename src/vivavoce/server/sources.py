@@ -74,7 +74,7 @@ def sourced(
     environment = os.environ if environment is None else environment
     if config is None and (named := environment.get(CONFIG)):
         config = Path(named)
-    values = {} if config is None else _read(config)
+    values = {} if config is None else read_toml(config)
     sources = {path: str(config) for path in _leaves(values)}
     known = variables()
     for variable, (path, kind) in known.items():
@@ -111,13 +111,18 @@ def _fields(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, *, bytes_max: int | None = None) -> dict[str, Any]:
+    """What is in a TOML file, one with a byte order mark too. Raises `SettingsError`."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        if bytes_max is not None and path.stat().st_size > bytes_max:
+            raise SettingsError(f"{path}: has {path.stat().st_size} bytes, at most {bytes_max} are read")
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: is not TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: is nested too deeply") from None
 
 
 def _leaves(values: Mapping[str, Any], path: KeyPath = ()) -> Iterator[KeyPath]:
