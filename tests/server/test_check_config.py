@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vivavoce.cli import main
+from vivavoce.errors import SettingsError
 from vivavoce.server.check import checked
 from vivavoce.server.settings import Settings
 from vivavoce.server.settings_reference import settings_reference
@@ -128,6 +129,14 @@ def test_the_file_may_be_named_by_the_environment(
     monkeypatch.setenv("VIVAVOCE_CONFIG", str(config))
     assert main(["check-config"]) == 0
     assert str(config) in capsys.readouterr().out
+
+
+def test_prompts_are_read(tmp_path: Path) -> None:
+    (tmp_path / "greeting.toml").write_text("nonsense = 1")
+    config = tmp_path / "server.toml"
+    config.write_text(f'pipeline = "scripted"\nprompts = "{tmp_path.as_posix()}"\n')
+    with pytest.raises(SettingsError, match="nonsense"):
+        checked(config, {})
 
 
 # --- the reference ----------------------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ SIGNING_KEY_CHARS_MIN = 32
 
 ROLES_FROM = "local"
 """The preset that fills the roles which a pipeline of the settings leaves out."""
+MAY_BE_EMPTY = ("turn_detector", "noise_reducer")
+NO_ENGINE = "none"
 
 
 class Secret:
@@ -53,7 +55,10 @@ class Secret:
 
 
 class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A pipeline as the settings write it; a role that is left out is filled from the preset `local`."""
+    """A pipeline as the settings write it; a role that is left out is filled from the preset `local`.
+
+    For `turn_detector` and `noise_reducer` the engine may be `none`: then what needs them is refused.
+    """
 
     vad: EngineSettings | None = None
     transcriber: EngineSettings | None = None
@@ -63,9 +68,10 @@ class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     noise_reducer: EngineSettings | None = None
 
     def named(self, name: str) -> PipelineSettings:
-        """The whole pipeline."""
+        """The whole pipeline; the roles that may be empty are so where their engine is `none`."""
         chosen = {role: engine for role in self.__struct_fields__ if (engine := getattr(self, role)) is not None}
-        return structs.replace(PRESETS[ROLES_FROM], name=name, **chosen)
+        empty = {role: None for role in MAY_BE_EMPTY if role in chosen and chosen[role].engine == NO_ENGINE}
+        return structs.replace(PRESETS[ROLES_FROM], name=name, **(chosen | empty))
 
     def __repr__(self) -> str:
         chosen = ", ".join(
