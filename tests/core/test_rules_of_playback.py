@@ -264,6 +264,14 @@ def test_clear_without_cancel_ends_the_speech_and_not_the_response(play: Playboo
     play << asks(Generate, items=[{"content": [{"transcript": "One "}]}])
 
 
+def test_clear_between_two_phrases_stops_no_engine(play: Playbook, player: Position) -> None:
+    response, item = says(play, 1)
+    play >> PlaybackStarted(response) << started(response)
+    play >> PhraseSpoken(response, item, 0)
+    player.at = (Played(item, 300),)
+    play >> CLEAR << asks(StopPlayback) << cleared(response) << truncated(item, 300)
+
+
 def test_clearing_the_last_response_leaves_the_next_its_voice(play: Playbook, player: Position) -> None:
     first, one = says(play, 1)
     play >> PlaybackStarted(first) << started(first)
