@@ -64,18 +64,11 @@ EXCEPTIONS = (
         "transcribers have the names that their operator gives them",
     ),
     Difference("beta", "open", "session.tool_choice", "§2.6: a function is chosen by an object; text in the types"),
-    Difference(
-        "ga",
-        "open",
-        "response.audio.output.voice",
-        "a custom voice is told as `{id}`; text in the types",
-    ),
 )
 KNOWN = {
     "session.input_audio_transcription.model": "whisper-1",
     "session.model": "gpt-realtime",
     "session.tool_choice": "auto",
-    "response.audio.output.voice": "alloy",
 }
 """A value that the types have, for each place that is open."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vivavoce.core.abilities import Abilities
-from vivavoce.core.messages import Opened, Send
+from vivavoce.core.messages import Opened, Send, TranscriptFailed
 from vivavoce.core.session import Session, Surroundings
 from vivavoce.protocol.codec import Dialect, ServerCodec
 from vivavoce.protocol.config import RealtimeSession, SessionConfig, TranscriptionSession
@@ -171,6 +171,17 @@ def test_the_speech_of_an_assistant_cannot_be_made(dialect: Dialect) -> None:
         item = message("assistant", type=name, audio=SILENCE, transcript="hello")
         (told,) = Wire(dialect).say({"type": "conversation.item.create", "item": item})
         assert (told["type"], told["error"]["code"]) == ("error", "invalid_value")
+
+
+def test_a_transcription_that_fails_is_told_in_beta() -> None:
+    wire = Wire("beta")
+    wire.say({"type": "session.update", "session": {"input_audio_transcription": {"model": "whisper-1"}}})
+    wire.say({"type": "input_audio_buffer.append", "audio": SILENCE * 2})
+    (committed, *_) = wire.say({"type": "input_audio_buffer.commit"})
+    (told,) = wire.hear(TranscriptFailed(committed["item_id"], "engine_error", "No words."))
+    assert told["type"] == "conversation.item.input_audio_transcription.failed"
+    assert (told["item_id"], told["content_index"]) == (committed["item_id"], 0)
+    assert (told["error"]["code"], told["error"]["message"]) == ("engine_error", "No words.")
 
 
 # --- response.create --------------------------------------------------------------------------------------------------
