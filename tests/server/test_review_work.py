@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from vivavoce.audio.formats import PCM16_24K
-from vivavoce.core.messages import EngineReport, Transcribe, TranscriptEnded, TranscriptFailed
+from vivavoce.core.messages import (
+    EngineReport,
+    JudgeTurn,
+    Transcribe,
+    TranscriptEnded,
+    TranscriptFailed,
+    TurnJudged,
+)
 from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
 from vivavoce.server import work
 from vivavoce.server.work import Work
@@ -51,5 +60,42 @@ def test_what_is_done_does_not_count() -> None:
                 pass
             await idle.end(1)
             assert idle._bytes == 0
+
+    asyncio.run(main())
+
+
+class Deaf:
+    """A turn detector that never answers, and fails when it is cancelled for the second time."""
+
+    rate_hz = 16_000
+
+    async def warm_up(self) -> None:
+        """Nothing to load."""
+
+    async def judge(self, audio: bytes, transcript: str) -> float:
+        """Never."""
+        for _ in range(2):
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        raise RuntimeError("too late")
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+
+def test_a_judgement_that_cannot_be_stopped_counts_as_undecided_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "JUDGEMENT_S_MAX", 0.01)
+
+    async def main() -> None:
+        reports: asyncio.Queue[EngineReport] = asyncio.Queue()
+        pipeline = replace(scripted_pipeline(), turn_detector=Deaf())
+        busy = Work(pipeline, reports.put, "session")
+        busy.judge(JudgeTurn("item", 7, bytes(4_800), PCM16_24K))
+        assert await asyncio.wait_for(reports.get(), 5) == TurnJudged("item", 7, None)
+        (left,) = busy._tasks
+        left.cancel()
+        await asyncio.wait((left,))
+        assert not busy._tasks
+        await busy.end(1)
 
     asyncio.run(main())

@@ -12,7 +12,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from vivavoce.audio.convert import Converter
 from vivavoce.audio.formats import Format, pcm16
@@ -53,6 +53,7 @@ from vivavoce.engines import (
     SpokenPart,
     TextPiece,
     TranscriptionHints,
+    TurnDetector,
 )
 from vivavoce.errors import ConnectionClosed, EngineError
 from vivavoce.protocol.config import McpTool
@@ -103,7 +104,7 @@ class Work:
         self._mcp = mcp or _NoServers()
         self._report = report
         self._session_id = session_id
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._owned: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._phrases: dict[str, deque[Speak]] = {}
         self._bytes = 0
@@ -276,11 +277,25 @@ class Work:
         detector = self._pipeline.turn_detector
         probability = None
         if detector is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(JUDGEMENT_S_MAX):
-                    audio = await converted(wanted.audio, wanted.format, detector.rate_hz)
-                    probability = await detector.judge(audio, await self._overheard(wanted))
+            judging = asyncio.create_task(self._judgement(detector, wanted), name=f"judgement of {wanted.item_id}")
+            self._tasks.add(judging)
+            judging.add_done_callback(self._forget_judgement)
+            try:
+                # Not `asyncio.timeout`, which would wait for an engine that ignores its cancellation.
+                await asyncio.wait((judging,), timeout=JUDGEMENT_S_MAX)
+            finally:
+                judging.cancel()
+            probability = judging.result() if judging.done() else None
         await self._report(TurnJudged(wanted.item_id, wanted.pause, probability))
+
+    async def _judgement(self, detector: TurnDetector, wanted: JudgeTurn) -> float:
+        audio = await converted(wanted.audio, wanted.format, detector.rate_hz)
+        return await detector.judge(audio, await self._overheard(wanted))
+
+    def _forget_judgement(self, judging: asyncio.Task[float]) -> None:
+        self._tasks.discard(judging)
+        if not judging.cancelled():
+            judging.exception()  # told already, or too late to matter
 
     async def _overheard(self, wanted: JudgeTurn) -> str:
         """What was said so far; nothing where the transcriber fails: the sound can be judged without words."""
