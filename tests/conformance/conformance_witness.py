@@ -386,7 +386,7 @@ class Plugin:
         target = config.getoption("--conformance")
         if not target and not is_whole(config):
             return
-        if session.shouldstop or config.getoption("collectonly"):
+        if session.shouldstop or session.shouldfail or config.getoption("collectonly"):
             return
         from conformance_report import missing, report
 
