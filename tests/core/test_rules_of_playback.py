@@ -272,6 +272,14 @@ def test_clear_between_two_phrases_stops_no_engine(play: Playbook, player: Posit
     play >> CLEAR << asks(StopPlayback) << cleared(response) << truncated(item, 300)
 
 
+def test_what_the_player_has_not_begun_is_cleared_with_its_begin(play: Playbook, player: Position) -> None:
+    response, item = says(play, 1)
+    player.at = (Played(item, 0),)
+    play >> CLEAR << started(response) << asks(StopPlayback) << cleared(response) << truncated(item, 0) << Cancel(item)
+    player.stop()
+    play >> PlaybackStarted(response)
+
+
 def test_clearing_the_last_response_leaves_the_next_its_voice(play: Playbook, player: Position) -> None:
     first, one = says(play, 1)
     play >> PlaybackStarted(first) << started(first)

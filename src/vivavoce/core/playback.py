@@ -100,8 +100,14 @@ class Playback:
         return True
 
     def clear_by_client(self, current: str | None) -> None:
-        """`output_audio_buffer.clear`. Raises `Refused` where nothing is being played."""
-        if not self.clear(current):
+        """`output_audio_buffer.clear`. Raises `Refused` where nothing is being played.
+
+        What the player has, and has not begun, is cleared as well: the client is told of its begin and its end at once.
+        """
+        if self._playing is None and current is not None and self.is_busy:
+            self._playing = current
+            self._desk.send(ev.OutputAudioBufferStarted(response_id=current))
+        if self._playing is None or not self.clear(current):
             raise Refused("output_audio_buffer_clear_empty", "Nothing is being played that could be cleared.")
 
     def _truncate(self, played: Played) -> None:
