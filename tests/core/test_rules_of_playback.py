@@ -128,6 +128,18 @@ def test_a_gap_in_a_response_that_goes_on_is_no_stop(play: Playbook) -> None:
     play >> PhraseSpoken(response, item, 0) << ... << sends("response.done") << stopped(response)
 
 
+def test_a_response_that_is_done_before_the_player_goes_on_stops_once(play: Playbook, player: Position) -> None:
+    response, item = says(play, 1)
+    play >> PlaybackStarted(response) << started(response)
+    play >> PlaybackDrained(response)
+    play >> AudioSynthesized(response, item, silence(100)) << ...
+    player.at = (Played(item, 1_000),)
+    ends(play, 1)
+    play >> PlaybackStarted(response)
+    player.stop()
+    play >> PlaybackDrained(response) << stopped(response)
+
+
 def test_the_next_response_may_be_done_while_the_last_is_played(play: Playbook) -> None:
     first, _ = says(play, 1)
     play >> PlaybackStarted(first) << started(first)
@@ -301,6 +313,15 @@ def test_a_server_that_stops_lets_the_last_word_be_heard(play: Playbook, player:
     play >> PlaybackStarted(response) << started(response)
     player.stop()
     play >> PlaybackDrained(response) << stopped(response) << asks(Close, code=1001)
+
+
+def test_a_server_that_stops_does_not_wait_for_what_was_cleared(play: Playbook, player: Position) -> None:
+    response, item = says(play, 1)
+    play >> PlaybackStarted(response) << started(response)
+    ends(play, 1)
+    player.at = (Played(item, 300),)
+    play >> Drain()
+    play >> CLEAR << asks(StopPlayback) << cleared(response) << truncated(item, 300) << asks(Close, code=1001)
 
 
 # --- every timing -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vivavoce.protocol import events as ev
+from vivavoce.protocol.base import given
 
 from .desk import Desk
 from .messages import PlaybackDrained, PlaybackStarted, StopPlayback
@@ -43,11 +44,13 @@ class Playback:
         self._is_drained = False
         self._silenced: set[str] = set()
         """Responses that were cut off: what the player still says of them is old."""
+        self._cut: set[str] = set()
+        """Items that the player was told to drop; it may not have done so yet."""
 
     @property
     def is_busy(self) -> bool:
         """Whether something is being played, or is about to be."""
-        return self._playing is not None or bool(self._unfinished())
+        return self._playing is not None or any(played.item_id not in self._cut for played in self._unfinished())
 
     def _unfinished(self) -> tuple[Played, ...]:
         return () if self._player is None else self._player.unfinished()
@@ -67,13 +70,24 @@ class Playback:
         """All there was has been played; more may come while the response goes on."""
         if self._playing == report.response_id:
             self._is_drained = True
-            self.settle()
+            if not self._goes_on(report.response_id):
+                self._stop()
 
     def settle(self) -> None:
-        """Tell that playback has stopped, once it is dry and its response is done."""
-        response = self._desk.conversation.responses.get(self._playing or "")
-        if self._is_drained and (response is None or response.status != "in_progress"):
+        """A response is done: tell that playback has stopped, where that is the one and the player is dry.
+
+        Where the player has got more since it ran dry, it has not yet said so, and will run dry again.
+        """
+        if self._playing is None or not self._is_drained or self._goes_on(self._playing):
+            return
+        response = self._desk.conversation.responses.get(self._playing)
+        own = {given(item.id, "") for item in response.output} if response is not None else set()
+        if not any(played.item_id in own for played in self._unfinished()):
             self._stop()
+
+    def _goes_on(self, response_id: str) -> bool:
+        response = self._desk.conversation.responses.get(response_id)
+        return response is not None and response.status == "in_progress"
 
     def _stop(self) -> None:
         if self._playing is not None:
@@ -92,6 +106,7 @@ class Playback:
         responses = self._desk.conversation.responses.values()
         self._silenced = {response.id for response in responses if response.status != "in_progress"}
         self._silenced |= {response_id for response_id in (playing, current) if response_id is not None}
+        self._cut = {played.item_id for played in unfinished}
         self._playing, self._is_drained = None, False
         if playing is not None:
             self._desk.send(ev.OutputAudioBufferCleared(response_id=playing))
