@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
+from vivavoce.core.account import Bill, Price
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.limits import Limits
 from vivavoce.core.messages import Effect, Send
-from vivavoce.core.session import Session
-from vivavoce.engines import Piece, Prompt, TextPiece
-from vivavoce.engines.scripted import ScriptedLanguageModel
+from vivavoce.core.session import Session, Surroundings
+from vivavoce.engines import Piece, Pipeline, Prompt, TextPiece
+from vivavoce.engines.scripted import ScriptedLanguageModel, ScriptedModelSettings, scripted_pipeline
+from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
 from vivavoce.protocol.codec import ClientCodec, Dialect, ServerCodec
 from vivavoce.protocol.items import InputText, Message
+from vivavoce.server.quota import Quota
+from vivavoce.server.surroundings import abilities
+from vivavoce.testing.fuzzing import ANSWERS
+from vivavoce.testing.real_time_player import RealTimePlayer
 
 LIMITS = Limits(
     session_ms_max=120_000,
@@ -25,17 +32,7 @@ LIMITS = Limits(
     response_chars_max=120,
     engine_silence_ms_max=5_000,
 )
-SUCCESS: dict[type[ev.ClientEvent], list[str]] = {
-    ev.SessionUpdate: ["session.updated"],
-    ev.InputAudioBufferAppend: [],
-    ev.InputAudioBufferCommit: ["input_audio_buffer.committed", "conversation.item.added", "conversation.item.done"],
-    ev.InputAudioBufferClear: ["input_audio_buffer.cleared"],
-    ev.ConversationItemCreate: ["conversation.item.added", "conversation.item.done"],
-    ev.ConversationItemDelete: ["conversation.item.deleted"],
-    ev.ConversationItemRetrieve: ["conversation.item.retrieved"],
-    ev.ConversationItemTruncate: ["conversation.item.truncated"],
-    ev.ResponseCreate: ["response.created"],
-}
+SUCCESS = {kind: list(types) for kind, types in ANSWERS.items()}
 """What a client event that succeeds is answered with, first of all."""
 
 CLOSE_OUT = {
@@ -43,12 +40,81 @@ CLOSE_OUT = {
     "response.output_audio_transcript.done",
     "response.output_text.done",
     "response.function_call_arguments.done",
+    "response.mcp_call_arguments.done",
+    "response.mcp_call.failed",
     "response.content_part.done",
     "conversation.item.done",
     "response.output_item.done",
     "response.done",
+    "rate_limits.updated",
+    "output_audio_buffer.stopped",
 }
 """What may follow a cancellation."""
+
+BESIDE: dict[type[ev.ClientEvent], set[str]] = {
+    ev.ResponseCreate: {"conversation.item.added", "mcp_list_tools.in_progress"},
+    ev.ConversationItemCreate: {"conversation.item.added", "response.mcp_call.in_progress"},
+    ev.OutputAudioBufferClear: {"conversation.item.truncated"} | CLOSE_OUT,
+}
+"""What an event may lead to beside its answer: imports of tools, a call that was approved, and what was not heard."""
+
+PROMPTS = {
+    "polite": {
+        "1": cfg.RealtimeSession(instructions="Be polite to {{who}}.", output_modalities=("text",)),
+        "2": cfg.RealtimeSession(tools=(cfg.FunctionTool(name="bow"),), tool_choice="none"),
+    }
+}
+PRICE = Price(text_out=1_000_000.0, transcription_minute=1.0)
+
+
+class Allowance:
+    """A rate limit that can be reached."""
+
+    def __init__(self, requests: int, tokens: int) -> None:
+        self._quotas = {"requests": Quota.a_minute(requests), "tokens": Quota.a_minute(tokens)}
+
+    def take(self, tokens: int, now_ms: int) -> bool:
+        now, requests = now_ms / 1000, self._quotas["requests"]
+        if not requests.take(1, now):
+            return False
+        if self._quotas["tokens"].take(tokens, now):
+            return True
+        requests.give_back(1)
+        return False
+
+    def settle(self, reserved: int, used: int, now_ms: int) -> None:
+        self._quotas["tokens"].give_back(reserved)
+        self._quotas["tokens"].spend(used, now_ms / 1000)
+
+    def limits(self, now_ms: int) -> tuple[ev.RateLimit, ...]:
+        return tuple(
+            ev.RateLimit(
+                name="requests" if name == "requests" else "tokens",
+                limit=int(quota.limit),
+                remaining=quota.remaining(now_ms / 1000),
+                reset_seconds=quota.reset_seconds(now_ms / 1000),
+            )
+            for name, quota in self._quotas.items()
+        )
+
+
+def pipeline(context_tokens: int) -> Pipeline:
+    """The scripted engines, with a model that holds so much."""
+    model = TalkativeModel(ScriptedModelSettings(context_tokens=context_tokens))
+    return replace(scripted_pipeline(), language_model=model)
+
+
+def surroundings(
+    engines: Pipeline, *, player: RealTimePlayer | None, is_limited: bool, budget: float | None
+) -> Surroundings:
+    """A server with everything."""
+    return Surroundings(
+        abilities=abilities(engines),
+        account=Allowance(requests=6, tokens=2_000) if is_limited else None,
+        bill=Bill(PRICE, budget),
+        prompts=PROMPTS,
+        player=player,
+    )
 
 
 def types_sent(effects: list[Effect]) -> list[str]:

@@ -6,26 +6,37 @@ comes too late. A `Referee` watches what is sent; two replicas fold it, one thro
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import structs
-from stateful_world import CLOSE_OUT, LIMITS, SUCCESS, Replica, TalkativeModel, check_buffers, types_sent, wanted_ids
+from stateful_world import (
+    BESIDE,
+    CLOSE_OUT,
+    LIMITS,
+    SUCCESS,
+    Replica,
+    check_buffers,
+    pipeline,
+    surroundings,
+    types_sent,
+    wanted_ids,
+)
 
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.messages import (
     AudioSynthesized,
     CallArguments,
     CallStarted,
-    Cancel,
     Drain,
     Effect,
     EngineReport,
     GenerationEnded,
     GenerationFailed,
+    NoiseReduced,
     Opened,
     PhraseSpoken,
     Send,
@@ -38,7 +49,6 @@ from vivavoce.core.messages import (
     TranscriptFailed,
 )
 from vivavoce.core.session import Session
-from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UNSET, given
@@ -46,18 +56,22 @@ from vivavoce.protocol.items import (
     FunctionCall,
     FunctionCallOutput,
     InputAudio,
+    InputImage,
     InputItem,
     InputText,
     Item,
     ItemReference,
+    McpApprovalRequest,
+    McpApprovalResponse,
     Message,
     OutputAudio,
     OutputText,
 )
 from vivavoce.testing.matching import brief
 from vivavoce.testing.playbook import Moment, counting_ids
+from vivavoce.testing.real_time_player import RealTimePlayer
 from vivavoce.testing.referee import Referee
-from vivavoce.testing.rehearsal import DETECTION, Rehearsal
+from vivavoce.testing.rehearsal import DETECTION, PLAYBACK, Rehearsal
 from vivavoce.testing.sounds import silence, tone
 
 TEXTS = (
@@ -69,20 +83,23 @@ TEXTS = (
     "",
 )
 LONG_TEXT = "word " * 40
+CALLS = (
+    'call look_up {"what": "x"}',
+    'First look, then call look_up {} call write_down {"what": "y"}',
+    "call break_down {} call look {}",
+)
+LOGPROBS: Literal["item.input_audio_transcription.logprobs"] = "item.input_audio_transcription.logprobs"
 
 
 class SessionMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.session = Session(id="sess_1", model="scripted", ids=counting_ids(), expires_at=0, limits=LIMITS)
         self.referee = Referee()
-        self.replicas = {dialect: Replica(dialect) for dialect in ("ga", "beta")}
-        pipeline = dataclasses.replace(scripted_pipeline(), language_model=TalkativeModel())
-        self.rehearsal = Rehearsal(self.session, pipeline, witness=self.witness)
         self.events = 0
         self.clock = 0
         self.draining = False
         self.asked_to_speak: dict[str, list[str]] = {}
+        self.fallen_silent: set[str] = set()
 
     def witness(self, moment: Moment) -> None:
         match moment.message:
@@ -92,12 +109,19 @@ class SessionMachine(RuleBasedStateMachine):
                     replica.take(event)
                 if isinstance(event, ev.ResponseOutputItemDone):
                     self.all_was_spoken(event.item)
+            case SynthesisFailed(item_id=item_id):
+                self.fallen_silent.add(item_id)
             case Speak(item_id=item_id, text=text):
                 self.asked_to_speak.setdefault(item_id, []).append(text)
 
     def all_was_spoken(self, item: Item) -> None:
+        """Unless the client cut it off, or the voice failed: then the rest is text alone."""
+        item_id = given(getattr(item, "id", ""), "")
+        entry = self.conversation.entry(item_id)
+        if item_id in self.fallen_silent or (entry is not None and entry.truncated):
+            return
         if isinstance(item, Message) and item.status == "completed" and isinstance(item.content[0], OutputAudio):
-            said = "".join(self.asked_to_speak.get(given(item.id, ""), []))
+            said = "".join(self.asked_to_speak.get(item_id, []))
             assert said.strip() == (given(item.content[0].transcript, "") or "").strip()
 
     @property
@@ -119,18 +143,24 @@ class SessionMachine(RuleBasedStateMachine):
         types = types_sent(effects)
         if closed:
             assert effects == []
-        elif "error" in types:
+        elif self.session.is_closed:
+            assert self.draining or types[-1] == "error"  # it was the last to wait for, or cost the rest of the budget
+        elif types[:1] == ["error"]:
             assert len(effects) == 1, brief(effects)
             error = effects[0].event.error  # type: ignore[union-attr]
             assert error.event_id == event.event_id
             assert self.snapshot() == before, "a refused event must have no effect"
         elif isinstance(event, ev.ResponseCancel):
-            assert types[-1] == "response.done"
+            assert "response.done" in types
             assert set(types) <= CLOSE_OUT
         else:
+            if isinstance(event, ev.OutputAudioBufferClear) and types[0] == "output_audio_buffer.started":
+                del types[0]  # the player had not yet said that it began
             expected = SUCCESS[type(event)]
             assert types[: len(expected)] == expected, types
-            assert set(types[len(expected) :]) <= {"response.done"}, types
+            beside = {"response.done", "rate_limits.updated"} | BESIDE.get(type(event), set())
+            # Other turn detection may decide at once on what was heard already.
+            assert isinstance(event, ev.SessionUpdate) or set(types[len(expected) :]) <= beside, types
         return effects
 
     def snapshot(self) -> object:
@@ -144,13 +174,47 @@ class SessionMachine(RuleBasedStateMachine):
         assert entry is not None
         return bytes(entry.audio), entry.audio_bytes
 
-    @initialize(told=st.booleans(), silence_ms=st.sampled_from([100, 300]), interrupt=st.booleans())
-    def open(self, told: bool, silence_ms: int, interrupt: bool) -> None:
-        assert types_sent(self.rehearsal.say(Opened())) == ["session.created", "conversation.created"]
+    @initialize(
+        told=st.booleans(),
+        silence_ms=st.sampled_from([100, 300]),
+        interrupt=st.booleans(),
+        kind=st.sampled_from(["in both dialects", "with tools", "with tools", "played", "transcription"]),
+        context_tokens=st.sampled_from([32_000, 32_000, 120]),
+        is_limited=st.booleans(),
+        budget=st.sampled_from([None, None, None, 30.0]),
+    )
+    def open(  # type: ignore[no-untyped-def]
+        self, told, silence_ms, interrupt, kind, context_tokens, is_limited, budget
+    ) -> None:
+        self.kind = kind
+        self.replicas = {name: Replica(name) for name in (("ga", "beta") if kind == "in both dialects" else ("ga",))}
+        engines, player = pipeline(context_tokens), RealTimePlayer() if kind == "played" else None
+        self.session = Session(
+            id="sess_1",
+            model="scripted",
+            ids=counting_ids(),
+            expires_at=0,
+            limits=LIMITS,
+            configured=cfg.TranscriptionSession() if kind == "transcription" else None,
+            surroundings=surroundings(engines, player=player, is_limited=is_limited, budget=budget),
+        )
+        self.rehearsal = Rehearsal(self.session, engines, witness=self.witness, player=player)
+        begins = ["session.created"] if kind == "transcription" else ["session.created", "conversation.created"]
+        assert types_sent(self.rehearsal.say(Opened())) == begins
         detection = cfg.ServerVad(silence_duration_ms=silence_ms, interrupt_response=interrupt)
         transcription = cfg.Transcription(model="scripted") if told else None
-        listen = cfg.AudioInput(turn_detection=detection, transcription=transcription)
-        self.say(ev.SessionUpdate(session=cfg.RealtimeSession(audio=cfg.AudioConfig(input=listen))))
+        self.listen(cfg.AudioInput(turn_detection=detection, transcription=transcription))
+
+    def listen(self, into: cfg.AudioInput) -> None:
+        if self.kind == "transcription":
+            audio = cfg.TranscriptionAudioConfig(input=into)
+            self.say(ev.SessionUpdate(session=cfg.TranscriptionSession(audio=audio)))
+        else:
+            self.say(ev.SessionUpdate(session=cfg.RealtimeSession(audio=cfg.AudioConfig(input=into))))
+
+    @property
+    def is_only_ga(self) -> bool:
+        return "beta" not in self.replicas
 
     # Whole turns, because single steps seldom add up to one.
 
@@ -165,8 +229,8 @@ class SessionMachine(RuleBasedStateMachine):
         self.say(ev.ConversationItemCreate(item=Message(role="user", content=(InputText(text=text),))))
         self.say(ev.ResponseCreate())
         for _ in range(reports):
-            if self.rehearsal.streams:
-                self.rehearsal.deliver(self.rehearsal.streams[-1])
+            if self.speakers:
+                self.rehearsal.deliver(self.speakers[-1])
 
     @rule()
     def answer_the_call(self) -> None:
@@ -284,7 +348,76 @@ class SessionMachine(RuleBasedStateMachine):
     @rule()
     def clear_playback(self) -> None:
         effects = self.say(ev.OutputAudioBufferClear())
-        assert self.session.is_closed or types_sent(effects) == ["error"]
+        assert self.session.is_closed or self.kind == "played" or types_sent(effects) == ["error"]
+
+    @precondition(lambda self: self.is_only_ga)
+    @rule(
+        label=st.sampled_from(["notes", "notes", "lost"]),
+        approval=st.sampled_from(["never", "always"]),
+        text=st.sampled_from(CALLS),
+        reports=st.sampled_from([0, 4, 30]),
+    )
+    def ask_for_a_tool(self, label: str, approval: Literal["never", "always"], text: str, reports: int) -> None:
+        url = "https://unreachable.example" if label == "lost" else "https://notes.example"
+        server = cfg.McpTool(server_label=label, server_url=url, require_approval=approval)
+        self.say(ev.SessionUpdate(session=cfg.RealtimeSession(tools=(TOOL, server), tool_choice="auto")))
+        for name in [name for name in self.rehearsal.streams if name.startswith("tools")]:
+            self.rehearsal.deliver(name)
+        self.ask(text, reports)
+
+    @precondition(lambda self: self.is_only_ga)
+    @rule(approve=st.booleans(), known=st.booleans())
+    def approve(self, approve: bool, known: bool) -> None:
+        asked = [item.id for item in self.conversation if isinstance(item, McpApprovalRequest)]
+        request = given(asked[-1], "") if asked and known else "mcpr_unknown"
+        answer = McpApprovalResponse(approval_request_id=request, approve=approve)
+        self.say(ev.ConversationItemCreate(item=answer))
+
+    @precondition(lambda self: self.is_only_ga)
+    @rule(
+        update=st.sampled_from(
+            [
+                cfg.RealtimeSession(truncation="disabled"),
+                cfg.RealtimeSession(truncation=cfg.RetentionRatio(retention_ratio=0.5)),
+                cfg.RealtimeSession(
+                    truncation=cfg.RetentionRatio(
+                        retention_ratio=0.1, token_limits=cfg.TokenLimits(post_instructions=30)
+                    )
+                ),
+                cfg.RealtimeSession(include=(LOGPROBS,)),
+                cfg.RealtimeSession(include=None),
+                cfg.RealtimeSession(prompt=cfg.Prompt(id="polite", version="1", variables={"who": "all"})),
+                cfg.RealtimeSession(prompt=cfg.Prompt(id="polite", version="1")),
+                cfg.RealtimeSession(prompt=cfg.Prompt(id="polite")),
+                cfg.RealtimeSession(prompt=None),
+                cfg.RealtimeSession(reasoning=cfg.Reasoning(effort="low"), parallel_tool_calls=False),
+            ]
+        )
+    )
+    def update_what_beta_cannot_say(self, update: cfg.RealtimeSession) -> None:
+        self.say(ev.SessionUpdate(session=update))
+
+    @precondition(lambda self: self.is_only_ga)
+    @rule()
+    def show_an_image(self) -> None:
+        content = (InputImage(image_url="data:image/png;base64,AAAA"), InputText(text="look"))
+        self.say(ev.ConversationItemCreate(item=Message(role="user", content=content)))
+
+    @precondition(lambda self: self.is_only_ga)
+    @rule(
+        detection=st.sampled_from(
+            [cfg.ServerVad(silence_duration_ms=100, idle_timeout_ms=5_000), cfg.SemanticVad(eagerness="high")]
+        ),
+        reduction=st.sampled_from([UNSET, None, cfg.NoiseReduction(type="far_field", strength=0.5)]),
+    )
+    def listen_otherwise(self, detection: cfg.TurnDetection, reduction: cfg.NoiseReduction | None) -> None:
+        self.listen(cfg.AudioInput(turn_detection=detection, noise_reduction=reduction))
+
+    @rule()
+    def noise_reduction_fails(self) -> None:
+        cleaning = self.session._listening._cleaning
+        epoch = cleaning.epoch if cleaning is not None else 0
+        self.rehearsal.say(NoiseReduced(epoch, b"", is_over=True))
 
     @rule(
         detection=st.sampled_from(
@@ -304,6 +437,9 @@ class SessionMachine(RuleBasedStateMachine):
         speed=st.sampled_from([UNSET, UNSET, 1.0, 1.5]),
     )
     def update_session(self, detection, transcription, into, voice, out, speed) -> None:  # type: ignore[no-untyped-def]
+        if self.kind == "transcription":
+            self.listen(cfg.AudioInput(format=into, transcription=transcription, turn_detection=detection))
+            return
         audio = cfg.AudioConfig(
             input=cfg.AudioInput(format=into, transcription=transcription, turn_detection=detection),
             output=cfg.AudioOutput(format=out, voice=voice, speed=speed),
@@ -335,12 +471,22 @@ class SessionMachine(RuleBasedStateMachine):
 
     # --- what engines and the clock do --------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.rehearsal.streams)
+    @property
+    def speakers(self) -> list[str]:
+        """Streams that may speak next: engines at any time, the player when it is time."""
+        return [name for name in self.rehearsal.streams if name != PLAYBACK or self.player_is_due]
+
+    @property
+    def player_is_due(self) -> bool:
+        waiting = self.rehearsal._streams.get(PLAYBACK)
+        return bool(waiting and waiting.reports and waiting.reports[0][0] <= self.rehearsal.now_ms)
+
+    @precondition(lambda self: self.speakers)
     @rule(data=st.data(), times=st.integers(1, 5))
     def deliver(self, data: st.DataObject, times: int) -> None:
-        name = data.draw(st.sampled_from(self.rehearsal.streams))
+        name = data.draw(st.sampled_from(self.speakers))
         for _ in range(times):
-            if name not in self.rehearsal.streams:
+            if name not in self.speakers:
                 return
             epoch = self.session._listening._epoch
             report, effects = self.rehearsal.deliver(name)
@@ -352,10 +498,11 @@ class SessionMachine(RuleBasedStateMachine):
     def deliver_all(self) -> None:
         self.rehearsal.settle()
 
-    @precondition(lambda self: any(name != DETECTION for name in self.rehearsal.streams))
+    @precondition(lambda self: bool(set(self.rehearsal.streams) - {DETECTION, PLAYBACK}))
     @rule(data=st.data())
     def fail_an_engine(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from([name for name in self.rehearsal.streams if name != DETECTION]))
+        able = [name for name in self.rehearsal.streams if name not in (DETECTION, PLAYBACK)]
+        name = data.draw(st.sampled_from(able))
         assert self.rehearsal.fail(name)
         self.rehearsal.deliver(name)
 
@@ -411,8 +558,15 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, 1_000, 6_000, 40_000]))
     def time_passes(self, ms: int) -> None:
-        """Reports stay where they are: only the machine's own deadlines are due."""
+        """Engines' reports stay where they are: only the machine's own deadlines are due, and the player plays."""
         target = self.rehearsal.now_ms + ms
+        while (waiting := self.rehearsal._streams.get(PLAYBACK)) and waiting.reports:
+            due_ms = waiting.reports[0][0]
+            if due_ms > target:
+                break
+            self.rehearsal.wake_until(due_ms)
+            if self.player_is_due:
+                self.rehearsal.deliver(PLAYBACK)
         self.rehearsal.wake_until(target)
 
     @rule(sure=st.sampled_from([False] * 5 + [True]))
@@ -464,24 +618,31 @@ class SessionMachine(RuleBasedStateMachine):
         listening = self.session._listening
         assert listening._audio.end >= self.clock
         self.clock = listening._audio.end
-        if listening._turn is not None and listening._turns is not None:
-            assert listening._turns.position - listening._turn.start < LIMITS.turn_ms_max * 24
+        if listening._turn is not None and listening._turns is not None and listening._turns._onset is not None:
+            assert listening._turns.position - listening._turns._onset < LIMITS.turn_ms_max * 24
 
     @invariant()
     def buffers_stay_within_their_limits(self) -> None:
         check_buffers(self.session)
 
     def teardown(self) -> None:
+        if not hasattr(self, "session"):
+            return  # a run may end before it began
+        self.calm_down()
         self.rehearsal.settle()
         if not self.session.is_closed:
             assert self.rehearsal.streams == ()
-        self.referee.end()
+        self.referee.end(is_cut=self.session.is_closed)
         if not self.session.is_closed:
             assert not self.draining
             assert not len(self.session._answering)
-            effects = self.rehearsal.say(ev.SessionUpdate(session=cfg.RealtimeSession(instructions="still here")))
+            effects = self.rehearsal.say(ev.SessionUpdate(session=self.session.config.__class__.__bases__[0]()))
             assert types_sent(effects) == ["session.updated"]
-        assert Cancel("nobody") not in self.rehearsal.record
+
+    def calm_down(self) -> None:
+        """Nobody speaks any more, and nobody is spoken to for that."""
+        if not self.session.is_closed:
+            self.listen(cfg.AudioInput(turn_detection=None))
 
 
 TOOL = cfg.FunctionTool(name="look", description=None, parameters={"type": "object"})
