@@ -33,6 +33,7 @@ from vivavoce.core.messages import (
     TranscriptDelta,
     TranscriptEnded,
     TurnJudged,
+    WakeUp,
 )
 from vivavoce.core.session import Session, Surroundings
 from vivavoce.engines import NoiseField, Pipeline, TranscriptionHints
@@ -163,6 +164,7 @@ class Bench:
         self._detection = SpeechDetection(engines.vad)
         self._cleaning = NoiseReduction(engines.noise_reducer)
         self._asked: deque[Effect] = deque()
+        self._now_ms = 0
         self.say(Opened())
         self.say(ev.SessionUpdate(session=update))
 
@@ -170,7 +172,7 @@ class Bench:
         """Hand it over; what is said about audio is an input as well, in the order of the runtime."""
         inputs = deque([input])
         while inputs:
-            for effect in self._session.handle(inputs.popleft(), 0):
+            for effect in self._session.handle(inputs.popleft(), self._now_ms):
                 match effect:
                     case Send(event=event):
                         self.seen.append(event)
@@ -186,6 +188,14 @@ class Bench:
                         inputs.append(TurnJudged(effect.item_id, effect.pause, 0.9))
                     case Transcribe() | Generate():
                         self._asked.append(effect)
+
+    def wait(self, ms: int) -> None:
+        """Let time pass, in which nobody says anything."""
+        until = self._now_ms + ms
+        while (due_ms := self._session.deadline()) is not None and due_ms <= until:
+            self._now_ms = due_ms
+            self.say(WakeUp())
+        self._now_ms = until
 
     def settle(self) -> None:
         """Let the other engines answer everything that they were asked."""

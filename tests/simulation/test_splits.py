@@ -49,7 +49,10 @@ THEN: dict[str, Any] = {
     "commit": ev.InputAudioBufferCommit(),
     "clear": ev.InputAudioBufferClear(),
     "settle": None,
+    "wait": None,
 }
+
+IDLE_MS = 8_000
 
 stretches = st.lists(
     st.builds(Stretch, st.sampled_from(["tone", "silence", "hiss"]), st.integers(1, 900)), min_size=1, max_size=4
@@ -71,7 +74,11 @@ def configured(name: str, detection: str, reduction: str) -> cfg.RealtimeSession
 
 
 def heard(
-    update: cfg.RealtimeSession, format: Format, said: list[Any], where: list[float], engines: Pipeline | None = None
+    update: cfg.RealtimeSession,
+    format: Format,
+    said: list[Any],
+    where: list[float],
+    engines: Pipeline | None = None,
 ) -> list[object]:
     """All that a session says to this, cut there."""
     bench = Bench(update, engines)
@@ -80,8 +87,10 @@ def heard(
             bench.say(ev.InputAudioBufferAppend(audio=piece))
         if THEN[then] is not None:
             bench.say(THEN[then])
-        if then == "settle":
+        if then in ("settle", "wait"):
             bench.settle()
+        if then == "wait":
+            bench.wait(IDLE_MS)
     bench.settle()
     return bench.seen
 
@@ -93,11 +102,21 @@ def heard(
 @given(said=utterances, where=cuts)
 @example(said=[SPOKEN, SPOKEN], where=[n / 199 for n in range(200)])
 @example(said=[SPOKEN], where=[n / 100_000 for n in range(7)])
+@example(said=[(SPOKEN[0], False, "wait"), SPOKEN], where=[n / 57 for n in range(58)])
 def test_a_split_changes_nothing(
     name: str, detection: str, reduction: str, said: list[Any], where: list[float]
 ) -> None:
     update, format = configured(name, detection, reduction), FORMATS[name][0]
     assert heard(update, format, said, where) == heard(update, format, said, [])
+
+
+def test_a_split_changes_nothing_about_a_silence_that_times_out() -> None:
+    update, spoken = configured("pcm16", "server_vad", "as it comes"), [Stretch("tone", 300), Stretch("silence", 1_500)]
+    said = [(spoken, False, "go on"), ([Stretch("silence", 700)], False, "wait")]
+    whole = heard(update, PCM16_24K, said, [])
+    assert any(isinstance(event, ev.InputAudioBufferTimeoutTriggered) for event in whole)
+    for where in ([0.5], [n / 99 for n in range(100)]):
+        assert heard(update, PCM16_24K, said, where) == whole
 
 
 def test_the_audio_of_these_tests_makes_turns_and_is_cleaned() -> None:
