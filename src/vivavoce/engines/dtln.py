@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import msgspec
 
 from vivavoce.engines import NoiseField, NoiseReductionStream
+from vivavoce.engines.onnx import loaded
 from vivavoce.engines.options import read_options
 from vivavoce.engines.weights import DTLN, existing, library, verified
 from vivavoce.errors import EngineError
@@ -104,17 +105,10 @@ class Dtln:
         with self._loading:
             if self._network is not None:
                 return
-            onnxruntime = library("onnxruntime")
             path = self._model or verified(DTLN)
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = options.inter_op_num_threads = 1
-            options.log_severity_level = 3
-            try:
-                network = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-                DtlnStream(network, 0.0, 1.0, 1.0).push(bytes(HOP_BYTES))
-            except Exception as error:  # onnxruntime has an exception class for each status code
-                raise EngineError(f"dtln: {path} cannot be used: {error}", code="engine_load_failed") from error
-            self._network = network
+            self._network = loaded(
+                "dtln", path, lambda network: DtlnStream(network, 0.0, 1.0, 1.0).push(bytes(HOP_BYTES))
+            )
 
 
 class DtlnStream:

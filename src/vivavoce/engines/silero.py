@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from vivavoce.engines.onnx import loaded
 from vivavoce.engines.options import read_options
 from vivavoce.engines.weights import SILERO, existing, library, verified
 from vivavoce.errors import EngineError
@@ -66,17 +67,8 @@ class Silero:
         with self._loading:
             if self._network is not None:
                 return
-            onnxruntime = library("onnxruntime")
             path = self._model or verified(SILERO)
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = options.inter_op_num_threads = 1
-            options.log_severity_level = 3
-            try:
-                network = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-                SileroStream(network).push(bytes(FRAME_BYTES))
-            except Exception as error:  # onnxruntime has an exception class for each status code
-                raise EngineError(f"silero: {path} cannot be used: {error}", code="engine_load_failed") from error
-            self._network = network
+            self._network = loaded("silero", path, lambda network: SileroStream(network).push(bytes(FRAME_BYTES)))
 
 
 class SileroStream:
