@@ -183,7 +183,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="0:1000", help="seeds of the conversations (default: 0:1000)")
     wanted = parser.parse_args()
     first, _, last = wanted.seeds.partition(":")
-    seeds, found = range(int(first), int(last)), list[str]()
+    seeds, found, opened = range(int(first), int(last)), list[str](), psutil.Process().num_fds()
     if wanted.frames:
         print("damaged frames")
         fuzzing(wanted.frames, found)
@@ -192,6 +192,8 @@ def main() -> int:
         simulating(seeds, found)
         print("memory of a conversation")
         measuring(seeds[:MEASURED])
+    # Tasks and complaints in the log are counted as violations where they happen.
+    print(f"open files: {opened} before, {psutil.Process().num_fds()} after")
     print(f"violations: {len(found)}")
     for one in found:
         print(f"  {one}")
