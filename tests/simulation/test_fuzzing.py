@@ -14,6 +14,7 @@ from vivavoce.core.refused import Refused
 from vivavoce.protocol import events as ev
 from vivavoce.protocol import translation as tr
 from vivavoce.protocol.codec import ServerCodec
+from vivavoce.protocol.dialects import overview_events
 from vivavoce.server.work import Work
 from vivavoce.testing.damage import Vocabulary, frames, valid_events
 from vivavoce.testing.fuzzing import Tally, fuzz
@@ -36,9 +37,9 @@ def test_every_frame_has_its_answer(vocabulary: Vocabulary, playback: bool) -> N
 def test_every_client_event_is_among_what_is_damaged() -> None:
     ga = {str(event.__struct_config__.tag) for event in get_args(ev.AnyClientEvent)}
     assert {event["type"] for event in valid_events("ga")} == ga
-    assert {event["type"] for event in valid_events("beta")} == ga | {"transcription_session.update"} - {
-        "transcription_session.update"
-    }
+    assert {event["type"] for event in valid_events("beta")} == ga | {"transcription_session.update"}
+    overview = {str(event.__struct_config__.tag) for event in get_args(overview_events.ClientEvent)}
+    assert {event["type"] for event in valid_events("overview")} == overview - {"output_audio_buffer.clear"}
     translation = {str(event.__struct_config__.tag) for event in get_args(tr.TranslationClientEvent)}
     assert {event["type"] for event in valid_events("translation")} == translation
 

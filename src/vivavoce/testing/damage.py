@@ -117,6 +117,15 @@ _GA: tuple[Json, ...] = (
     {"type": "response.cancel", "event_id": "mine", "response_id": "resp_1"},
     {"type": "response.cancel", "event_id": "mine"},
 )
+_BETA_ALONE: Json = {
+    "type": "transcription_session.update",
+    "event_id": "mine",
+    "session": {
+        "input_audio_format": "pcm16",
+        "input_audio_transcription": {"model": "whisper-1"},
+        "turn_detection": {"type": "server_vad"},
+    },
+}
 _OVERVIEW: tuple[Json, ...] = (
     {"type": "conversation.create", "event_id": "mine", "data": {"voice": "alloy", "turn_detection": None}},
     {"type": "available_functions.create", "event_id": "mine", "data": {"functions": [{"name": "look"}]}},
@@ -134,6 +143,14 @@ _OVERVIEW: tuple[Json, ...] = (
         "event_id": "mine",
         "data": {"item": {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}]}},
     },
+    {"type": "conversation.item.delete", "event_id": "mine", "data": {"item_id": "item_1"}},
+    {"type": "conversation.item.retrieve", "event_id": "mine", "data": {"item_id": "item_2"}},
+    {
+        "type": "conversation.item.truncate",
+        "event_id": "mine",
+        "data": {"item_id": "item_3", "content_index": 0, "audio_end_ms": 9},
+    },
+    {"type": "input_audio_buffer.clear", "event_id": "mine"},
     {"type": "response.create", "event_id": "mine", "data": {"response": {"modalities": ["text"]}}},
     {"type": "response.cancel", "event_id": "mine"},
     {"type": "input_audio_buffer.commit", "event_id": "mine"},
@@ -172,7 +189,7 @@ def calming_event(vocabulary: Vocabulary) -> Json:
 def valid_events(vocabulary: Vocabulary) -> tuple[Json, ...]:
     """Events that the vocabulary has, each with many of its fields."""
     if vocabulary == "beta":
-        return tuple(_in_beta())
+        return (*_in_beta(), _BETA_ALONE)
     return {"ga": _GA, "overview": _OVERVIEW, "translation": _TRANSLATION}[vocabulary]
 
 
