@@ -704,3 +704,31 @@ def test_the_endpoints_take_posts_alone() -> None:
                 assert response.headers["allow"] == "POST"
 
     run(main())
+
+
+def test_who_may_not_ask_is_not_listened_to() -> None:
+    ground, heard = Ground(), []
+
+    async def main() -> list[dict[str, Any]]:
+        said: list[dict[str, Any]] = []
+
+        async def receive_body() -> dict[str, Any]:
+            heard.append("a body")
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        async def send(message: Any) -> None:
+            said.append(message)
+
+        (route,) = (
+            route
+            for route in rest.key_routes(ground.mint, bytes_max=100)
+            if route.path == "/v1/realtime/client_secrets"
+        )
+        headers = [(b"authorization", b"Bearer wrong")]
+        scope = {"type": "http", "method": "POST", "path": route.path, "headers": headers, "query_string": b""}
+        await route.handle(scope, receive_body, send)
+        return said
+
+    start, body = asyncio.run(main())
+    assert (start["status"], heard) == (401, [])
+    assert json.loads(body["body"])["error"]["code"] == "invalid_api_key"

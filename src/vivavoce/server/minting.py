@@ -132,7 +132,7 @@ class Mint:
 
     def client_secret(self, asked: Asked, body: bytes) -> Body:
         """`POST /v1/realtime/client_secrets` (§1.9.1). Raises `Refusal`."""
-        credential = self._credential(asked)
+        credential = self.credential(asked)
         request = _read(_text(body), ClientSecretRequest)
         session = request.session
         update = None if isinstance(session, UnsetType) else _update("session.update", bytes(session).decode())
@@ -142,7 +142,7 @@ class Mint:
 
     def translation_secret(self, asked: Asked, body: bytes) -> Body:
         """`POST /v1/realtime/translations/client_secrets` (§1.9.2). Raises `Refusal`."""
-        credential = self._credential(asked)
+        credential = self.credential(asked)
         text = _text(body)
         request = _read(text, TranslationSecretRequest)
         session = msgspec.json.decode(text)["session"]
@@ -161,7 +161,7 @@ class Mint:
 
     def beta_session(self, asked: Asked, body: bytes) -> Body:
         """`POST /v1/realtime/sessions` (§1.9.3). Raises `Refusal`."""
-        credential = self._credential(asked)
+        credential = self.credential(asked)
         text = _text(body)
         secret = given(_read(text, BetaRequest).client_secret, None)
         ttl_s = _ttl_s(secret.expires_after if secret else UNSET, TTL_S_OF_BETA)
@@ -170,7 +170,7 @@ class Mint:
 
     def beta_transcription_session(self, asked: Asked, body: bytes) -> Body:
         """`POST /v1/realtime/transcription_sessions` (§1.9.4). Raises `Refusal`."""
-        credential = self._credential(asked)
+        credential = self.credential(asked)
         text = _text(body)
         secret = given(_read(text, BetaTranscriptionRequest).client_secret, None)
         ttl_s = _ttl_s(secret.expires_at if secret else UNSET)
@@ -180,8 +180,8 @@ class Mint:
 
     # --- what they share ----------------------------------------------------------------------------------------------
 
-    def _credential(self, asked: Asked) -> Credential:
-        """Who asks; only a key of the settings makes others."""
+    def credential(self, asked: Asked) -> Credential:
+        """Who asks. Raises `Refusal`: only a key of the settings makes others."""
         credential = self._sessions.keys.check(asked)
         if credential.secret is not None:
             message = (

@@ -34,17 +34,18 @@ def key_routes(mint: Mint, *, bytes_max: int) -> list[Route]:
         "/transcription_sessions": mint.beta_transcription_session,
     }
     return [
-        Route(prefix + path, _endpoint(surface, make, bytes_max), methods=["POST"])
+        Route(prefix + path, _endpoint(mint, surface, make, bytes_max), methods=["POST"])
         for prefix, surface in PREFIXES.items()
         for path, make in makers.items()
     ]
 
 
-def _endpoint(surface: Surface, make: Make, bytes_max: int) -> Callable[[Request], object]:
+def _endpoint(mint: Mint, surface: Surface, make: Make, bytes_max: int) -> Callable[[Request], object]:
     async def endpoint(request: Request) -> Response:
         asked = Asked.of(surface, request.scope)
-        body = await body_of(request, bytes_max)
         try:
+            mint.credential(asked)  # before the body: who may not ask, need not be listened to
+            body = await body_of(request, bytes_max)
             return JSONResponse(make(asked, body), headers={"Cache-Control": "no-store"})
         except Refusal as refusal:
             log_refusal(asked, refusal)
