@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from vivavoce.audio.formats import PCM16_24K
+from vivavoce.core.context import SILENCE
 from vivavoce.core.messages import (
     AudioSynthesized,
     Cancel,
@@ -21,6 +22,7 @@ from vivavoce.core.messages import (
     SpeechScored,
     TextGenerated,
     Transcribe,
+    TranscriptDelta,
     TranscriptEnded,
 )
 from vivavoce.core.session import Session
@@ -82,6 +84,21 @@ def test_t15_after_the_silence_the_audio_is_committed_and_answered(play: Playboo
     timed_out(play.after(1), "item_1", 0, 5_000) << Transcribe("item_1", silence(5_000), PCM16_24K)
     play << sends("response.created", response={"id": "resp_2"})
     play >> TranscriptEnded("item_1") << asks(Generate, response_id="resp_2")  # silence is answered, not passed over
+
+
+def test_the_model_is_told_that_nothing_was_said(play: Playbook) -> None:
+    answered(play)
+    hear(play, silence(5_000))
+    play.after(TIMEOUT_MS) << ...
+    play >> TranscriptEnded("item_1") << asks(Generate, items=[{"content": [{"transcript": SILENCE}]}])
+
+
+def test_a_noise_in_the_silence_is_told_as_it_was_heard(play: Playbook) -> None:
+    answered(play)
+    hear(play, silence(5_000))
+    play.after(TIMEOUT_MS) << ...
+    play >> TranscriptDelta("item_1", "Hm.")
+    play >> TranscriptEnded("item_1") << asks(Generate, items=[{"content": [{"transcript": "Hm."}]}])
 
 
 def test_it_does_not_fire_before_the_first_response(play: Playbook) -> None:

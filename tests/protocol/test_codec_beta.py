@@ -800,3 +800,20 @@ def test_no_damaged_event_of_a_server_raises(fields):
     assert event.raw == json.dumps(fields).encode()
     if not isinstance(event, ev.Unknown):
         assert isinstance(ServerCodec("beta").encode(event), (bytes, type(None)))
+
+
+@pytest.mark.parametrize(
+    ("frame", "param"),
+    [
+        ({"type": "session.update", "session": {"output_modalities": ["text"]}}, "session.output_modalities"),
+        ({"type": "session.update", "session": {"type": "realtime"}}, "session.type"),
+        ({"type": "response.create", "response": {"output_modalities": ["text"]}}, "response.output_modalities"),
+    ],
+)
+def test_a_name_of_ga_is_refused_where_the_client_wrote_it(frame: dict[str, object], param: str) -> None:
+    codec = ServerCodec("beta")
+    error = codec.decode(json.dumps(frame))
+    assert isinstance(error, ev.ErrorDetail)
+    told = json.loads(codec.encode(ev.ErrorEvent(event_id="event_1", error=error)) or b"")["error"]
+    assert (told["code"], told["param"]) == ("unknown_parameter", param)
+    assert f"Unknown parameter: '{param}'" in told["message"]

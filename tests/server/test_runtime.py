@@ -231,6 +231,21 @@ def test_a_session_ends_at_its_time_to_the_millisecond() -> None:
     run(main())
 
 
+def test_it_is_known_why_a_session_has_ended() -> None:
+    async def main() -> None:
+        async with call() as one:
+            await one.client.close()
+            await one.running
+            assert one.runtime.ended == "closed by the client (1000)"
+        async with call(limits=Limits(session_ms_max=9_000)) as one:
+            await one.until("error")
+            await one.running
+            assert one.runtime.ended == "Your session hit the maximum duration of 9 seconds (1001)"
+            assert one.runtime.lasted_s == pytest.approx(9)
+
+    run(main())
+
+
 def test_an_engine_that_says_nothing_is_given_up() -> None:
     async def main() -> None:
         silent = ScriptedSettings(first_delay_s=1_000_000)

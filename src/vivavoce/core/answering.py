@@ -7,6 +7,7 @@ conversation runs; reports for a response that is over change nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -182,8 +183,9 @@ class Answering:
             return
         audio_tokens = sum(-(-known.ms // USER_AUDIO_TOKEN_MS) for known in self._heard(shown))
         if not self._is_affordable(run, tokens + audio_tokens + (limit or 0)):
-            said = "The rate limit is reached; see rate_limits.updated for when there is more."
-            self.fail(run, "rate_limit_exceeded", said, "rate_limit_error")
+            self.fail(
+                run, "rate_limit_exceeded", self._too_little(tokens + audio_tokens + (limit or 0)), "rate_limit_error"
+            )
             return
         run.asked = Asked(tokens, audio_tokens, image_tokens(shown), run.asked.reserved)
         desk.ask(
@@ -209,6 +211,24 @@ class Answering:
         run.asked = Asked(reserved=tokens)
         return True
 
+    def _too_little(self, tokens: int) -> str:
+        """Of what there is not enough, and when there will be."""
+        account = self._near.account
+        for left in account.limits(self._desk.now_ms()) if account else ():
+            needed = 1 if left.name == "requests" else tokens
+            limit, remaining, reset_s = given(left.limit, 0), given(left.remaining, 0), given(left.reset_seconds, 0.0)
+            if needed > limit:
+                return (
+                    f"Rate limit reached for {left.name}: {needed} are needed, and at most {limit} are ever to be had."
+                )
+            if needed > remaining:
+                wait_s = math.ceil(reset_s * (needed - remaining) / max(limit - remaining, 1))
+                return (
+                    f"Rate limit reached for {left.name}: {needed} needed, {remaining} of {limit} left. "
+                    f"Try again in {max(wait_s, 1)} s."
+                )
+        return "Rate limit reached. Try again later."
+
     # --- end ----------------------------------------------------------------------------------------------------------
 
     def cancel(self, run: RunningResponse, reason: str) -> None:
@@ -220,7 +240,8 @@ class Answering:
         """`response.cancel`. Raises `Refused` where nothing runs."""
         run = self.current if response_id is None else self._runs.get(response_id)
         if run is None or run.done:
-            raise Refused("response_cancel_not_active", "Cancellation failed: no active response found")
+            which = "" if response_id is None else f" with the id '{response_id}'"
+            raise Refused("response_cancel_not_active", f"Cancellation failed: no active response found{which}")
         self.cancel(run, "client_cancelled")
 
     def fail(self, run: RunningResponse, code: str, message: str, type: str = "server_error") -> None:

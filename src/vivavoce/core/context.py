@@ -28,6 +28,9 @@ from .conversation import Conversation
 from .hearing import Hearing
 from .spoken import Said, heard
 
+SILENCE = "(The user has said nothing for a while.)"
+"""What the model reads where a timeout let it speak: to an empty message most have nothing to say."""
+
 
 def is_final(item: Item) -> bool:
     """Whether the item is complete, so that a model may see it and a client may delete it."""
@@ -65,7 +68,8 @@ def as_heard(
 def _heard_message(item: Message, hearing: Hearing, said: dict[str, Said], conversation: Conversation) -> Message:
     item_id = given(item.id, "")
     if known := hearing.get(item_id):
-        return _replace(item, InputAudio(transcript=known.transcript))
+        nothing = SILENCE if known.is_silence else ""
+        return _replace(item, InputAudio(transcript=known.transcript or nothing))
     entry = conversation.entry(item_id)
     if entry is not None and entry.truncated:
         return _replace(item, OutputAudio(transcript=heard(said.get(item_id, []), entry.audio_bytes)))

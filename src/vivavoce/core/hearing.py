@@ -33,6 +33,8 @@ class Heard:
     pieces: list[str] = field(default_factory=list)
     logprobs: list[ev.LogProb] = field(default_factory=list)
     is_pending: bool = True
+    is_silence: bool = False
+    """Whether it is what was heard while nobody spoke for `idle_timeout_ms`."""
     failure: TranscriptFailed | None = None
 
     @property

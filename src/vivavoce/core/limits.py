@@ -52,3 +52,9 @@ class Limits:
 
     judged_ms_max: int = 8_000
     """How much of a turn, counted from its end, is judged for whether the user has finished."""
+
+    @property
+    def session_duration(self) -> str:
+        """How long a session may last, in words."""
+        seconds = self.session_ms_max // 1000
+        return f"{seconds // 60} minutes" if seconds >= 60 and seconds % 60 == 0 else f"{seconds} seconds"

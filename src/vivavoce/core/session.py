@@ -298,8 +298,11 @@ class Session:
 
     def _wake_up(self) -> None:
         if self._ends_at_ms is not None and self._now_ms >= self._ends_at_ms:
-            minutes = self.limits.session_ms_max // 60_000
-            self._end(GOING_AWAY, "session_expired", f"Your session hit the maximum duration of {minutes} minutes.")
+            self._end(
+                GOING_AWAY,
+                "session_expired",
+                f"Your session hit the maximum duration of {self.limits.session_duration}.",
+            )
             return
         if self._idle_at_ms is not None and self._now_ms >= self._idle_at_ms:
             self._time_out()
@@ -400,6 +403,9 @@ class Session:
         self._stay(None)
         if not self._is_draining:
             self._listening.time_out(timeout_ms)
+            silence = self._desk.hearing.get(self.conversation.last_item_id or "")
+            if silence is not None:
+                silence.is_silence = True
             self._answer_turn(is_automatic=False)
 
     def _commit_audio(self, item_id: str, audio: bytes) -> None:

@@ -187,8 +187,7 @@ class Translating:
 
     def _wake_up(self) -> None:
         if self._ends_at_ms is not None and self._now_ms >= self._ends_at_ms:
-            minutes = self.limits.session_ms_max // 60_000
-            reason = f"Your session hit the maximum duration of {minutes} minutes."
+            reason = f"Your session hit the maximum duration of {self.limits.session_duration}."
             self._send(Refused("session_expired", reason).told(None))
             self._close(Close(1001, reason))
             return

@@ -173,6 +173,10 @@ class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
     event_id: Maybe[str | None] = None
 
 
+class ErrorInOwnWords(ErrorDetail, frozen=True, kw_only=True):
+    """An error that speaks the client's dialect already: its `param` is a path that the client itself has used."""
+
+
 class ConversationResource(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation as such."""
 

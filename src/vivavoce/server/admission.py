@@ -78,5 +78,7 @@ def _model(asked: Asked, credential: Credential) -> str:
         raise Refusal(REQUEST, "invalid_model", message)
     model = asked.model or attached
     if model is None:
-        raise Refusal(REQUEST, "missing_model", "You must provide a model: add '?model=NAME' to the URL.")
+        intent = asked.query.get("intent")
+        unknown = f"There is no intent {intent!r}; there is 'transcription'. " if intent is not None else ""
+        raise Refusal(REQUEST, "missing_model", f"{unknown}You must provide a model: add '?model=NAME' to the URL.")
     return model

@@ -136,6 +136,8 @@ class Runtime:
         self._opened_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._is_woken = False
+        self.ended = ""
+        """Why it is over; empty while it is not."""
 
     async def run(self) -> None:
         """Live until the connection is closed, from either end. Never raises because of the peer or an engine."""
@@ -166,8 +168,18 @@ class Runtime:
 
     def stop(self, code: int, reason: str) -> None:
         """Close now, after what has been said already."""
+        self._note_end(reason, code)
         self._outbox.close(Close(code, reason))
         self._inbox.end(ConnectionClosed(code, reason))
+
+    def _note_end(self, reason: str, code: int) -> None:
+        """The first reason is the one that counts."""
+        self.ended = self.ended or f"{reason.rstrip('.')} ({code})"
+
+    @property
+    def lasted_s(self) -> float:
+        """How long it has lived."""
+        return asyncio.get_running_loop().time() - self._opened_s
 
     def _lost(self, reason: ConnectionClosed) -> None:
         """Nobody listens any more."""
@@ -183,6 +195,7 @@ class Runtime:
                 try:
                     frame = await self._transport.receive()
                 except ConnectionClosed as closed:
+                    self._note_end(closed.reason or "closed by the client", closed.code)
                     self._lost(closed)
                     sending.cancel()
                     return
@@ -239,6 +252,7 @@ class Runtime:
             self.session.handle(Gone(), self._now_ms)
         except Exception:
             log.exception("%s: the session has failed", self._session_id)
+            self._note_end(FAILED.reason, FAILED.code)
             self._outbox.close(FAILED)
 
     async def _handle(self, first: Input) -> bool:
@@ -273,6 +287,7 @@ class Runtime:
                     case Cancel():
                         self._work.cancel(effect.owner_id)
                     case Close():
+                        self._note_end(effect.reason, effect.code)
                         self._outbox.close(effect)
                         return True
         return False

@@ -252,7 +252,8 @@ class Sessions:
             await runtime.run()
         finally:
             self._running.discard(runtime)
-            log.info("%s: has ended%s", session_id, _costs(runtime.session))
+            why = runtime.ended or "the client is gone"
+            log.info("%s: has ended after %.1f s: %s%s", session_id, runtime.lasted_s, why, _costs(runtime.session))
 
     async def _wait_for_pipelines(self) -> None:
         try:

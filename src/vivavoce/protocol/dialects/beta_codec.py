@@ -12,7 +12,7 @@ import msgspec
 
 from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import events as ev
-from vivavoce.protocol.events import AnyClientEvent, ErrorDetail
+from vivavoce.protocol.events import AnyClientEvent, ErrorDetail, ErrorInOwnWords
 from vivavoce.protocol.ga import GA, GA_DECODERS, SERVER_STRUCTS, Ways, names_requests, no_such_event, with_playback
 from vivavoce.protocol.leniency import LENIENCIES_OF_BETA, reread
 from vivavoce.protocol.shapes import tag
@@ -38,6 +38,11 @@ def _say(event: Any) -> bytes:
     return encode(beta.server_event_from_ga(as_json(event)))
 
 
+def _say_error(event: ev.ErrorEvent) -> bytes:
+    """Params of the machine are GA's; those of this codec are what the client wrote, were it a name of GA."""
+    return write(event) if isinstance(event.error, ErrorInOwnWords) else _say(event)
+
+
 def _renaming(ga: str, name: str) -> Callable[[Any], bytes]:
     """A way to write an event whose name alone is different; a message begins with its name."""
     opening, size = f'{{"type":"{name}"'.encode(), len(f'{{"type":"{ga}"')
@@ -53,7 +58,7 @@ _BETA_WAYS: Final[Ways] = (
     dict.fromkeys((SERVER_STRUCTS[name] for name in beta.GA_ONLY), no_such_event)
     | {SERVER_STRUCTS[ga]: _renaming(ga, name) for ga, name in beta.EVENT_NAMES.items()}
     | dict.fromkeys((SERVER_STRUCTS[name] for name in beta.TRANSLATED_BY_FIELDS), _say)
-    | {ev.RateLimitsUpdated: _early_limits}
+    | {ev.RateLimitsUpdated: _early_limits, ev.ErrorEvent: _say_error}
 )
 
 
@@ -71,6 +76,8 @@ class BetaServer:
             event = reread(event, frame, self.decoder, self.vocabulary, LENIENCIES_OF_BETA)
         if isinstance(event, (schema.ConversationItemCreate, schema.ResponseCreate)):
             event = misfit(event, self.vocabulary, schema.PARTS_OF_ROLE) or event
+        if isinstance(event, ErrorDetail):
+            return ErrorInOwnWords(**msgspec.structs.asdict(event))
         if isinstance(event, _TRANSLATED):
             return self._understand(event)
         settled: AnyClientEvent | ErrorDetail = event
