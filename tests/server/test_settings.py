@@ -216,3 +216,10 @@ def test_a_pipeline_can_do_without_a_judge_of_turns_and_without_noise_reduction(
     pipeline = settings_of({"pipelines": {"bare": table}}).pipelines_in_use()["bare"]
     assert (pipeline.turn_detector, pipeline.noise_reducer) == (None, None)
     assert pipeline.vad.engine == "silero"
+
+
+def test_what_was_meant_is_said() -> None:
+    with pytest.raises(SettingsError, match=r"sesions_max: .* did you mean 'sessions_max'"):
+        settings_of({"sesions_max": 3})
+    with pytest.raises(SettingsError, match=r"session_limits\.turn_ms: .* did you mean 'turn_ms_max'"):
+        settings_of({"session_limits": {"turn_ms": 3}})

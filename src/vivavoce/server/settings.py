@@ -8,7 +8,8 @@ appears in a `repr` or in an error message.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -199,7 +200,7 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
     converted: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
-            raise SettingsError(f"{name}: there is no such setting; there is {', '.join(fields)}")
+            raise SettingsError(f"{name}: there is no such setting; there is {', '.join(fields)}{_meant(name, fields)}")
         table = TABLES.get(name)
         converted[name] = _tables(name, value, table) if table else convert(name, value, fields[name])
     settings = Settings(**converted)
@@ -243,7 +244,9 @@ def convert(path: str, value: Any, type: Any, *, strict: bool = True) -> Any:
         known = [field.name for field in dataclasses.fields(type)]
         for name, limit in value.items():
             if name not in known:
-                raise SettingsError(f"{path}.{name}: there is no such limit; there is {', '.join(known)}")
+                raise SettingsError(
+                    f"{path}.{name}: there is no such limit;{_meant(name, known)} there is {', '.join(known)}"
+                )
             if isinstance(limit, int) and limit < 1:
                 raise SettingsError(f"{path}.{name}: expected a number of at least 1")
     try:
@@ -251,6 +254,12 @@ def convert(path: str, value: Any, type: Any, *, strict: bool = True) -> Any:
     except msgspec.ValidationError as error:
         said, _, where = str(error).partition(" - at `$")
         raise SettingsError(f"{path}{where.rstrip('`')}: {said}") from None
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """The name that was meant, where one is near."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _secret(kind: type[Any], value: Any) -> Any:
