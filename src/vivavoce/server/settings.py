@@ -245,7 +245,7 @@ def convert(path: str, value: Any, type: Any, *, strict: bool = True) -> Any:
         for name, limit in value.items():
             if name not in known:
                 raise SettingsError(
-                    f"{path}.{name}: there is no such limit;{_meant(name, known)} there is {', '.join(known)}"
+                    f"{path}.{name}: there is no such limit; there is {', '.join(known)}{_meant(name, known)}"
                 )
             if isinstance(limit, int) and limit < 1:
                 raise SettingsError(f"{path}.{name}: expected a number of at least 1")
