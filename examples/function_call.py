@@ -56,4 +56,7 @@ async def answer(connection: vivavoce.Connection) -> tuple[items.Item, ...]:
 
 
 if __name__ == "__main__":
-    asyncio.run(ask(sys.argv[1] if len(sys.argv) > 1 else URL))
+    try:
+        asyncio.run(ask(sys.argv[1] if len(sys.argv) > 1 else URL))
+    except vivavoce.VivavoceError as error:
+        raise SystemExit(str(error)) from None

@@ -56,5 +56,13 @@ async def speak(connection: vivavoce.Connection, speech: bytes, chunk_s: float) 
 
 
 if __name__ == "__main__":
-    samples, rate_hz = wav.read(sys.argv[1])
-    asyncio.run(captions(sys.argv[2] if len(sys.argv) > 2 else URL, resample(samples, rate_hz, RATE_HZ)))
+    if not 2 <= len(sys.argv) <= 3:
+        raise SystemExit("usage: live_captions.py FILE.wav [URL]")
+    failed: BaseException | None = None
+    try:
+        samples, rate_hz = wav.read(sys.argv[1])
+        asyncio.run(captions(sys.argv[2] if len(sys.argv) > 2 else URL, resample(samples, rate_hz, RATE_HZ)))
+    except* (vivavoce.VivavoceError, OSError, ValueError) as group:  # a task group has them in groups
+        failed = group.exceptions[0]
+    if failed:
+        raise SystemExit(str(failed))

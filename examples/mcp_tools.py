@@ -65,4 +65,7 @@ async def main(url: str) -> str:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else URL))
+    try:
+        asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else URL))
+    except vivavoce.VivavoceError as error:
+        raise SystemExit(str(error)) from None

@@ -4,7 +4,8 @@
     uv run vivavoce talk --text "Hello!" --url http://127.0.0.1:8000/voice/v1
 
 An app that is mounted does not see the beginning and the end of the process, so the outer one passes them on: models
-load before the first call, and at the end running responses may finish.
+load before the first call, and at the end running responses may finish. `vivavoce serve` limits idle connections,
+unread pongs and fragments of messages; your own uvicorn does not: put a reverse proxy in front of it.
 """
 
 from collections.abc import AsyncIterator

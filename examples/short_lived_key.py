@@ -50,4 +50,9 @@ async def main(key: str, url: str = URL) -> str:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:3]))
+    if not 2 <= len(sys.argv) <= 3:
+        raise SystemExit("usage: short_lived_key.py KEY [URL]")
+    try:
+        asyncio.run(main(*sys.argv[1:]))
+    except (vivavoce.VivavoceError, OSError) as error:  # HTTPError and URLError are of the latter kind
+        raise SystemExit(str(error)) from None

@@ -53,4 +53,7 @@ def typed_line() -> str:
 
 
 if __name__ == "__main__":
-    asyncio.run(chat(sys.argv[1] if len(sys.argv) > 1 else URL, typed_line))
+    try:
+        asyncio.run(chat(sys.argv[1] if len(sys.argv) > 1 else URL, typed_line))
+    except vivavoce.VivavoceError as error:
+        raise SystemExit(str(error)) from None

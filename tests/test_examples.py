@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import runpy
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from vivavoce.audio import wav
 from vivavoce.server import running
 from vivavoce.server.settings import settings_of
 from vivavoce.testing.sounds import silence, tone
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-LINES_MAX = 70
+LINES_MAX = 75
 TIMEOUT_S = 20.0
 
 
@@ -75,6 +78,33 @@ def test_the_mounted_voice_is_ready_with_the_app_and_answers(monkeypatch: pytest
         with client.websocket_connect("/voice/v1/realtime?model=m") as socket:
             assert socket.receive_json()["type"] == "session.created"
         assert client.get("/voice/readyz").json() == {"status": "ready"}
+
+
+def failure_of(name: str, *arguments: str) -> str:
+    """What an example as a program tells on stderr, where it ends with exit code 1."""
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["function_call", "mcp_tools", "short_lived_key", "live_captions"])
+def test_a_server_that_wants_a_key_is_told_of_in_one_line(name: str, tmp_path: Path) -> None:
+    recording = tmp_path / "speech.wav"
+    recording.write_bytes(wav.encoded(tone(100), 24_000))
+    before = {"short_lived_key": ["sk-wrong"], "live_captions": [str(recording)]}.get(name, [])
+
+    async def told(url: str) -> str:
+        at = f"{url}/realtime?intent=transcription" if name == "live_captions" else url
+        return await asyncio.to_thread(failure_of, name, *before, at)
+
+    (line,) = with_server(told, api_keys=["sk-house"]).splitlines()
+    assert "Missing bearer authentication" in line or "401" in line
+
+
+@pytest.mark.parametrize("name", ["short_lived_key", "live_captions"])
+def test_an_example_without_its_argument_tells_its_usage(name: str) -> None:
+    assert failure_of(name).startswith(f"usage: {name}.py ")
 
 
 def test_an_example_is_short_and_says_how_to_run_it() -> None:
