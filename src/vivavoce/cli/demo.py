@@ -195,8 +195,7 @@ def _verdict(out: Path, turns: list[Turn]) -> int:
         screen.say(screen.paint(f"\nnot as it should be: {what}", "bad"))
         return 1
     wait = sorted(waits)[len(waits) // 2]
-    screen.say(
-        screen.paint(f"\n{len(turns)} turns answered, first audio {wait:.0f} ms after the end of speech", "good")
-    )
-    screen.say(f"listen to {out / 'conversation.wav'}; now try: vivavoce serve")
+    waited = f"first audio {wait:.0f} ms after the end of speech (median)"
+    screen.say(screen.paint(f"\n{len(turns)} turns answered, {waited}", "good"))
+    screen.say(f"listen to {out / 'conversation.wav'}; now try: uv run vivavoce serve")
     return 0
