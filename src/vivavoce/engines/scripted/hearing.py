@@ -1,0 +1,188 @@
+"""The scripted engines that listen: voice activity, noise reduction, end of turn, transcription."""
+
+from __future__ import annotations
+
+import math
+import sys
+from array import array
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from vivavoce.engines import NoiseField, SpokenPart, TranscriptionHints
+from vivavoce.protocol.events import LogProb
+
+from .pace import AT_ONCE, FORMAT, Ordinal, Pace, ScriptedSettings, Weightless, failure, words_of
+
+VAD_FRAME_MS = 20
+SPEECH_RMS_MIN = 500
+"""Of 32,768: about -36 dB of full scale, well below speech and well above the hiss of a quiet room."""
+
+# --- voice activity ---------------------------------------------------------------------------------------------------
+
+
+class ScriptedVadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Threshold and faults of the scripted voice activity detector.
+
+    With `fail_at_frame` n, the push that completes the nth frame of a stream raises an `EngineError` with code
+    `scripted_failure`.
+    """
+
+    speech_rms_min: Annotated[int, Meta(ge=1, le=32_768)] = SPEECH_RMS_MIN
+    fail_at_frame: Ordinal | None = None
+
+
+VAD_DEFAULTS = ScriptedVadSettings()
+
+
+class ScriptedVad(Weightless):
+    """Voice activity by level: a frame is speech (1.0) where its RMS reaches `speech_rms_min`, else 0.0."""
+
+    rate_hz: int = FORMAT.rate_hz
+    frame_ms: int = VAD_FRAME_MS
+
+    def __init__(self, settings: ScriptedVadSettings = VAD_DEFAULTS) -> None:
+        self._settings = settings
+
+    def open(self) -> _LevelStream:
+        """A stream of its own state."""
+        return _LevelStream(self._settings)
+
+
+class _LevelStream:
+    """One stream of audio, cut into frames."""
+
+    def __init__(self, settings: ScriptedVadSettings) -> None:
+        self._settings = settings
+        self._frame_bytes = FORMAT.bytes_of(VAD_FRAME_MS)
+        self._power_min = settings.speech_rms_min**2
+        self._rest = b""
+        self._frames = 0
+
+    def push(self, audio: bytes) -> Sequence[float]:
+        """PCM16 mono at 24 kHz in, one probability per completed frame of 20 ms out."""
+        audio = self._rest + audio
+        whole = len(audio) // self._frame_bytes * self._frame_bytes
+        self._rest = audio[whole:]
+        return [self._score(audio[at : at + self._frame_bytes]) for at in range(0, whole, self._frame_bytes)]
+
+    def _score(self, frame: bytes) -> float:
+        self._frames += 1
+        if self._frames == self._settings.fail_at_frame:
+            raise failure(f"frame {self._frames}")
+        samples = array("h", frame)
+        if sys.byteorder == "big":
+            samples.byteswap()
+        power = math.hypot(*samples) ** 2 / len(samples)
+        return 1.0 if power >= self._power_min else 0.0
+
+
+# --- noise reduction and end of turn ----------------------------------------------------------------------------------
+
+
+class ScriptedNoiseReducer(Weightless):
+    """A gate: frames of 20 ms below the level of speech are turned down by `strength`, all else passes unchanged."""
+
+    rate_hz: int = FORMAT.rate_hz
+
+    def __init__(self, settings: ScriptedVadSettings = VAD_DEFAULTS) -> None:
+        self._settings = settings
+
+    def open(self, field: NoiseField, strength: float) -> _Gate:
+        """A stream of its own state; near and far field are alike."""
+        return _Gate(self._settings, strength)
+
+
+class _Gate:
+    def __init__(self, settings: ScriptedVadSettings, strength: float) -> None:
+        self._levels = _LevelStream(settings)
+        self._strength = strength
+        self._frame_bytes = FORMAT.bytes_of(VAD_FRAME_MS)
+        self._rest = b""
+
+    def push(self, audio: bytes) -> bytes:
+        """PCM16 mono at 24 kHz in, the same frames out, each once it is complete."""
+        scores = self._levels.push(audio)
+        audio = self._rest + audio
+        whole = len(scores) * self._frame_bytes
+        self._rest = audio[whole:]
+        frames = (audio[at : at + self._frame_bytes] for at in range(0, whole, self._frame_bytes))
+        return b"".join(frame if score else self._quiet(frame) for frame, score in zip(frames, scores, strict=True))
+
+    def _quiet(self, frame: bytes) -> bytes:
+        samples = array("h", frame)
+        if sys.byteorder == "big":
+            samples.byteswap()
+        quiet = array("h", (round(sample * (1 - self._strength)) for sample in samples))
+        if sys.byteorder == "big":
+            quiet.byteswap()
+        return quiet.tobytes()
+
+
+class ScriptedTurnSettings(ScriptedSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Pace and faults, and from what length on a turn counts as complete."""
+
+    complete_ms_min: Annotated[int, Meta(ge=0)] = 0
+
+
+TURN_DEFAULTS = ScriptedTurnSettings()
+
+
+class ScriptedTurnDetector(Weightless):
+    """A turn is complete (1.0) from `complete_ms_min` of audio on, the pause included, before that it is not (0.0)."""
+
+    rate_hz: int = FORMAT.rate_hz
+
+    def __init__(self, settings: ScriptedTurnSettings = TURN_DEFAULTS) -> None:
+        self._settings = settings
+
+    async def judge(self, audio: bytes, transcript: str) -> float:
+        """PCM16 mono at 24 kHz; the transcript changes nothing."""
+        await Pace(self._settings).next()
+        return 1.0 if FORMAT.duration_ms(audio) >= self._settings.complete_ms_min else 0.0
+
+
+# --- speech recognition -----------------------------------------------------------------------------------------------
+
+
+class ScriptedTranscriber(Weightless):
+    """Writes `audio of N ms`, word by word; hears the duration and nothing else.
+
+    With a `script` it writes what that says of the audio (PCM16 mono at 24 kHz).
+    """
+
+    rate_hz: int = FORMAT.rate_hz
+
+    def __init__(self, settings: ScriptedSettings = AT_ONCE, script: Callable[[bytes], str] | None = None) -> None:
+        self._settings = settings
+        self._script = script or duration_in_words
+
+    async def transcribe(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[str]:
+        """PCM16 mono at 24 kHz; the hints change nothing."""
+        pace = Pace(self._settings)
+        for word in words_of(self._script(audio)):
+            await pace.next()
+            yield word
+
+    async def transcribe_scored(
+        self, audio: bytes, hints: TranscriptionHints
+    ) -> AsyncIterator[tuple[str, tuple[LogProb, ...]]]:
+        """The same, each word one token of log probability -0.5."""
+        async for word in self.transcribe(audio, hints):
+            yield word, (LogProb(token=word, bytes=list(word.encode()), logprob=-0.5),)
+
+    async def transcribe_speakers(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[SpokenPart]:
+        """The same: A says `audio of`, for the first half of the time, and B the rest."""
+        words = [word async for word in self.transcribe(audio, hints)]
+        end_s = FORMAT.duration_ms(audio) / 1000
+        yield SpokenPart("".join(words[:2]), "A", 0.0, end_s / 2)
+        yield SpokenPart("".join(words[2:]), "B", end_s / 2, end_s)
+
+
+def duration_in_words(audio: bytes) -> str:
+    """`audio of N ms`, rounded to 10 ms."""
+    samples = len(audio) // FORMAT.sample_bytes
+    tens_of_ms = (samples * 100 + FORMAT.rate_hz // 2) // FORMAT.rate_hz
+    return f"audio of {tens_of_ms * 10} ms"
