@@ -316,6 +316,19 @@ class Conversation:
         else:
             self._order.append(item_id)
 
+    def become(self, other: Conversation) -> None:
+        """Take the state of another fold, which tells the same items: those of a session that this one goes on in.
+
+        Speech that this one has stays where the other was told in words.
+        """
+        for item_id, entry in other._entries.items():
+            if (mine := self._entries.get(item_id)) is not None and not entry.audio_bytes:
+                entry.format, entry.audio, entry.audio_bytes = mine.format, mine.audio, mine.audio_bytes
+                other._audio_bytes += len(mine.audio)
+        over = {kept.id: kept for kept in self.responses.values() if kept.status != "in_progress"}
+        other.responses = over | other.responses
+        self.__dict__.update(other.__dict__)
+
     # --- audio's limit ------------------------------------------------------------------------------------------------
 
     def _forget(self, item_id: str) -> None:

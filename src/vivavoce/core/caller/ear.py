@@ -1,0 +1,124 @@
+"""The audio that was sent, by position: turns are cut out of it, and what no item holds yet is sent again.
+
+Positions are the server's audio clock (reference §5.3): both ends count the same samples from the beginning of the
+session. Invariant: what is held never exceeds `input_ms_max`; the boundary of the last turn is never behind the end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from vivavoce.audio.formats import Format
+from vivavoce.core.input_audio import InputAudio, ticks_of
+
+from .limits import CallerLimits
+from .memory import Memory
+
+
+class Ear:
+    """The user's audio on its way to the server."""
+
+    def __init__(self, format: Format, memory: Memory, limits: CallerLimits) -> None:
+        self._audio = InputAudio(format)
+        self._memory = memory
+        self._limits = limits
+        self._boundary = 0
+        """Audio before is part of an item, or was cleared."""
+        self._started: dict[str, int] = {}
+        self._cuts: deque[tuple[bool, int]] = deque()
+        """Commits and clears on their way: whether it is a commit, and where the audio ended."""
+
+    @property
+    def format(self) -> Format:
+        """The session's input format."""
+        return self._audio.format
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is audio that no item holds."""
+        return self._audio.end > max(self._boundary, *(tick for _, tick in self._cuts), 0)
+
+    def append(self, audio: bytes) -> None:
+        """It is being sent."""
+        self._audio.append(audio)
+        oldest = self._audio.end - ticks_of(self._limits.input_ms_max)
+        if self._audio.start < oldest:
+            self._audio.forget_before(oldest)
+
+    def use(self, format: Format) -> None:
+        """The session's input format."""
+        if format != self._audio.format:
+            self._audio.change_format(format)
+            self._boundary = self._audio.end
+
+    def is_cut_here(self) -> None:
+        """A commit is being sent."""
+        self._cuts.append((True, self._audio.end))
+
+    def is_cleared_here(self) -> None:
+        """A clear is being sent."""
+        self._cuts.append((False, self._audio.end))
+
+    def was_refused(self, *, commit: bool) -> None:
+        """The oldest commit, or clear, on its way was refused."""
+        for cut in self._cuts:
+            if cut[0] == commit:
+                self._cuts.remove(cut)
+                return
+
+    def speech_started(self, item_id: str, audio_start_ms: int) -> None:
+        """A turn begins there."""
+        self._started.clear()
+        self._started[item_id] = ticks_of(audio_start_ms)
+
+    def speech_stopped(self, item_id: str, audio_end_ms: int) -> None:
+        """And ends there."""
+        begin = self._started.pop(item_id, self._boundary)
+        self._cut(item_id, begin, ticks_of(audio_end_ms))
+
+    def committed(self, item_id: str) -> bool:
+        """A turn is an item now. Says whether the server found it itself."""
+        if self._memory.speech(item_id) and item_id not in self._started:
+            return True
+        if item_id in self._started:  # committed by hand in the middle of a turn, or its end was not told
+            begin = self._started.pop(item_id)
+            is_own = bool(self._cuts)
+            self._cut(item_id, begin, self._cuts.popleft()[1] if is_own else self._audio.end)
+            return not is_own
+        if not self._cuts:
+            return True
+        self._cut(item_id, self._boundary, self._cuts.popleft()[1])
+        return False
+
+    def cleared(self) -> None:
+        """The server's buffer is empty."""
+        if self._cuts:
+            self._boundary = self._cuts.popleft()[1]
+        else:
+            self._boundary = self._audio.end
+        self._started.clear()
+
+    def _cut(self, item_id: str, begin: int, end: int) -> None:
+        self._memory.keep_speech(item_id, self._between(begin, end))
+        self._boundary = max(self._boundary, end)
+
+    def begin_again(self) -> list[bytes | bool]:
+        """Another session: its clock begins anew, and it is to be sent what no item holds.
+
+        That is the audio, with True where a commit was on its way and False where a clear was.
+        """
+        pieces: list[bytes | bool] = []
+        at = self._boundary
+        for is_commit, tick in self._cuts:
+            pieces += [self._between(at, tick), is_commit]
+            at = max(at, tick)
+        pieces.append(self._between(at, self._audio.end))
+        self._audio = InputAudio(self._audio.format)
+        self._boundary = 0
+        self._started.clear()
+        self._cuts.clear()
+        return [piece for piece in pieces if piece != b""]
+
+    def _between(self, begin: int, end: int) -> bytes:
+        length = self._audio.bytes_of(max(end - max(begin, self._audio.start), 0))
+        return self._audio.since(begin)[:length]

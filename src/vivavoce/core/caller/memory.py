@@ -1,0 +1,226 @@
+"""What the client knows of items beyond what the server says: own audio, what was heard, what was stopped; and the view
+that joins both.
+
+Lives beside the fold, so that the replica stays the server's own. Everything here is bounded by `CallerLimits`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TypeVar
+
+from vivavoce.core.conversation import Conversation, Entry
+from vivavoce.core.spoken import Said, heard
+from vivavoce.protocol.base import UnsetType, given
+from vivavoce.protocol.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputAudio,
+    InputText,
+    Item,
+    ItemStatus,
+    Message,
+    OutputAudio,
+    OutputText,
+    UnknownItem,
+)
+
+from .limits import CallerLimits
+
+T = TypeVar("T")
+
+
+class Memory:
+    """Of each item: the user's speech as it was sent, how far the words reach in the audio, what was heard."""
+
+    def __init__(self, conversation: Conversation, limits: CallerLimits) -> None:
+        self.conversation = conversation
+        self._limits = limits
+        self._speech: OrderedDict[str, bytes] = OrderedDict()
+        self._speech_bytes = 0
+        self._said: OrderedDict[str, Said] = OrderedDict()
+        self._heard: OrderedDict[str, str] = OrderedDict()
+        self._stopped: OrderedDict[str, None] = OrderedDict()
+        self._completed: OrderedDict[str, None] = OrderedDict()
+
+    # --- the user's speech --------------------------------------------------------------------------------------------
+
+    def keep_speech(self, item_id: str, audio: bytes) -> None:
+        """The audio that became this item."""
+        self._speech_bytes += len(audio) - len(self._speech.pop(item_id, b""))
+        self._speech[item_id] = audio
+        while self._speech_bytes > self._limits.speech_bytes_max:
+            self._speech_bytes -= len(self._speech.popitem(last=False)[1])
+
+    def speech(self, item_id: str) -> bytes:
+        """The user's speech of an item; empty where there is none, or where it was let go."""
+        return self._speech.get(item_id, b"")
+
+    # --- the assistant's ----------------------------------------------------------------------------------------------
+
+    def words(self, item_id: str, delta: str, audio_bytes: int) -> None:
+        """More transcript; it belongs to the audio from here on."""
+        said = self._said.get(item_id)
+        if said is None:
+            said = self._said[item_id] = []
+            self._bound(self._said)
+        said.append((delta, audio_bytes))
+
+    def sound(self, item_id: str, audio_bytes: int) -> None:
+        """The item's audio reaches so far now, and with it the words that came last."""
+        if said := self._said.get(item_id):
+            said[-1] = (said[-1][0], audio_bytes)
+
+    def cut(self, item_id: str, audio_bytes: int) -> None:
+        """The item was truncated: keep the words that lie before. The first cut counts."""
+        if item_id in self._heard:
+            return
+        self._heard[item_id] = heard(self._said.pop(item_id, []), audio_bytes)
+        self._bound(self._heard)
+
+    def heard(self, item_id: str) -> str | None:
+        """The words that were heard of a truncated item; None where it was not truncated."""
+        return self._heard.get(item_id)
+
+    def stop(self, item_id: str) -> None:
+        """The item is not to be heard any more: late audio is for nobody."""
+        self._stopped[item_id] = None
+        self._bound(self._stopped)
+
+    def is_stopped(self, item_id: str) -> bool:
+        """Whether it was stopped."""
+        return item_id in self._stopped
+
+    def complete(self, item_id: str) -> bool:
+        """The item is final. Says whether that is news."""
+        if item_id in self._completed:
+            return False
+        self._completed[item_id] = None
+        self._bound(self._completed)
+        return True
+
+    def is_complete(self, item_id: str) -> bool:
+        """Whether it is final."""
+        return item_id in self._completed
+
+    def _bound(self, what: OrderedDict[str, T]) -> None:
+        while len(what) > self._limits.items_remembered_max:
+            what.popitem(last=False)
+
+    def forget(self, item_id: str) -> None:
+        """The item is deleted."""
+        self._speech_bytes -= len(self._speech.pop(item_id, b""))
+        self._said.pop(item_id, None)
+        self._heard.pop(item_id, None)
+
+    def view(self, item_id: str) -> ItemView | None:
+        """An item as the application sees it; None where there is none."""
+        entry = self.conversation.entry(item_id)
+        return None if entry is None else ItemView(item_id, entry, self)
+
+    def views(self) -> tuple[ItemView, ...]:
+        """Those of the conversation, in order."""
+        found = (self.view(item_id) for item_id in self.conversation.item_ids)
+        return tuple(view for view in found if view is not None)
+
+
+class ItemView:
+    """One item of the conversation, alive: its properties say what is known now."""
+
+    __slots__ = ("_entry", "_memory", "id")
+
+    def __init__(self, item_id: str, entry: Entry, memory: Memory) -> None:
+        self.id = item_id
+        self._entry = entry
+        self._memory = memory
+
+    def __repr__(self) -> str:
+        role = f" of the {self.role}" if self.role else ""
+        return f"<{self.type}{role} {self.id} {self.status or ''}: {self.text or self.arguments or self.output!r}>"
+
+    @property
+    def item(self) -> Item:
+        """The item as the server states it, streamed pieces included, audio bytes left out."""
+        return self._entry.item
+
+    @property
+    def type(self) -> str:
+        """`message`, `function_call`, `function_call_output`, …"""
+        item = self._entry.item
+        if isinstance(item, UnknownItem):
+            return str(item.fields.get("type", ""))
+        return str(type(item).__struct_config__.tag)
+
+    @property
+    def role(self) -> str | None:
+        """Of a message: `user`, `assistant` or `system`."""
+        item = self._entry.item
+        return item.role if isinstance(item, Message) else None
+
+    @property
+    def status(self) -> ItemStatus | None:
+        """`in_progress`, `completed` or `incomplete`; None where the server does not say."""
+        return _status(self._entry.item)
+
+    @property
+    def text(self) -> str:
+        """The words of a message, written or spoken; of a truncated answer those that were heard."""
+        heard = self._memory.heard(self.id)
+        if heard is not None:
+            return heard
+        item = self._entry.item
+        return "".join(map(_words, item.content)) if isinstance(item, Message) else ""
+
+    @property
+    def audio(self) -> bytes:
+        """The item's speech, raw samples in the session's format: the assistant's, or the user's as it was sent."""
+        return bytes(self._entry.audio) or self._memory.speech(self.id)
+
+    @property
+    def audio_ms(self) -> int:
+        """How long the assistant's speech lasts, as far as it was heard."""
+        return self._entry.audio_ms
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether its speech was cut off."""
+        return self._entry.truncated
+
+    @property
+    def name(self) -> str | None:
+        """Of a function call."""
+        item = self._entry.item
+        return item.name if isinstance(item, FunctionCall) else None
+
+    @property
+    def call_id(self) -> str | None:
+        """Of a function call and its output."""
+        item = self._entry.item
+        return given(item.call_id, None) if isinstance(item, FunctionCall | FunctionCallOutput) else None
+
+    @property
+    def arguments(self) -> str | None:
+        """Of a function call: JSON text, as far as it has come."""
+        item = self._entry.item
+        return item.arguments if isinstance(item, FunctionCall) else None
+
+    @property
+    def output(self) -> str | None:
+        """Of a function call output."""
+        item = self._entry.item
+        return item.output if isinstance(item, FunctionCallOutput) else None
+
+
+def _status(item: Item) -> ItemStatus | None:
+    status = getattr(item, "status", None)
+    return None if isinstance(status, UnsetType) else status
+
+
+def _words(part: object) -> str:
+    match part:
+        case InputText() | OutputText():
+            return part.text
+        case InputAudio() | OutputAudio():
+            return given(part.transcript, None) or ""
+        case _:
+            return ""

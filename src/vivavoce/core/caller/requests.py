@@ -1,0 +1,401 @@
+"""One response at a time: when a `response.create` may be sent, and whose the response is that comes of it.
+
+A server answers a request while a response is running with an error (reference §3.12). Here requests wait instead; the
+one race that is left, a response that the server has just begun by itself at the end of a turn, is found by that error
+and waited out. Invariants: of the requests for the default conversation at most one is on its way; none is sent while a
+response is running that we know of; tool outputs bring exactly one request, or none where a response saw them already.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from msgspec import structs
+
+from vivavoce.core.conversation import Conversation
+from vivavoce.errors import LocalProtocolError
+from vivavoce.protocol import events as ev
+from vivavoce.protocol.base import UnsetType, given
+from vivavoce.protocol.config import Metadata, RealtimeSession, SessionResource, TurnDetection
+from vivavoce.protocol.items import Response
+
+from .answers import no_answer
+from .limits import CallerLimits
+from .messages import Acknowledge, CallerEffect, Refuse, Tell
+from .updates import Failed, ResponseLost, ResponseReplaced
+
+TAG = "vivavoce_request"
+"""The key of `metadata` by which a response says which request it answers, where that is not plain."""
+METADATA_PAIRS_MAX = 16
+BUSY = "conversation_already_has_active_response"
+TIMEOUT = "response_timeout"
+OWN = "own"
+"""How ids of events begin that we send by ourselves, and that may lose a race without anybody caring."""
+
+Why = Literal["asked", "tools", "text", "again"]
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A `response.create` that waits or is on its way."""
+
+    event: ev.ResponseCreate
+    ticket: int = 0
+    why: Why = "asked"
+    outputs: frozenset[str] = frozenset()
+    """Items with tool outputs that the response is to see."""
+    replaces: str | None = None
+    """The response that was lost with its session."""
+    tries: int = 0
+    is_seen: bool = False
+    """A response that was not asked for by this request has seen the outputs."""
+
+    @property
+    def id(self) -> str:
+        """The id of its event."""
+        return given(self.event.event_id, "")
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether it is out-of-band: beside the conversation, and free to run beside other responses."""
+        params = given(self.event.response, None)
+        return params is not None and given(params.conversation, "auto") == "none"
+
+
+@dataclass(slots=True)
+class Running:
+    """A response that is not done."""
+
+    response_id: str
+    is_aside: bool
+    request: Request | None
+    seen: list[Request] = field(default_factory=list)
+    """Requests that this response has made needless, if it says anything."""
+    cancelled_ms: int | None = None
+
+
+class Requests:
+    """The requests of one caller."""
+
+    def __init__(
+        self,
+        conversation: Callable[[], Conversation],
+        transmit: Callable[[ev.AnyClientEvent], None],
+        ask: Callable[[CallerEffect], None],
+        new_id: Callable[[str], str],
+        limits: CallerLimits,
+    ) -> None:
+        self._conversation = conversation
+        self._transmit = transmit
+        self._ask = ask
+        self._new_id = new_id
+        self._limits = limits
+        self._queue: deque[Request] = deque()
+        self._in_flight: Request | None = None
+        self._aside: dict[str, Request] = {}
+        self._running: dict[str, Running] = {}
+        self._is_connected = False
+        self._user_speaks = False
+        self._turn_due_ms: int | None = None
+        self._turns_unanswered = 0
+        self._busy_until_ms: int | None = None
+        self._tool_rounds = 0
+        self.life_ms = 0
+        """When the server was last heard; set by the owner."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no response is running, asked for, or waiting to be."""
+        return not (self._queue or self._in_flight or self._aside or self._running)
+
+    @property
+    def user_speaks(self) -> bool:
+        """Whether the user is in the middle of a turn."""
+        return self._user_speaks
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Responses of the default conversation that are running."""
+        return tuple(running.response_id for running in self._running.values() if not running.is_aside)
+
+    # --- what is asked for --------------------------------------------------------------------------------------------
+
+    def add(self, event: ev.ResponseCreate, ticket: int, now_ms: int) -> None:
+        """The application asks for a response, while connected. Raises `LocalProtocolError` where too many wait."""
+        request = Request(event, ticket)
+        if request.is_aside:
+            self._aside[request.id] = request
+            self._send(request, now_ms)
+            return
+        if len(self._queue) >= self._limits.requests_max:
+            raise LocalProtocolError(
+                f"{len(self._queue)} requests for a response wait already; await one before asking for the next"
+            )
+        self._tool_rounds = 0
+        self._queue.append(request)
+        self.proceed(now_ms)
+
+    def follow_up(self, outputs: frozenset[str], now_ms: int) -> None:
+        """All calls of a response are answered: a response is to see these items."""
+        self._tool_rounds += 1
+        if self._tool_rounds > self._limits.tool_rounds_max:
+            self._fail(
+                "tool_rounds_exceeded",
+                f"The model has called tools {self._limits.tool_rounds_max} times in a row; it is not asked any more.",
+            )
+            return
+        self._queue.append(Request(ev.ResponseCreate(event_id=self._new_id("event")), why="tools", outputs=outputs))
+        self.proceed(now_ms)
+
+    def proceed(self, now_ms: int) -> None:
+        """Send the next request, if it may be sent now."""
+        if not self._is_connected or self._in_flight is not None or not self._queue or self.active:
+            return
+        if self._busy_until_ms is not None and now_ms < self._busy_until_ms:
+            return
+        request = self._next()
+        if request is not None:
+            self._busy_until_ms = None
+            self._queue.remove(request)
+            self._in_flight = request
+            self._send(request, now_ms)
+
+    def _next(self) -> Request | None:
+        """Tool outputs wait for the end of the user's turn, which brings a response by itself."""
+        waits = (self._user_speaks and self._answers_turns) or self._turn_due_ms is not None
+        return next((request for request in self._queue if request.why != "tools" or not waits), None)
+
+    def _send(self, request: Request, now_ms: int) -> None:
+        self.life_ms = now_ms
+        self._transmit(self._tagged(request))
+
+    def _tagged(self, request: Request) -> ev.ResponseCreate:
+        """With a tag, where the server may begin responses by itself or several run side by side."""
+        if not (request.is_aside or self._answers_turns):
+            return request.event
+        params = given(request.event.response, ev.ResponseParams())
+        metadata: Metadata = {} if isinstance(params.metadata, UnsetType) else params.metadata or {}
+        if len(metadata) >= METADATA_PAIRS_MAX:
+            return request.event
+        params = structs.replace(params, metadata={**metadata, TAG: request.id})
+        return structs.replace(request.event, response=params)
+
+    @property
+    def _answers_turns(self) -> bool:
+        """Whether the server begins responses by itself, at the end of turns."""
+        return answers_turns(self._conversation().session)
+
+    # --- what the server says -----------------------------------------------------------------------------------------
+
+    def created(self, response: Response) -> None:
+        """A response has begun."""
+        request = self._request_of(response)
+        is_aside = request.is_aside if request is not None else response.conversation_id is None
+        if request is not None and request is self._in_flight:
+            self._in_flight = None
+        elif request is not None:
+            self._aside.pop(request.id, None)
+        running = Running(response.id, is_aside, request)
+        self._running[response.id] = running
+        if not is_aside:
+            self._turn_due_ms = None
+            self._note_seen(running)
+        if request is not None and request.replaces is not None:
+            self._ask(Tell(ResponseReplaced(request.replaces, response.id)))
+
+    def acknowledge(self, event: ev.ResponseCreated) -> None:
+        """Settle the ticket of the request that this response answers; after everything else knows of the response."""
+        running = self._running.get(event.response.id)
+        if running is not None and running.request is not None and running.request.ticket:
+            self._ask(Acknowledge(running.request.ticket, event))
+            running.request.ticket = 0
+
+    def _request_of(self, response: Response) -> Request | None:
+        tag = (given(response.metadata, None) or {}).get(TAG)
+        if tag is not None:
+            if self._in_flight is not None and self._in_flight.id == tag:
+                return self._in_flight
+            return self._aside.get(tag)
+        if response.conversation_id is None and self._aside:
+            return next(iter(self._aside.values()))
+        if self._turns_unanswered:
+            self._turns_unanswered -= 1
+            return None
+        if self._in_flight is None and isinstance(response.conversation_id, UnsetType):
+            return next(iter(self._aside.values()), None)
+        return self._in_flight
+
+    def _note_seen(self, running: Running) -> None:
+        """Requests because of outputs that this response has seen are needless."""
+        conversation = self._conversation()
+        for request in [*self._queue, *([self._in_flight] if self._in_flight else [])]:
+            if request.why == "tools" and all(item_id in conversation for item_id in request.outputs):
+                request.is_seen = True
+                if request is not self._in_flight:
+                    self._queue.remove(request)
+                    running.seen.append(request)
+
+    def done(self, response: Response, now_ms: int) -> None:
+        """A response is over."""
+        running = self._running.pop(response.id, None)
+        if running is None:
+            return
+        if response.status == "completed" and not response.output:
+            # It had nothing to say, as to a noise: the tool outputs are still to be talked about.
+            for request in running.seen:
+                request.is_seen = False
+            self._queue.extendleft(reversed(running.seen))
+        self.proceed(now_ms)
+
+    def again_as_text(self, response_id: str, now_ms: int) -> None:
+        """Speech has failed: ask once more, for text. Call it before `done`."""
+        running = self._running.get(response_id)
+        if running is None or running.is_aside or (running.request is not None and running.request.why == "text"):
+            return
+        event = running.request.event if running.request is not None else ev.ResponseCreate()
+        params = structs.replace(given(event.response, ev.ResponseParams()), output_modalities=("text",))
+        event = ev.ResponseCreate(event_id=self._new_id("event"), response=params)
+        self._queue.appendleft(Request(event, why="text", replaces=response_id))
+
+    def refused(self, error: ev.ErrorDetail, now_ms: int) -> bool:
+        """An error; says whether it was about a request."""
+        event_id = given(error.event_id, None)
+        request = self._in_flight if self._in_flight is not None and self._in_flight.id == event_id else None
+        if request is None and (request := self._aside.pop(event_id or "", None)) is None:
+            return False
+        if request is self._in_flight:
+            self._in_flight = None
+            if error.code == BUSY and request.tries < self._limits.busy_tries_max:
+                self._wait_for_the_other(request, now_ms)
+                return True
+        if request.ticket:
+            self._ask(Refuse(request.ticket, error))
+        else:
+            self._ask(Tell(Failed(error)))
+        self.proceed(now_ms)
+        return True
+
+    def _wait_for_the_other(self, request: Request, now_ms: int) -> None:
+        """The server runs a response that it began by itself; it comes to an end, and then it is our turn."""
+        if not request.is_seen:
+            request.tries += 1
+            self._queue.appendleft(request)
+        if not self.active:
+            self._busy_until_ms = now_ms + self._limits.busy_wait_ms
+
+    def speech_started(self) -> None:
+        """The user speaks."""
+        self._user_speaks = True
+        self._tool_rounds = 0
+
+    def speech_stopped(self, now_ms: int) -> None:
+        """The user has ended a turn."""
+        self._user_speaks = False
+        if self._answers_turns:
+            self._turn_due_ms = now_ms + self._limits.turn_answer_ms_max
+        self.proceed(now_ms)
+
+    def committed(self, *, by_server: bool) -> None:
+        """A turn has become an item; one that the server found itself brings a response."""
+        if by_server and self._answers_turns:
+            self._turns_unanswered += 1
+
+    # --- time and connections -----------------------------------------------------------------------------------------
+
+    def deadline(self) -> int | None:
+        """When to be woken."""
+        dues = [due for due in (self._turn_due_ms, self._busy_until_ms) if due is not None]
+        if self._is_connected and (self._in_flight or self._running or self._aside):
+            dues.append(self.life_ms + self._limits.response_silence_ms_max)
+        return min(dues, default=None)
+
+    def wake_up(self, now_ms: int) -> None:
+        """Something may be due."""
+        if self._turn_due_ms is not None and now_ms >= self._turn_due_ms:
+            self._turn_due_ms, self._turns_unanswered = None, 0
+        if self._busy_until_ms is not None and now_ms >= self._busy_until_ms:
+            self._busy_until_ms = None
+        if self._is_connected and now_ms >= self.life_ms + self._limits.response_silence_ms_max:
+            self._give_up(now_ms)
+        self.proceed(now_ms)
+
+    def _give_up(self, now_ms: int) -> None:
+        """Nothing has been heard for long: no request will be answered any more, no response will go on."""
+        for request in [*([self._in_flight] if self._in_flight else []), *self._aside.values()]:
+            detail = structs.replace(no_answer(request.event), code=TIMEOUT)
+            self._ask(Refuse(request.ticket, detail) if request.ticket else Tell(Failed(detail)))
+        self._in_flight = None
+        self._aside.clear()
+        for running in list(self._running.values()):
+            if running.cancelled_ms is not None:  # not even the cancelling was answered
+                del self._running[running.response_id]
+                continue
+            running.cancelled_ms = now_ms
+            self._transmit(ev.ResponseCancel(event_id=self._new_id(OWN), response_id=running.response_id))
+            self._fail(TIMEOUT, "The response has stopped without an end; it is cancelled.", running.response_id)
+        self.life_ms = now_ms
+
+    def _fail(self, code: str, message: str, param: str | None = None) -> None:
+        self._ask(Tell(Failed(ev.ErrorDetail(type="vivavoce", code=code, message=message, param=param))))
+
+    def lost(self) -> None:
+        """There is no connection."""
+        self._is_connected = False
+
+    def connected(self, now_ms: int) -> None:
+        """There is one, to the same session."""
+        self._is_connected = True
+        self.life_ms = now_ms
+        self.proceed(now_ms)
+
+    def moved(self, came: Callable[[str], bool], now_ms: int) -> None:
+        """There is another session. Responses that ran are lost; those of which nothing had come are asked for again.
+
+        `came(response_id)` says whether anything of it had come.
+        """
+        again = [self._in_flight] if self._in_flight else []
+        for running in self._running.values():
+            is_again = not came(running.response_id)
+            self._ask(Tell(ResponseLost(running.response_id, is_again)))
+            if is_again:
+                event = running.request.event if running.request is not None else ev.ResponseCreate()
+                event = structs.replace(event, event_id=self._new_id("event"))
+                again.append(Request(event, why="again", replaces=running.response_id))
+        self._running.clear()
+        self._in_flight = None
+        self._turns_unanswered, self._turn_due_ms, self._user_speaks = 0, None, False
+        self._is_connected = True
+        self.life_ms = now_ms
+        waiting = list(self._aside.values())
+        for request in again:
+            if request.is_aside:
+                self._aside[request.id] = request
+                waiting.append(request)
+            else:
+                self._queue.appendleft(request)
+        for request in waiting:
+            self._send(request, now_ms)
+
+
+def answers_turns(session: SessionResource | None) -> bool:
+    """Whether a session begins responses by itself, at the end of turns (reference §5.1)."""
+    detection = turn_detection(session)
+    return detection is not None and given(detection.create_response, True)
+
+
+def interrupts(session: SessionResource | None) -> bool:
+    """Whether speech of the user ends a response that is running (reference §5.4)."""
+    detection = turn_detection(session)
+    return detection is not None and given(detection.interrupt_response, True)
+
+
+def turn_detection(session: SessionResource | None) -> TurnDetection | None:
+    """What finds the turns; None where the application does."""
+    if not isinstance(session, RealtimeSession):
+        return None
+    audio = given(session.audio, None)
+    into = given(audio.input, None) if audio else None
+    return given(into.turn_detection, None) if into else None
