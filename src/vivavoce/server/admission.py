@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vivavoce.protocol.codec import ServerDialect
+from vivavoce.transports.lasting import HEADER
 
 from .auth import DIALECTS, REQUEST, Asked, Credential, Refusal
 from .client_secrets import Configured, Kind
@@ -25,6 +26,8 @@ class Admitted:
     configured: Configured | None = None
     """What the configuration begins with, from a short-lived key."""
     safety_identifier: str | None = None
+    is_lasting: bool = False
+    """Whether the client has asked for a session that outlives its connection."""
 
 
 def admission(asked: Asked, credential: Credential) -> Admitted:
@@ -41,6 +44,7 @@ def admission(asked: Asked, credential: Credential) -> Admitted:
         model="" if kind == "transcription" else _model(asked, credential),
         configured=secret.configured if secret else None,
         safety_identifier=(secret.safety_identifier if secret else None) or asked.safety_identifier,
+        is_lasting=HEADER in asked.headers,
     )
 
 

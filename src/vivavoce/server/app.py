@@ -106,6 +106,10 @@ class _Sockets:
         transport = AsgiTransport(scope, receive, send)
         with suppress(ConnectionClosed):
             try:
+                if (found := self._sessions.resumable(asked)) is not None:
+                    await transport.accept(asked.subprotocol)
+                    await found.carry(transport)
+                    return
                 with self._sessions.admitted(asked) as admitted:
                     await transport.accept(asked.subprotocol)
                     await self._sessions.run(admitted, transport)

@@ -32,6 +32,7 @@ from .mcp import McpServers
 from .pipelines import Pipelines
 from .prompts import load_prompts
 from .quota import Account, Accounts, Quota
+from .resuming import Lifeline, Lifelines, Resumable
 from .runtime import Machine, Runtime
 from .settings import Settings
 from .surroundings import surroundings
@@ -69,6 +70,7 @@ class Sessions:
         self.keys = Keys(settings, wall_s=wall_s)
         self.accounts = Accounts(lambda: _account(settings))
         self._prompts = load_prompts(settings.prompts)
+        self._lifelines = Lifelines(settings.resume_ms_max / 1000)
         self._places = 0
         self._tasks: set[asyncio.Task[object]] = set()
         self._running: set[Runtime] = set()
@@ -83,25 +85,41 @@ class Sessions:
         return iter(tuple(self._running))
 
     async def serve(self, asked: Asked, transport: Transport) -> None:
-        """Run a session on an open connection to its end, or tell the client why there is none."""
+        """Run a session on an open connection to its end, or tell the client why there is none.
+
+        Where the session outlives its connections, this is over with the connection.
+        """
         try:
+            if (found := self.resumable(asked)) is not None:
+                await found.carry(transport)
+                return
             with self.admitted(asked) as admitted:
                 await self.run(admitted, transport)
         except Refusal as refusal:
             await self.refuse(asked, transport, refusal)
 
+    def resumable(self, asked: Asked) -> Resumable | None:
+        """The living session that a client comes back to, which has its place. Raises `Refusal`."""
+        return self._lifelines.find(asked, self.keys)
+
     @contextmanager
     def admitted(self, asked: Asked) -> Iterator[Admitted]:
         """A place for the session that a client asks for, until the block ends. Raises `Refusal`."""
         admitted = self._admit(asked)
-        self._places += 1
-        self._idle.clear()
+        self._take_place()
         try:
             yield admitted
         finally:
-            self._places -= 1
-            if not self._places:
-                self._idle.set()
+            self._free_place()
+
+    def _take_place(self) -> None:
+        self._places += 1
+        self._idle.clear()
+
+    def _free_place(self, *_: object) -> None:
+        self._places -= 1
+        if not self._places:
+            self._idle.set()
 
     async def refuse(self, asked: Asked, transport: Transport, refusal: Refusal) -> None:
         """Tell the client on an open connection why there is no session, and close it."""
@@ -215,22 +233,52 @@ class Sessions:
             raise Refusal(REQUEST, refused.code, refused.message, param=refused.param) from None
 
     async def run(self, admitted: Admitted, transport: Transport) -> None:
-        """Run an admitted session to its end. Raises `Refusal` where its models are not to be had."""
+        """Run an admitted session to its end. Raises `Refusal` where its models are not to be had.
+
+        Where it outlives its connection, this is over with the connection, and the session keeps the place.
+        """
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
             await self._wait_for_pipelines()
-            await self._live(admitted, transport)
+            if admitted.is_lasting and self._lifelines.are_offered:
+                await self._run_lasting(admitted, transport)
+            else:
+                new_id = self.new_ids()
+                session_id = new_id("sess")
+                await self._live(admitted, session_id, self._runtime(admitted, transport, session_id, new_id))
         finally:
             self._tasks.discard(task)
 
-    async def _live(self, admitted: Admitted, transport: Transport) -> None:
-        settings, new_id = self._settings, self.new_ids()
+    async def _run_lasting(self, admitted: Admitted, transport: Transport) -> None:
+        new_id = self.new_ids()
         session_id = new_id("sess")
+        lifeline = self._lifelines.begin(admitted.key_id, session_id)
+        runtime = self._runtime(admitted, lifeline.lasting, session_id, new_id)
+        session = asyncio.create_task(self._outlive(admitted, session_id, runtime, lifeline), name=session_id)
+        self._tasks.add(session)
+        session.add_done_callback(self._tasks.discard)
+        try:
+            await lifeline.carry(transport)
+        finally:
+            if not session.done():
+                self._take_place()
+                session.add_done_callback(self._free_place)
+
+    async def _outlive(self, admitted: Admitted, session_id: str, runtime: Runtime, lifeline: Lifeline) -> None:
+        """A session in a task of its own, since no connection lasts as long as it."""
+        try:
+            with self._lifelines.known(lifeline):
+                await self._live(admitted, session_id, runtime)
+        finally:
+            await lifeline.end(GOING_AWAY, "The session has ended.")
+
+    def _runtime(self, admitted: Admitted, transport: Transport, session_id: str, new_id: NewId) -> Runtime:
+        settings = self._settings
         expires_at = int(self.wall_s()) + settings.session_limits.session_ms_max // 1000
         account = self.accounts.of(admitted.key_id)
-        runtime = Runtime(
+        return Runtime(
             self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at, account=account),
             self._pipelines.for_model(admitted.model),
             TranslationServerCodec() if admitted.kind == "translation" else ServerCodec(admitted.dialect),
@@ -239,6 +287,8 @@ class Sessions:
             limits=settings.connection_limits,
             mcp=self._tool_servers(),
         )
+
+    async def _live(self, admitted: Admitted, session_id: str, runtime: Runtime) -> None:
         self._running.add(runtime)
         log.info(
             "%s: begins, %s, model %r, dialect %s, user %r",

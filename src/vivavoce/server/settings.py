@@ -162,6 +162,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Time that a new connection waits for models that are still being loaded."""
     drain_ms_max: Annotated[int, Meta(ge=0)] = 10_000
     """Time that running responses have to end when the server stops."""
+    resume_ms_max: Annotated[int, Meta(ge=0)] = 30_000
+    """Time that a session whose connection was lost waits for its client, where the client has asked for that. It keeps
+    its place in `sessions_max`. 0 offers it to nobody."""
     mcp_hosts: tuple[str, ...] = ("*",)
     """Hosts of the MCP servers that clients may have called, as `host` or `host:port`; `*` is every host on public
     addresses. Those of the own network count only where they are listed. An empty list turns MCP off."""
