@@ -356,7 +356,7 @@ def to_plain(value: Any) -> Any:
     """For msgspec: a pydantic model as what JSON has."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
-    raise NotImplementedError(f"{type(value).__name__} is not JSON")
+    raise NotImplementedError(f"JSON has nothing like {type(value).__name__} here")
 
 
 def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
