@@ -325,21 +325,22 @@ class Lasting:
         if self._owes or link.written < self._confirmed + len(kept):
             self._flush_soon(link)
 
-    @property
-    def _is_full(self) -> bool:
-        return self._kept_bytes >= KEPT_BYTES_MAX or len(self._kept) >= KEPT_MESSAGES_MAX
-
     async def _wait_for_room(self) -> None:
         """Read ahead where nobody reads: the confirmation that makes room may come after messages."""
-        while self._end is None and self._is_full:
+        while self._end is None and (self._kept_bytes >= KEPT_BYTES_MAX or len(self._kept) >= KEPT_MESSAGES_MAX):
             link = self._link
-            is_ahead = len(self._ahead) >= KEPT_MESSAGES_MAX or self._ahead_bytes >= KEPT_BYTES_MAX
-            if link is None or link.is_read or is_ahead:
+            if link is None or link.is_read or self._is_far_ahead:
                 await self._change()
             else:
                 await self._read_ahead(link)
         if self._end is not None:
             raise ConnectionClosed(*self._end)
+
+    @property
+    def _is_far_ahead(self) -> bool:
+        """Whether more was read ahead than a peer sends that keeps the limits; what is ahead, it has to keep."""
+        ahead = self._ahead
+        return len(ahead) > KEPT_MESSAGES_MAX or (bool(ahead) and self._ahead_bytes - len(ahead[-1]) >= KEPT_BYTES_MAX)
 
     def _flush_soon(self, link: _Link) -> None:
         """Write what is due on a connection, in a task of its own."""
@@ -350,8 +351,9 @@ class Lasting:
     async def _flush(self, link: _Link) -> None:
         """The greeting; then confirmations as they are owed, and messages from where writing stands."""
         try:
-            if link.greeting is not None:
-                await link.send(link.greeting)
+            greeting, link.greeting = link.greeting, None
+            if greeting is not None:
+                await link.send(greeting)
             while link is self._link:
                 if self._owes:
                     self._note_told()
