@@ -218,6 +218,13 @@ TYPES: list[tuple[Any, dict[str, Any], str, Any]] = [
     (Metres, {"type": "integer"}, "4", 4),
     (Annotated[int, "How many."], {"type": "integer", "description": "How many."}, "4", 4),
     (Annotated[int, pydantic.Field(description="So many.")], {"type": "integer", "description": "So many."}, "4", 4),
+    (pydantic.PositiveInt, {"type": "integer", "exclusiveMinimum": 0}, "4", 4),
+    (
+        Annotated[str, pydantic.Field(description="Code.", max_length=3, pattern="^[A-Z]+$")],
+        {"type": "string", "description": "Code.", "maxLength": 3, "pattern": "^[A-Z]+$"},
+        '"OSL"',
+        "OSL",
+    ),
     (Annotated[int, msgspec.Meta(ge=1)], {"type": "integer", "minimum": 1}, "4", 4),
     (
         list[Annotated[str, "A name."]],
@@ -353,6 +360,16 @@ def test_names_of_the_scope_around_a_function_resolve() -> None:
         return Local(1).size + a.size
 
     assert read(closed).bind('{"size": 3}', None).keywords == {"a": Local(3)}
+
+
+def test_a_name_that_is_not_yet_there_is_refused() -> None:
+    def function(a: Later, b: int) -> object:
+        return Later
+
+    with pytest.raises(LocalProtocolError, match="parameter 'a': its annotation 'Later' cannot be resolved"):
+        read(function)
+
+    class Later: ...
 
 
 def make_closed() -> Callable[..., Any]:
@@ -528,6 +545,13 @@ def lambda_of(kind: Any) -> Callable[..., Any]:
     return function
 
 
+def test_constraints_are_kept_and_not_only_told() -> None:
+    def function(n: pydantic.PositiveInt, m: int = 0) -> None: ...
+
+    with pytest.raises(ArgumentsError, match=r"argument 'n': Expected int >= 1; its schema is .*exclusiveMinimum"):
+        read(function).bind('{"n": 0}', None)
+
+
 def test_a_number_that_can_only_be_meant_so_is_taken() -> None:
     def function(n: int, ok: bool, s: str) -> None: ...
 
@@ -617,6 +641,9 @@ def nested_elsewhere(n: int, x: list[Elsewhere]) -> None: ...
 def nonsense(x: "1 +") -> None: ...  # type: ignore[syntax]  # noqa: F722
 def custom(x: Plain) -> None: ...
 def inside(x: list[complex]) -> None: ...
+
+
+def impossible(x: Annotated[str, msgspec.Meta(ge=1)]) -> None: ...
 def ambiguous(x: Place | Box) -> None: ...
 
 
@@ -634,6 +661,7 @@ def ambiguous(x: Place | Box) -> None: ...
         (nonsense, "tool 'nonsense': parameter 'x': its annotation"),
         (custom, "tool 'custom': parameter 'x' cannot be described to a model: type <class '"),
         (inside, "tool 'inside': parameter 'x' cannot be described to a model: type <class 'complex'>"),
+        (impossible, "tool 'impossible': parameter 'x' cannot be described to a model: Can only set `ge`"),
         (ambiguous, "tool 'ambiguous': parameter 'x' cannot be described to a model: Type unions may not contain more"),
         (Plain.method, "tool 'method': parameter 'self': this is a method without its object"),
         (5, "5 is no function"),

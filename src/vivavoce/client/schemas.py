@@ -40,6 +40,7 @@ _PREFIX: Final = "#/$defs/"
 _NAMED = ("properties", "patternProperties")
 _LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties", "propertyNames", "not")
+_CONSTRAINTS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
 _LEFT_OUT = frozenset({"title", "discriminator"})
 """What tells a model nothing that it does not read elsewhere; a discriminator also refers to what may be gone."""
 
@@ -208,11 +209,21 @@ def for_msgspec(kind: Any) -> Any:
 
 
 def _meta(extra: object) -> Meta | None:
-    """Annotated text, or anything with a description (pydantic's `Field`, the `Doc` of typing), as msgspec's `Meta`."""
+    """What stands in an `Annotated`, as msgspec's `Meta`: text, and what has a description or constraints.
+
+    So are pydantic's `Field`, the `Doc` of typing, and everything of annotated_types, none of which need be there.
+    """
     if isinstance(extra, Meta):
         return extra
-    told = extra if isinstance(extra, str) else getattr(extra, "description", getattr(extra, "documentation", None))
-    return Meta(description=told) if isinstance(told, str) and told else None
+    said: dict[str, Any] = {"description": getattr(extra, "description", getattr(extra, "documentation", None))}
+    if isinstance(extra, str):
+        said = {"description": extra}
+    elif not isinstance(extra, type):
+        inner = getattr(extra, "metadata", ())
+        for part in (extra, *(inner if isinstance(inner, list | tuple) else ())):
+            said.update((name, getattr(part, name)) for name in _CONSTRAINTS if getattr(part, name, None) is not None)
+    told = {name: value for name, value in said.items() if isinstance(value, str | int | float) and value != ""}
+    return Meta(**told) if told else None  # type: ignore[call-overload]  # which go together, msgspec says
 
 
 def _classes(kind: Any) -> set[type]:
@@ -230,7 +241,8 @@ def _classes(kind: Any) -> set[type]:
 
 def _fields(kind: type) -> dict[str, Any]:
     """The annotations of a class by the names of its fields in JSON; of what is no such class, nothing."""
-    if not (is_dataclass(kind) or is_typeddict(kind) or issubclass(kind, msgspec.Struct)):
+    is_attrs = hasattr(kind, "__attrs_attrs__")
+    if not (is_dataclass(kind) or is_typeddict(kind) or is_attrs or issubclass(kind, msgspec.Struct)):
         return {}
     written = dict(
         zip(getattr(kind, "__struct_fields__", ()), getattr(kind, "__struct_encode_fields__", ()), strict=True)

@@ -302,14 +302,14 @@ def _scope(under: Any) -> dict[str, Any]:
 
 def _checked(annotation: Any, parameter: inspect.Parameter, name: str) -> Any:
     """The type as msgspec takes it; raises where it cannot be described."""
-    kind = for_msgspec(annotation)
-    if parameter.default is None and kind is not Any:
-        kind = Union[kind, None]  # noqa: UP007  # `x: str = None`, which many write
     try:
+        kind = for_msgspec(annotation)
+        if parameter.default is None and kind is not Any:
+            kind = Union[kind, None]  # noqa: UP007  # `x: str = None`, which many write
         Definitions().add(kind)
         _decoder(kind)
     except Exception as error:  # names that do not resolve inside a class may raise anything, too
-        reason = (str(error).splitlines() or [type(error).__name__])[-1]
+        reason = (str(error).splitlines() or [type(error).__name__])[-1].rstrip(".")
         raise LocalProtocolError(
             f"tool {name!r}: parameter {parameter.name!r} cannot be described to a model: {reason}. Use plain types, "
             "lists, dicts, enums, dataclasses, TypedDict, msgspec.Struct or pydantic models."
