@@ -53,7 +53,14 @@ class ServerError(RemoteProtocolError):
 
 
 class ConnectionFailed(VivavoceError):
-    """No connection came about: wrong address, refused, handshake failed."""
+    """No connection came about: wrong address, refused, handshake failed.
+
+    `status` is that of the HTTP answer, of the server or of a proxy; None where there was none.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ConnectionClosed(VivavoceError):

@@ -345,7 +345,8 @@ async def _failing_clearly(url: str, proxy: str | None, open_timeout_s: float) -
     except TimeoutError:
         raise ConnectionFailed(f"{where} did not answer within {open_timeout_s:g} s") from None
     except WSHandshakeError as error:
-        raise ConnectionFailed(f"{where} refused the WebSocket: {_refusal(error)}") from error
+        status = None if error.response is None else int(error.response.status)
+        raise ConnectionFailed(f"{where} refused the WebSocket: {_refusal(error)}", status=status) from error
     except SSLCertVerificationError as error:
         raise ConnectionFailed(f"the certificate of {where} is not trusted: {error.verify_message}") from error
     except SSLError as error:
@@ -358,7 +359,13 @@ async def _failing_clearly(url: str, proxy: str | None, open_timeout_s: float) -
         raise ConnectionFailed(
             f"{where} hung up before it answered; is it a WebSocket server, and ws or wss right?"
         ) from error
-    except (OSError, ProxyError, WSError, ValueError) as error:
+    except ProxyError as error:
+        # Only its text has the status, where it is an HTTP proxy.
+        found = re.search(r"status (\d{3})$", str(error))
+        status = int(found[1]) if found else None
+        cause = f" ({_LIKELY_CAUSES[407]})" if status == 407 else ""
+        raise ConnectionFailed(f"cannot connect to {where}: {error}{cause}", status=status) from error
+    except (OSError, WSError, ValueError) as error:
         raise ConnectionFailed(f"cannot connect to {where}: {error}") from error
 
 
