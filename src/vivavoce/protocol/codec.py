@@ -1,28 +1,26 @@
 """Bytes to events and back, once per direction: the only place where base64, JSON and dialects meet the program.
 
 The server's end is strict: what is no client event becomes the `ErrorDetail` that answers it, and nothing raises. The
-client's end is liberal: what it does not know it keeps, in `raw`, `Unknown`, `UnknownItem` and `UnknownPart`. Between
-the codecs and the rest of the program there are only GA events, whatever the dialect.
+client's end, which is liberal, stands in `client_codec`. Between the codecs and the rest of the program there are only
+GA events, whatever the dialect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal, get_args
-
-from msgspec.structs import force_setattr
 
 from . import events as ev
 from . import translation as tr
-from .events import AnyClientEvent, AnyServerEvent, ErrorDetail, Unknown
-from .ga import GaServer, Ways, no_such_event, write_ga
+from .client_codec import ClientCodec, Dialect, TranslationClientCodec
+from .events import AnyClientEvent, AnyServerEvent, ErrorDetail
+from .ga import GaServer, Ways, no_such_event
 from .leniency import LENIENCIES_OF_TRANSLATION, reread
 from .shapes import tag
-from .violations import AUDIO_BYTES_MAX, FRAME_BYTES_MAX, Vocabulary
-from .wire import GA_READER, Reader, decoder, encode, read, write
+from .violations import AUDIO_BYTES_MAX, FRAME_BYTES_MAX, Vocabulary, read
+from .wire import decoder, encode, write
 
 if TYPE_CHECKING:
-    from .dialects.beta_codec import BetaReader, BetaServer
+    from .dialects.beta_codec import BetaServer
     from .dialects.overview import OverviewServer
 
 __all__ = [
@@ -36,7 +34,6 @@ __all__ = [
     "TranslationServerCodec",
 ]
 
-Dialect = Literal["ga", "beta"]
 ServerDialect = Literal["ga", "beta", "overview"]
 
 
@@ -81,34 +78,11 @@ class ServerCodec:
         return encode(event) if way is None else way(event)
 
 
-class ClientCodec:
-    """The client's end of the wire."""
-
-    def __init__(self, dialect: Dialect = "ga") -> None:
-        self._write: Callable[[AnyClientEvent], bytes] = write_ga
-        self._reader: Reader | BetaReader = GA_READER
-        if dialect == "beta":
-            from .dialects.beta_codec import BETA_READER, write_beta
-
-            self._write, self._reader = write_beta, BETA_READER
-
-    def encode(self, event: AnyClientEvent) -> bytes:
-        """The message for an event. Raises `LocalProtocolError` for what the dialect cannot say."""
-        return self._write(event)
-
-    def decode(self, frame: str | bytes) -> AnyServerEvent | Unknown:
-        """The event in a message; `raw` has the whole of it. Raises `RemoteProtocolError` if it is no JSON object."""
-        event: AnyServerEvent | Unknown = self._reader.read(frame)
-        force_setattr(event, "raw_frame", frame)
-        return event
-
-
 # --- translation sessions ---------------------------------------------------------------------------------------------
 
 _TRANSLATION_EVENTS: Final = get_args(tr.TranslationClientEvent)
 _TRANSLATION: Final = Vocabulary(_TRANSLATION_EVENTS, tuple(str(tag(event)) for event in _TRANSLATION_EVENTS))
 _TRANSLATION_DECODER: Final = decoder(_TRANSLATION.events)
-_TRANSLATION_READER: Final = Reader(get_args(tr.TranslationServerEvent))
 
 
 class TranslationServerCodec:
@@ -124,17 +98,3 @@ class TranslationServerCodec:
     def encode(self, event: tr.TranslationServerEvent) -> bytes:
         """The message for an event."""
         return write(event)
-
-
-class TranslationClientCodec:
-    """The client's end of a translation session."""
-
-    def encode(self, event: tr.TranslationClientEvent) -> bytes:
-        """The message for an event."""
-        return write(event)
-
-    def decode(self, frame: str | bytes) -> tr.TranslationServerEvent | Unknown:
-        """The event in a message; `raw` has the whole of it. Raises `RemoteProtocolError` if it is no JSON object."""
-        event: tr.TranslationServerEvent | Unknown = _TRANSLATION_READER.read(frame)
-        force_setattr(event, "raw_frame", frame)
-        return event

@@ -10,10 +10,8 @@ from typing import Any, Final, get_args
 
 import msgspec
 
-from vivavoce.errors import LocalProtocolError
-
 from . import events as ev
-from .base import UNSET
+from .client_codec import has_temperature
 from .config import TEMPERATURE
 from .events import AnyClientEvent, AnyServerEvent, ErrorDetail
 from .leniency import LENIENCIES_OF_GA, reread
@@ -102,22 +100,10 @@ class GaServer:
     def settle(self, event: Any, frame: str | bytes) -> AnyClientEvent | ErrorDetail:
         if isinstance(event, ErrorDetail) and isinstance(frame, str):
             event = reread(event, frame, self.decoder, self.vocabulary, LENIENCIES_OF_GA)
-        if _has_temperature(event):
+        if has_temperature(event):
             said = f"Unknown parameter: '{TEMPERATURE}'."
             return refusal("unknown_parameter", said, TEMPERATURE, event.event_id or None)
         if isinstance(event, (ev.ConversationItemCreate, ev.ResponseCreate)):
             return misfit(event, self.vocabulary, GA_PARTS_OF_ROLE) or event
         settled: AnyClientEvent | ErrorDetail = event
         return settled
-
-
-def write_ga(event: AnyClientEvent) -> bytes:
-    """The message of a client's event. Raises `LocalProtocolError` for what GA cannot say."""
-    if _has_temperature(event):
-        raise LocalProtocolError(f"the GA dialect cannot say this {event.type}: it has no temperature, as beta has")
-    return write(event)
-
-
-def _has_temperature(event: Any) -> bool:
-    configured = getattr(event, "session", None) or getattr(event, "response", None)
-    return getattr(configured, "temperature", UNSET) is not UNSET

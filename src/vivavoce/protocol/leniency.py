@@ -29,9 +29,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from .events import ErrorDetail
-from .violations import Vocabulary, not_json
+from .violations import Vocabulary, not_json, read
 from .walk import Json, with_items, with_parts
-from .wire import encode, read
+from .wire import encode
 
 
 class Leniency(NamedTuple):

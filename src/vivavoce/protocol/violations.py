@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ LARGE_CHARS = 2**20  # a message this long is looked over before it is decoded
 ECHO_CHARS_MAX = 200  # how much of a client's own text an error message repeats
 EVENT_ID_CHARS_MAX = 512
 _ABSENT = msgspec.Raw(b"")
+
+T = TypeVar("T")
 
 
 def _no_words() -> Words:
@@ -349,3 +351,20 @@ def not_json() -> ErrorDetail:
 def not_text() -> ErrorDetail:
     """A binary message."""
     return refusal("invalid_event", "Binary messages are not supported. Send JSON text.")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read(frame: str | bytes, events: msgspec.json.Decoder[T], vocabulary: Vocabulary) -> T | ErrorDetail:
+    """The event in a message (`bytes` stands for a binary one), or the error that answers it. Never raises."""
+    if isinstance(frame, bytes):
+        return not_text()
+    if len(frame) > LARGE_CHARS and (error := oversized(frame, vocabulary)) is not None:
+        return error
+    try:
+        return events.decode(frame)
+    except msgspec.ValidationError as complaint:
+        return violation(complaint, frame, vocabulary)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return not_json()

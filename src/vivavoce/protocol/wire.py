@@ -1,13 +1,14 @@
 """Reading and writing one message, whatever the dialect: what the codecs are made of.
 
-`read` is for what clients say and answers with an `ErrorDetail` instead of raising; `Reader` is for what servers say
-and keeps what it does not know; `write` is for both.
+`Reader` is for what servers say and keeps what it does not know; `write` is for both ends. What clients say is read by
+`violations`, which has an answer to what is wrong with it.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, Final, TypeVar, Union, get_args
+from functools import cache
+from typing import Any, Final, Union, get_args
 
 import msgspec
 
@@ -15,34 +16,15 @@ from vivavoce.errors import RemoteProtocolError
 
 from . import shapes
 from .config import TEMPERATURE
-from .events import AnyServerEvent, ErrorDetail, Unknown
+from .events import AnyServerEvent, Unknown
 from .fitting import fit
 from .items import UnknownItem, UnknownPart
-from .violations import LARGE_CHARS, Vocabulary, not_json, not_text, oversized, violation
 from .walk import Json, with_items, with_parts
-
-T = TypeVar("T")
-
-# --- what clients say -------------------------------------------------------------------------------------------------
 
 
 def decoder(events: tuple[type[msgspec.Struct], ...]) -> msgspec.json.Decoder[Any]:
     """A decoder for any of these events, told apart by their `type`."""
     return msgspec.json.Decoder(Union[events])  # noqa: UP007
-
-
-def read(frame: str | bytes, events: msgspec.json.Decoder[T], vocabulary: Vocabulary) -> T | ErrorDetail:
-    """The event in a message (`bytes` stands for a binary one), or the error that answers it. Never raises."""
-    if isinstance(frame, bytes):
-        return not_text()
-    if len(frame) > LARGE_CHARS and (error := oversized(frame, vocabulary)) is not None:
-        return error
-    try:
-        return events.decode(frame)
-    except msgspec.ValidationError as complaint:
-        return violation(complaint, frame, vocabulary)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return not_json()
 
 
 # --- what both write --------------------------------------------------------------------------------------------------
@@ -105,7 +87,10 @@ class Reader:
         return None if struct is None else fit(fields, struct)
 
 
-GA_READER: Final = Reader(get_args(AnyServerEvent))
+@cache
+def ga_reader() -> Reader:
+    """The reader of GA; made when it is first asked for, since a decoder takes some ms."""
+    return Reader(get_args(AnyServerEvent))
 
 
 def parse(frame: str | bytes) -> Json:

@@ -19,8 +19,7 @@ from vivavoce.protocol import translation as tr
 from vivavoce.protocol.base import UNSET, Maybe, Strict, UnsetType, given
 from vivavoce.protocol.codec import ServerCodec, ServerDialect, TranslationServerCodec
 from vivavoce.protocol.config import RealtimeSession
-from vivavoce.protocol.violations import Vocabulary
-from vivavoce.protocol.wire import read
+from vivavoce.protocol.violations import Vocabulary, read
 
 from .admission import Admitted
 from .auth import REQUEST, Asked, Credential, Refusal

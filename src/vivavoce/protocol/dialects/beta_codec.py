@@ -17,8 +17,8 @@ from vivavoce.protocol.ga import GA, GA_DECODERS, SERVER_STRUCTS, Ways, names_re
 from vivavoce.protocol.leniency import LENIENCIES_OF_BETA, reread
 from vivavoce.protocol.shapes import tag
 from vivavoce.protocol.vetting import misfit
-from vivavoce.protocol.violations import refusal
-from vivavoce.protocol.wire import GA_READER, as_json, decoder, encode, parse, read, unknown, write
+from vivavoce.protocol.violations import read, refusal
+from vivavoce.protocol.wire import as_json, decoder, encode, ga_reader, parse, unknown, write
 
 from . import beta
 from . import beta_events as schema
@@ -126,7 +126,7 @@ class BetaReader:
             event = self._decoder.decode(frame)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             fields = parse(frame)
-            return GA_READER.fit(beta.server_event_to_ga(fields)) or unknown(fields, frame)
+            return ga_reader().fit(beta.server_event_to_ga(fields)) or unknown(fields, frame)
         struct = self._renamed.get(type(event))
         return event if struct is None else struct(**msgspec.structs.asdict(event))
 
