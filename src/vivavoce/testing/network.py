@@ -10,16 +10,23 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 from vivavoce.errors import ConnectionClosed
 from vivavoce.transports import Transport
 from vivavoce.transports.memory import pair
 
-__all__ = ["Line", "Weather"]
+__all__ = ["Fate", "Line", "Weather"]
 
 Witness = Callable[[str, str], None]
 """Called with the direction ("C" to the server, "S" to the client) and the message, as it arrives at the client's end
 or leaves it."""
+
+Fate = Literal["arrives", "lost", "last"]
+"""What becomes of a message: it arrives; the line is cut before it does; or right after."""
+
+Omen = Callable[[str, str], Fate]
+"""Called with direction and message before a message arrives."""
 
 CUT = 1006
 
@@ -41,12 +48,19 @@ class Weather:
 class Line:
     """A connection with weather. `client` and `server` are its ends; use it as a context manager."""
 
-    def __init__(self, random: Random, weather: Weather, witness: Witness = lambda direction, message: None) -> None:
+    def __init__(
+        self,
+        random: Random,
+        weather: Weather,
+        witness: Witness = lambda direction, message: None,
+        omen: Omen = lambda direction, message: "arrives",
+    ) -> None:
         self.client, self._near = pair(messages_max=weather.messages_max)
         self._far, self.server = pair(messages_max=weather.messages_max)
         self._random = random
         self._weather = weather
         self._witness = witness
+        self._omen = omen
         self._pumps: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Line:
@@ -77,9 +91,14 @@ class Line:
                 if direction == "C":
                     self._witness(direction, message)
                 await self._delay()
-                await sink.send(message.encode())
-                if direction == "S":
-                    self._witness(direction, message)
+                fate = self._omen(direction, message)
+                if fate != "lost":
+                    await sink.send(message.encode())
+                    if direction == "S":
+                        self._witness(direction, message)
+                if fate != "arrives":
+                    await self.cut()
+                    return
         except ConnectionClosed:
             pass  # the other direction brings the news, after what was said before it
 
