@@ -570,6 +570,20 @@ def test_threads_are_limited_and_what_waits_too_long_never_begins(
     assert "tool hasty: not begun" in caplog.text
 
 
+def test_a_call_that_was_given_up_before_it_began_is_passed_over() -> None:
+    one = tools._Threads(1, 3)
+    begun, go = threading.Event(), threading.Event()
+    ran: list[str] = []
+    first = one.submit(lambda: (begun.set(), go.wait(10)))
+    assert begun.wait(10)
+    given_up, last = one.submit(ran.append, "given up"), one.submit(ran.append, "last")
+    assert given_up.cancel()
+    go.set()
+    assert first.result(10) == (None, True)
+    last.result(10)
+    assert ran == ["last"]
+
+
 def test_a_blocking_function_that_hangs_does_not_keep_the_program_from_ending() -> None:
     program = """
         import asyncio, threading
