@@ -7,6 +7,9 @@
 - `virtual_time`: an event loop on which hours pass in no time
 - `sounds`: audio that its description makes again
 - `simulation`: whole conversations from a seed, with the `user` and the `network` that they need
+- `real_server`: the server itself, on a free port, with a script (`directions`), `faults` and a `record` of its wires
+- `checks`: assertions on what was heard, said, called and spent, and how soon
+- `plugin`: the pytest fixtures `realtime_server` and `realtime_server_factory`
 
 Nothing here is imported by the rest of the package.
 """
