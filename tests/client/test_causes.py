@@ -8,7 +8,7 @@ import pytest
 
 from vivavoce.client.causes import cause_of, explained, is_passing
 from vivavoce.client.endpoint import Endpoint, Target, resolve
-from vivavoce.errors import ConnectionClosed, ConnectionFailed, ServerError
+from vivavoce.errors import ConnectionClosed, ConnectionFailed, LocalProtocolError, ServerError, VivavoceError
 from vivavoce.transports.websocket import dial
 
 OPENAI = resolve(Target(model="gpt-realtime", api_key="sk-secret-0123456789abcdef"), {})
@@ -139,11 +139,10 @@ def test_the_end_of_a_session_has_a_cause_too() -> None:
         (ServerError("no", code="rate_limit_exceeded"), True),
         (ServerError("no", type="server_error"), True),
         (ServerError("no", code="invalid_api_key"), False),
+        (LocalProtocolError("token_provider gave None"), False),
     ],
 )
-def test_what_may_pass_is_told_from_what_will_not(
-    error: ConnectionFailed | ServerError | ConnectionClosed, passes: bool
-) -> None:
+def test_what_may_pass_is_told_from_what_will_not(error: VivavoceError, passes: bool) -> None:
     assert is_passing(error) is passes
 
 

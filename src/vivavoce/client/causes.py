@@ -13,7 +13,7 @@ from ssl import SSLCertVerificationError, SSLError
 from typing import overload
 from urllib.parse import parse_qs, urlsplit
 
-from vivavoce.errors import ConnectionClosed, ConnectionFailed, ServerError
+from vivavoce.errors import ConnectionClosed, ConnectionFailed, ServerError, VivavoceError
 
 from .endpoint import Endpoint
 
@@ -88,12 +88,14 @@ def cause_of(error: ConnectionFailed | ServerError | ConnectionClosed, endpoint:
     return _of_network(error.__cause__ or error.__context__, endpoint)
 
 
-def is_passing(error: ConnectionFailed | ServerError | ConnectionClosed) -> bool:
+def is_passing(error: VivavoceError) -> bool:
     """Whether trying again may help: not where the key, the address or the certificate is wrong."""
     if isinstance(error, ConnectionClosed):
         return error.code in PASSING_CODES
     if isinstance(error, ServerError):
         return error.code in _PASSING_ERRORS or error.type == "server_error"
+    if not isinstance(error, ConnectionFailed):
+        return False
     if error.status is not None:
         return error.status in PASSING_STATUS
     cause = error.__cause__ or error.__context__
