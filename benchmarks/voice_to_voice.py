@@ -29,8 +29,7 @@ from serving import serving
 from vivavoce.audio import wav
 from vivavoce.audio.formats import PCM16_24K
 from vivavoce.audio.resample import resample
-from vivavoce.client import connect
-from vivavoce.client.connection import Connection
+from vivavoce.client import Session, connect
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 
@@ -229,7 +228,7 @@ class Turn:
 class Conversation:
     """A session that is spoken to turn by turn."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Session) -> None:
         self.microphone = Microphone(connection.append_audio)
         self._connection = connection
         self._turn: Turn | None = None

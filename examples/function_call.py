@@ -45,7 +45,7 @@ async def ask(url: str) -> str:
     return text
 
 
-async def answer(connection: vivavoce.Connection) -> tuple[items.Item, ...]:
+async def answer(connection: vivavoce.Session) -> tuple[items.Item, ...]:
     """The items of one response, when it is complete."""
     async for event in connection:
         if isinstance(event, events.ErrorEvent):

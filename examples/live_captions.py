@@ -47,7 +47,7 @@ async def captions(url: str, speech: bytes, chunk_s: float = CHUNK_S) -> list[st
     return found
 
 
-async def speak(connection: vivavoce.Connection, speech: bytes, chunk_s: float) -> None:
+async def speak(connection: vivavoce.Session, speech: bytes, chunk_s: float) -> None:
     """Append the audio, piece by piece, as a microphone would; the answer to the last event says that all was heard."""
     for at in range(0, len(speech), CHUNK_BYTES):
         await connection.append_audio(speech[at : at + CHUNK_BYTES])

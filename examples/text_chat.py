@@ -28,7 +28,7 @@ async def chat(url: str, read_line: Callable[[], str]) -> list[str]:
     return answers
 
 
-async def show_answer(connection: vivavoce.Connection) -> str:
+async def show_answer(connection: vivavoce.Session) -> str:
     """Print one answer word by word, until it is complete."""
     answer = ""
     async for event in connection:

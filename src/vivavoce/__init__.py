@@ -10,15 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vivavoce.client import Connecting, Connection, connect
+    from vivavoce.client.connect import connect
+    from vivavoce.client.line import Reconnect
+    from vivavoce.client.session import Session
+    from vivavoce.client.tools import ToolContext, tool
     from vivavoce.core.conversation import Conversation
     from vivavoce.errors import (
+        BudgetExceeded,
         ConnectionClosed,
         ConnectionFailed,
         EngineError,
         EngineMissing,
         LocalProtocolError,
         RemoteProtocolError,
+        ResponseFailed,
         ServerError,
         SettingsError,
         VivavoceError,
@@ -28,16 +33,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Connecting": "vivavoce.client",
-    "Connection": "vivavoce.client",
-    "connect": "vivavoce.client",
+    "Reconnect": "vivavoce.client.line",
+    "Session": "vivavoce.client.session",
+    "ToolContext": "vivavoce.client.tools",
+    "connect": "vivavoce.client.connect",
+    "tool": "vivavoce.client.tools",
     "Conversation": "vivavoce.core.conversation",
+    "BudgetExceeded": "vivavoce.errors",
     "ConnectionClosed": "vivavoce.errors",
     "ConnectionFailed": "vivavoce.errors",
     "EngineError": "vivavoce.errors",
     "EngineMissing": "vivavoce.errors",
     "LocalProtocolError": "vivavoce.errors",
     "RemoteProtocolError": "vivavoce.errors",
+    "ResponseFailed": "vivavoce.errors",
     "ServerError": "vivavoce.errors",
     "SettingsError": "vivavoce.errors",
     "VivavoceError": "vivavoce.errors",
@@ -49,22 +58,26 @@ _MODULES = {
 }
 
 __all__ = [
-    "Connecting",
-    "Connection",
+    "BudgetExceeded",
     "ConnectionClosed",
     "ConnectionFailed",
     "Conversation",
     "EngineError",
     "EngineMissing",
     "LocalProtocolError",
+    "Reconnect",
     "RemoteProtocolError",
+    "ResponseFailed",
     "ServerError",
+    "Session",
     "SettingsError",
+    "ToolContext",
     "VivavoceError",
     "config",
     "connect",
     "events",
     "items",
+    "tool",
 ]
 
 

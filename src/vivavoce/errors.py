@@ -6,6 +6,8 @@
     │   └── ServerError         the peer answered with an `error` event; carries code, param, event_id
     ├── ConnectionFailed        the connection could not be opened
     ├── ConnectionClosed        it was open and is not any more; carries code and reason
+    ├── ResponseFailed          a response came to no good end; carries its code and id
+    ├── BudgetExceeded          the session has spent what it may cost; carries cost and budget
     ├── EngineError             a model failed; carries a code
     │   └── EngineMissing       it cannot be had here; the message says which package or setting is missing
     └── SettingsError           a setting cannot be used; names the setting
@@ -70,6 +72,25 @@ class ConnectionClosed(VivavoceError):
         super().__init__(f"connection closed: {code} {reason}".rstrip())
         self.code = code
         self.reason = reason
+
+
+class ResponseFailed(VivavoceError):
+    """A response failed, was lost with its session, or never ended. `code` is the server's, or ours, or None."""
+
+    def __init__(self, message: str, *, code: str | None = None, response_id: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.response_id = response_id
+
+
+class BudgetExceeded(VivavoceError):
+    """The session has spent its budget and is over; both in the currency of the prices."""
+
+    def __init__(self, cost: float, budget: float) -> None:
+        super().__init__(f"the session has cost {cost:.4f}, and its budget is {budget:g}")
+        self.cost = cost
+        self.budget = budget
 
 
 class EngineError(VivavoceError):

@@ -20,7 +20,7 @@ from vivavoce.cli import main
 from vivavoce.cli.files import saving, write_wav
 from vivavoce.cli.talk import TRAILING_SILENCE_MS, _speak_paced, _speech_bytes
 from vivavoce.cli.turn import Turn
-from vivavoce.client import Connection
+from vivavoce.client.connection import Connection
 from vivavoce.errors import EngineMissing, VivavoceError
 from vivavoce.testing.virtual_time import run
 from vivavoce.transports.memory import pair

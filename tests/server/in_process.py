@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from vivavoce.client import Connection
+from vivavoce.client.connection import Connection
 from vivavoce.core.limits import Limits
 from vivavoce.core.session import Session
 from vivavoce.engines import Pipeline

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vivavoce.audio.formats import PCM16_24K
 from vivavoce.audio.levels import peak_db, rms_db
-from vivavoce.client import Connection, connect
+from vivavoce.client import Session, connect
 from vivavoce.engines import Synthesizer
 from vivavoce.errors import VivavoceError
 from vivavoce.protocol import config as cfg
@@ -67,7 +67,7 @@ async def demo(out: Path) -> int:
 class Call:
     """One conversation: the room on this side, the connection on the other."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Session) -> None:
         self.microphone = Microphone(self._record)
         self.loudspeaker = Loudspeaker()
         self._connection = connection

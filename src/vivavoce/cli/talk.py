@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vivavoce.audio.formats import PCM16_24K
-from vivavoce.client import Connection, connect
+from vivavoce.client import Session, connect
 from vivavoce.errors import ConnectionClosed, VivavoceError
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
@@ -118,7 +118,7 @@ async def _one(options: Options, url: str, source: Path | None) -> Turn:
     return turn
 
 
-async def _ask(options: Options, connection: Connection, audio: bytes | None, turn: Turn) -> None:
+async def _ask(options: Options, connection: Session, audio: bytes | None, turn: Turn) -> None:
     if audio is None:
         await _write(connection, options.text or "", turn)
     elif options.is_paced:
@@ -158,13 +158,13 @@ def _samples(source: Path) -> tuple[bytes, int]:
     return pcm, rate_hz
 
 
-async def _write(connection: Connection, text: str, turn: Turn) -> None:
+async def _write(connection: Session, text: str, turn: Turn) -> None:
     await connection.send(ev.ConversationItemCreate(item=Message(role="user", content=(InputText(text=text),))))
     turn.end_of_speech()
     await connection.send(ev.ResponseCreate())
 
 
-async def _speak(connection: Connection, audio: bytes, turn: Turn) -> None:
+async def _speak(connection: Session, audio: bytes, turn: Turn) -> None:
     """All at once; we say where the turn ends."""
     step = PCM16_24K.bytes_of(CHUNK_MS)
     for start in range(0, len(audio), step):
@@ -174,7 +174,7 @@ async def _speak(connection: Connection, audio: bytes, turn: Turn) -> None:
     await connection.send(ev.ResponseCreate())
 
 
-async def _speak_paced(connection: Connection, audio: bytes, turn: Turn) -> None:
+async def _speak_paced(connection: Session, audio: bytes, turn: Turn) -> None:
     """As a microphone would; the server finds the end of the turn."""
     speech_bytes = _speech_bytes(audio)
     sent = 0

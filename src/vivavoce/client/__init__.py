@@ -1,5 +1,6 @@
-"""The client: `connect()` to any Realtime endpoint, and the open `Connection`."""
+"""The client: `connect()` to any Realtime endpoint, and the `Session` that it gives."""
 
-from .connection import Connecting, Connection, connect
+from .connect import connect
+from .session import Session
 
-__all__ = ["Connecting", "Connection", "connect"]
+__all__ = ["Session", "connect"]

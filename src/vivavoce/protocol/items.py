@@ -5,6 +5,7 @@ Items are frozen snapshots: what is said about an item at one moment. Reference 
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -273,3 +274,45 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     usage: Maybe[Usage | None] = UNSET
     metadata: Maybe[Metadata | None] = UNSET
     temperature: Maybe[float] = msgspec.field(default=UNSET, name=TEMPERATURE)
+
+
+# --- factories --------------------------------------------------------------------------------------------------------
+
+
+def user_message(*parts: str | bytes | Content, id: Maybe[str] = UNSET) -> Message:
+    """What the user said: text, speech as raw samples in the session's input format, or any part."""
+    return Message(id=id, role="user", content=tuple(map(_input_part, parts)))
+
+
+def system_message(text: str, *, id: Maybe[str] = UNSET) -> Message:
+    """What the model is told by the application."""
+    return Message(id=id, role="system", content=(InputText(text=text),))
+
+
+def assistant_message(text: str, *, id: Maybe[str] = UNSET) -> Message:
+    """What the assistant is to have said."""
+    return Message(id=id, role="assistant", content=(OutputText(text=text),))
+
+
+def function_call(name: str, arguments: str, *, call_id: str, id: Maybe[str] = UNSET) -> FunctionCall:
+    """A call that the model is to have made; `arguments` is JSON text."""
+    return FunctionCall(id=id, call_id=call_id, name=name, arguments=arguments)
+
+
+def function_output(call_id: str, output: str, *, id: Maybe[str] = UNSET) -> FunctionCallOutput:
+    """What a function has answered."""
+    return FunctionCallOutput(id=id, call_id=call_id, output=output)
+
+
+def image(data: str | bytes, *, detail: Maybe[Literal["auto", "low", "high"]] = UNSET) -> InputImage:
+    """An image: a data URI, or the bytes of a PNG or JPEG file."""
+    if isinstance(data, bytes):
+        kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+        data = f"data:image/{kind};base64,{b2a_base64(data, newline=False).decode()}"
+    return InputImage(image_url=data, detail=detail)
+
+
+def _input_part(part: str | bytes | Content) -> Content:
+    if isinstance(part, str):
+        return InputText(text=part)
+    return InputAudio(audio=part) if isinstance(part, bytes) else part

@@ -17,7 +17,7 @@ from typing import Literal
 
 from vivavoce.audio import convert
 from vivavoce.audio.formats import ULAW_8K
-from vivavoce.client import Connection
+from vivavoce.client.connection import Connection
 from vivavoce.errors import ConnectionClosed, LocalProtocolError
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev

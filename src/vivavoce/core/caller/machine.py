@@ -106,6 +106,11 @@ class Caller:
         return min((due for due in dues if due is not None), default=None)
 
     @property
+    def is_connected(self) -> bool:
+        """Whether what is asked for is sent at once."""
+        return self._is_connected
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is under way: no response, no call, no unanswered event, no user who speaks."""
         is_busy = self.requests.user_speaks or self.calls.open or len(self._answers) or len(self._unsent)

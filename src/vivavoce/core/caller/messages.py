@@ -82,7 +82,18 @@ class WakeUp:
     """`deadline()` has come."""
 
 
-CallerInput: TypeAlias = "ev.AnyServerEvent | ev.Unknown | Ask | ToolEnded | PlaybackStopped | Interrupt | Connected | Lost | Restored | WakeUp"
+CallerInput: TypeAlias = (
+    ev.AnyServerEvent
+    | ev.Unknown
+    | Ask
+    | ToolEnded
+    | PlaybackStopped
+    | Interrupt
+    | Connected
+    | Lost
+    | Restored
+    | WakeUp
+)
 
 # --- effects ----------------------------------------------------------------------------------------------------------
 

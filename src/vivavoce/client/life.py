@@ -1,0 +1,500 @@
+"""The life of a session: tasks, timers and connections around the caller, which decides.
+
+connection → codec → `Caller.handle` → effects → connection, tools, player, application. One task reads and one writes;
+a lost connection is mended or replaced here, and a session that nears its limit is renewed at a silence, the new one
+ready before the old one is let go. Invariant: whatever happens, every ticket is settled and every task ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vivavoce.core.caller import Caller
+from vivavoce.core.caller.messages import (
+    Acknowledge,
+    Ask,
+    CallerEffect,
+    CallerInput,
+    CancelTool,
+    Connected,
+    Lost,
+    Play,
+    PlaybackStopped,
+    Refuse,
+    Restored,
+    RunTool,
+    StopPlayback,
+    Tell,
+    Transmit,
+    WakeUp,
+)
+from vivavoce.core.caller.restoring import restoration
+from vivavoce.core.caller.updates import Update
+from vivavoce.errors import ConnectionClosed, ConnectionFailed, LocalProtocolError, ServerError, VivavoceError
+from vivavoce.protocol import events as ev
+from vivavoce.protocol.base import given
+from vivavoce.protocol.codec import ClientCodec
+from vivavoce.protocol.config import RealtimeSessionResource
+from vivavoce.transports import Transport
+
+from .line import Line, Opened, Reconnect
+from .player import Player
+from .restoring import restore, server_error
+
+log = logging.getLogger(__name__)
+
+OUTGOING_BYTES_MAX = 4 * 1024 * 1024
+"""Bytes on their way out beyond which `append_audio` waits, where it is awaited."""
+OUTGOING_BYTES_LIMIT = 64 * 1024 * 1024
+"""Bytes on their way out beyond which nothing more is taken."""
+SILENCE_POLL_S = 0.25
+"""How often is looked for a silence in which a session can be renewed."""
+BATCH_MAX = 64
+"""Events that are taken in one go, before other tasks have their turn."""
+
+ServerMessage = ev.AnyServerEvent | ev.Unknown
+
+
+class Owner(Protocol):
+    """The session, as its life sees it. Nothing here may raise."""
+
+    def heard(self, event: ServerMessage) -> None:
+        """The server has said something that the application is to know."""
+        ...
+
+    def told(self, update: Update) -> None:
+        """Something has changed."""
+        ...
+
+    def sent(self, event: ev.AnyClientEvent) -> None:
+        """An event goes out."""
+        ...
+
+    def runs(self, effect: RunTool | CancelTool) -> None:
+        """A tool is to be run, or to be ended."""
+        ...
+
+    def changed(self, what: str, **details: Any) -> None:
+        """The connection: `lost`, `resumed`, `restored`, `renewed`."""
+        ...
+
+    def ended(self, closed: ConnectionClosed) -> None:
+        """The session is over."""
+        ...
+
+    async def hold(self) -> None:
+        """Wait while the application is too far behind."""
+        ...
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it is."""
+        ...
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What a life is given."""
+
+    caller: Caller
+    codec: ClientCodec
+    policy: Reconnect
+    new_id: Callable[[str], str]
+    player: Player | None = None
+    wrap: Callable[[Transport], Transport] = lambda transport: transport
+    """Around every connection: a tape."""
+    raw: Callable[[str, str | bytes], None] | None = None
+    """Sees every frame: `client` or `server`, and the frame."""
+    explained: Callable[[Any], Any] = lambda error: error
+    wall_s: Callable[[], float] = time.time
+
+
+class Life:
+    """One session alive, from `open` to `close`; made for one of each."""
+
+    def __init__(self, owner: Owner, given: Surroundings) -> None:
+        self.owner = owner
+        self.given = given
+        self.line: Line
+        self.ended: ConnectionClosed | None = None
+        self.is_connected = False
+        self._transport: Transport
+        self._next: Opened | None = None
+        self._outgoing: deque[bytes] = deque()
+        self._outgoing_bytes = 0
+        self._more = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._tickets: dict[int, asyncio.Future[Any]] = {}
+        self._number = 0
+        self._clock = asyncio.get_running_loop().time
+        self._began_s = self._clock()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._events = 0
+        self._is_closing = False
+
+    # --- opening and closing ------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open it. Raises `ConnectionFailed` or `ServerError`, with the likely cause."""
+        try:
+            opened = await self.line.open()
+            first = await self._first(opened)
+        except (ConnectionFailed, ServerError) as error:
+            await self.line.close()
+            raise self.given.explained(error) from error
+        self._transport = self.given.wrap(opened.transport)
+        self.is_connected = True
+        self._take(first)
+        self._handle(Connected())
+        self._spawn(self._run())
+        self._spawn(self._write())
+        if self.given.policy.tries:
+            self._spawn(self._renew())
+
+    async def _first(self, opened: Opened) -> ServerMessage:
+        """The first event, so that a refused connection is told here and not later (reference §1.5)."""
+        try:
+            frame = opened.first if opened.first is not None else await opened.transport.receive()
+        except ConnectionClosed as closed:
+            raise ConnectionFailed(f"the server closed at once: {closed.code} {closed.reason}".rstrip()) from closed
+        event = self._decode(frame)
+        if isinstance(event, ev.ErrorEvent):
+            raise server_error(event.error)
+        return event
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """End it; doing it twice is harmless."""
+        if not self._is_closing:
+            self._is_closing = True
+            while self._outgoing and self.is_connected:  # what was said before the goodbye is said
+                self._room.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await self._room.wait()
+                        continue
+                break
+            await self.line.close()
+            if not self._over.done() and not self._tasks:
+                self._end(ConnectionClosed(code, reason))
+        await asyncio.shield(self._over)
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _end(self, closed: ConnectionClosed) -> None:
+        """Nothing comes any more."""
+        self.ended = closed
+        self.is_connected = False
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for future in self._tickets.values():
+            if not future.done():
+                future.set_exception(ConnectionClosed(closed.code, closed.reason))
+        self._tickets.clear()
+        self._room.set()
+        if not self._over.done():
+            self._over.set_result(None)
+            self.owner.ended(closed)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Read until the session is over, whatever connections it takes."""
+        closed = ConnectionClosed(1006)
+        try:
+            while True:
+                try:
+                    await self._read(self._transport)
+                except ConnectionClosed as error:
+                    closed = error
+                if self._is_closing:
+                    return
+                if self._next is not None:
+                    self._next = None
+                else:
+                    await self._reopen(closed)
+        except ConnectionClosed as error:
+            closed = error
+        except VivavoceError as error:
+            closed = ConnectionClosed(1006, str(error))
+            closed.__cause__ = error
+        except Exception as error:
+            log.exception("the session has failed")
+            closed = ConnectionClosed(1006, f"{type(error).__name__}: {error}")
+            closed.__cause__ = error
+        finally:
+            self._end(ConnectionClosed(1000) if self._is_closing else closed)
+
+    async def _read(self, transport: Transport) -> None:
+        """Take what comes over one connection, to its end."""
+        receive, taken = transport.receive, 0
+        while True:
+            frame = await receive()
+            if transport is not self._transport:
+                return  # another has taken its place
+            self._take(self._decode(frame))
+            taken += 1
+            if self.owner.is_behind:
+                await self.owner.hold()
+            elif taken % BATCH_MAX == 0:
+                await asyncio.sleep(0)
+
+    def _decode(self, frame: str | bytes) -> ServerMessage:
+        if self.given.raw is not None:
+            self.given.raw("server", frame)
+        return self.given.codec.decode(frame)
+
+    def _take(self, event: ServerMessage) -> None:
+        """An event of the server: first the caller, whose conversation then holds it, then the application."""
+        self._events += 1
+        effects = self.given.caller.handle(event, self._now_ms)
+        if not effects:
+            if type(event) is not ev.ErrorEvent:  # one that nobody is to care about
+                self.owner.heard(event)
+            return
+        if isinstance(event, ev.ErrorEvent):
+            effects = [effect for effect in effects if not _repeats(effect, event)]
+        settled = [effect for effect in effects if isinstance(effect, Acknowledge | Refuse)]
+        self._do([effect for effect in effects if not isinstance(effect, Acknowledge | Refuse | Tell)])
+        self.owner.heard(event)
+        self._do([effect for effect in effects if isinstance(effect, Tell)])
+        self._do(settled)
+        self._set_alarm()
+
+    # --- what the caller wants ----------------------------------------------------------------------------------------
+
+    @property
+    def _now_ms(self) -> int:
+        return round((self._clock() - self._began_s) * 1000)
+
+    def handle(self, input: CallerInput) -> None:
+        """Hand an input to the caller and do what it asks for. Raises `LocalProtocolError` for an `Ask`."""
+        self._do(self.given.caller.handle(input, self._now_ms))
+        self._set_alarm()
+
+    _handle = handle
+
+    def ask(self, event: ev.AnyClientEvent) -> asyncio.Future[Any]:
+        """Send an event; the future holds the server's answer. Raises `LocalProtocolError`, `ConnectionClosed`."""
+        if self.ended is not None:
+            raise ConnectionClosed(self.ended.code, self.ended.reason)
+        if self._outgoing_bytes > OUTGOING_BYTES_LIMIT:
+            raise LocalProtocolError("the server does not take what is sent; await the calls before making more")
+        self._number += 1
+        number = self._number
+        future = self._tickets[number] = asyncio.get_running_loop().create_future()
+        try:
+            self.handle(Ask(event, number))
+        except BaseException:
+            self._tickets.pop(number, None)
+            raise
+        return future
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether an answer is still to come, so that the server must be read."""
+        return bool(self._tickets)
+
+    async def room(self) -> None:
+        """Wait while too much is on its way out."""
+        if self._outgoing_bytes > OUTGOING_BYTES_MAX:
+            self._room.clear()
+            await self._room.wait()
+
+    def _do(self, effects: Sequence[CallerEffect]) -> None:
+        for effect in effects:
+            match effect:
+                case Play():
+                    if self.given.player is not None:
+                        self.given.player.play(effect.item_id, effect.audio, effect.format)
+                case Transmit():
+                    self._transmit(effect.event)
+                case Acknowledge():
+                    if (future := self._tickets.pop(effect.ticket, None)) is not None and not future.done():
+                        future.set_result(effect.event)
+                case Refuse():
+                    if (future := self._tickets.pop(effect.ticket, None)) is not None and not future.done():
+                        future.set_exception(server_error(effect.error))
+                case StopPlayback():
+                    unfinished = self.given.player.stop() if self.given.player is not None else ()
+                    self._do(self.given.caller.handle(PlaybackStopped(unfinished), self._now_ms))
+                case Tell():
+                    self.owner.told(effect.update)
+                case RunTool() | CancelTool():
+                    self.owner.runs(effect)
+
+    def _transmit(self, event: ev.AnyClientEvent) -> None:
+        try:
+            frame = self.given.codec.encode(event)
+        except LocalProtocolError as error:  # the dialect cannot say it
+            detail = ev.ErrorDetail(
+                type="vivavoce", code="not_in_dialect", message=str(error), event_id=given(event.event_id, None)
+            )
+            self._do(self.given.caller.handle(ev.ErrorEvent(error=detail), self._now_ms))
+            return
+        self.owner.sent(event)
+        self.put(frame)
+
+    def put(self, frame: bytes) -> None:
+        """Send a message as it is."""
+        self._outgoing.append(frame)
+        self._outgoing_bytes += len(frame)
+        self._more.set()
+
+    def _set_alarm(self) -> None:
+        """One timer, for the earliest deadline; it rings in vain rather than being moved with every event."""
+        due_ms = self.given.caller.deadline()
+        if due_ms is None or self.ended is not None:
+            return
+        due_s = self._began_s + due_ms / 1000
+        if self._alarm is not None:
+            if self._alarm.when() <= due_s:
+                return
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(due_s, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        due_ms = self.given.caller.deadline()
+        if due_ms is not None and self._now_ms >= due_ms:
+            self.handle(WakeUp())
+        self._set_alarm()
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        """Send what is on its way out, over whatever connection there is."""
+        while True:
+            while self._outgoing and self.is_connected:
+                frame = self._outgoing.popleft()
+                self._outgoing_bytes -= len(frame)
+                if self.given.raw is not None:
+                    self.given.raw("client", frame)
+                # Lost with the connection: what was not answered is sent again.
+                with suppress(ConnectionClosed):
+                    await self._transport.send(frame)
+                if self._outgoing_bytes <= OUTGOING_BYTES_MAX // 2:
+                    self._room.set()
+            self._room.set()
+            self._more.clear()
+            await self._more.wait()
+
+    # --- connections that come and go ---------------------------------------------------------------------------------
+
+    def lost(self, closed: ConnectionClosed) -> None:
+        """The connection is gone, and with luck the session is not: the line is looking for it."""
+        self.handle(Lost())
+        self.owner.changed("lost", code=closed.code, reason=closed.reason)
+
+    def resumed(self) -> None:
+        """The session goes on over another connection, and nothing was lost."""
+        self.handle(Connected())
+        self.owner.changed("resumed")
+
+    async def _reopen(self, closed: ConnectionClosed) -> None:
+        """A session in place of the one that has ended, told what was before. Raises `ConnectionClosed` and others."""
+        was_resuming = not self.given.caller.is_connected
+        self.is_connected = False
+        if not was_resuming:
+            self.lost(closed)
+        for _ in range(max(self.given.policy.tries, 1)):
+            opened = await self.line.reopen(closed)
+            if opened is None:
+                raise closed
+            try:
+                await self._move(opened)
+            except (ConnectionClosed, TimeoutError) as error:
+                await opened.transport.close()
+                closed = error if isinstance(error, ConnectionClosed) else ConnectionClosed(1006, "no answer")
+                continue
+            self.owner.changed("restored")
+            return
+        raise closed
+
+    async def _move(self, opened: Opened, is_wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Tell a fresh session what was before, and go on in it, if that is still wanted when it is ready."""
+        caller = self.given.caller
+        transport = self.given.wrap(opened.transport)
+        events = restoration(caller.memory, caller.configured, self.given.new_id)
+        try:
+            fresh = await restore(transport, self.given.codec, events, opened.first)
+        except ServerError as error:
+            raise self.given.explained(error) from error
+        if not is_wanted():
+            return False
+        self._transport = transport
+        self.is_connected = True
+        self._outgoing.clear()
+        self._outgoing_bytes = 0
+        self._events += 1
+        self.handle(Restored(fresh))
+        self._more.set()
+        return True
+
+    async def _renew(self) -> None:
+        """Before the server's limit on a session another one takes its place."""
+        while True:
+            expires_at = self._expires_at
+            if expires_at is None:
+                return
+            await asyncio.sleep(max(expires_at - self.given.policy.renew_before_s - self.given.wall_s(), 1.0))
+            while not self._is_silent:  # noqa: ASYNC110 - that the player is silent is no event
+                await asyncio.sleep(SILENCE_POLL_S)
+            if self._expires_at == expires_at:
+                try:
+                    await self._renew_now()
+                except (VivavoceError, TimeoutError) as error:
+                    log.warning("the session could not be renewed, and goes on: %s", error)
+                    await asyncio.sleep(self.given.policy.max_s)
+
+    async def _renew_now(self) -> None:
+        """Make before break: the old session lives until the new one knows everything."""
+        opened = await self.line.another()
+        events = self._events
+        try:
+            is_moved = await self._move(opened, lambda: self._is_silent and self._events == events)
+        except BaseException:
+            await opened.transport.close()
+            raise
+        if not is_moved:
+            await opened.transport.close()
+            return
+        self._next = opened
+        old = self.line.replace(opened)
+        self.owner.changed("renewed")
+        if old is not None:
+            await old.transport.close()
+
+    @property
+    def _is_silent(self) -> bool:
+        is_playing = self.given.player is not None and self.given.player.is_playing
+        return self.is_connected and self.given.caller.is_idle and not is_playing
+
+    @property
+    def _expires_at(self) -> int | None:
+        session = self.given.caller.conversation.session
+        if not isinstance(session, RealtimeSessionResource):
+            return None
+        return given(session.expires_at, None) or None
+
+
+def _repeats(effect: CallerEffect, event: ev.ErrorEvent) -> bool:
+    """The application gets the error itself; it need not be told of it again."""
+    update = effect.update if isinstance(effect, Tell) else None
+    return getattr(update, "error", None) is event.error

@@ -1,0 +1,212 @@
+"""A response as it comes: its items, and in each item its chunks, side by side (nested iteration).
+
+Fed by the session with the events of one response. Invariant: whoever begins to iterate late gets everything from the
+beginning; what nobody holds is not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from typing import Any
+
+from vivavoce.core.caller.updates import Delta
+from vivavoce.errors import ResponseFailed
+from vivavoce.protocol import events as ev
+from vivavoce.protocol.base import given
+from vivavoce.protocol.items import FunctionCall, Item, Message, OutputAudio, OutputText, Response
+
+from .streams import Stream
+
+CHUNKS_MAX = 100_000
+"""Chunks of an item, and items of a response, that wait for who iterates."""
+
+
+class _Over(Exception):
+    """Nothing comes any more."""
+
+
+class LiveItem:
+    """One item of a response. `async for chunk in item` gives `Delta`s with text, audio, transcript or arguments."""
+
+    def __init__(self, item: Item) -> None:
+        self.id = given(item.id, "")
+        self.item = item
+        self._chunks: Stream[Delta] = Stream(CHUNKS_MAX)
+
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[Delta]:
+        while True:
+            try:
+                yield await self._chunks.get()
+            except _Over:
+                return
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is a function call."""
+        return isinstance(self.item, FunctionCall)
+
+    async def audio(self) -> AsyncIterator[bytes]:
+        """Its speech, piece by piece."""
+        async for chunk in self:
+            if chunk.audio is not None:
+                yield chunk.audio
+
+    async def words(self) -> AsyncIterator[str]:
+        """What it says, written or spoken, piece by piece."""
+        async for chunk in self:
+            if (words := chunk.text if chunk.text is not None else chunk.transcript) is not None:
+                yield words
+
+    def _put(self, delta: Delta) -> None:
+        self._chunks.put(delta)
+
+    def _finish(self, item: Item | None = None) -> None:
+        self.item = item or self.item
+        self._chunks.end(_Over())
+
+
+class LiveResponse:
+    """One response, from `response.created` on. Iterate it for its items; `await` it for its end.
+
+    `await response` gives the final `Response`; `text()`, `audio()` wait for the end as well. Raises `ResponseFailed`
+    where it failed, was lost with the connection, or never came to an end.
+    """
+
+    def __init__(self, response: Response) -> None:
+        self.id = response.id
+        self.response = response
+        self._items: Stream[LiveItem] = Stream(CHUNKS_MAX)
+        self._known: dict[str, LiveItem] = {}
+        self._words: list[str] = []
+        self._audio = bytearray()
+        self._done: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        return f"<LiveResponse {self.id} {self.status}>"
+
+    @property
+    def status(self) -> str:
+        """`in_progress`, and in the end `completed`, `cancelled`, `incomplete` or `failed`."""
+        return given(self.response.status, "in_progress")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is over, however."""
+        return self._done.done()
+
+    def __aiter__(self) -> AsyncIterator[LiveItem]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[LiveItem]:
+        while True:
+            try:
+                yield await self._items.get()
+            except _Over:
+                return
+
+    def __await__(self) -> Generator[Any, None, Response]:
+        return asyncio.shield(self._done).__await__()
+
+    async def done(self) -> Response:
+        """The response when it is over, with its status, items and usage."""
+        return await self
+
+    async def text(self) -> str:
+        """All that it says, written or spoken, once it is over."""
+        await self
+        return "".join(self._words)
+
+    async def audio(self) -> bytes:
+        """All of its speech, once it is over; raw samples in the session's output format."""
+        await self
+        return bytes(self._audio)
+
+    async def words(self) -> AsyncIterator[str]:
+        """What it says, piece by piece."""
+        async for item in self:
+            async for words in item.words():
+                yield words
+
+    # --- fed by the session -------------------------------------------------------------------------------------------
+
+    def _take(self, event: ev.AnyServerEvent) -> None:
+        match event:
+            case ev.ResponseOutputAudioDelta():
+                self._audio += event.delta
+                self._put(event.item_id, Delta(audio=event.delta))
+            case ev.ResponseOutputTextDelta():
+                self._words.append(event.delta)
+                self._put(event.item_id, Delta(text=event.delta))
+            case ev.ResponseOutputAudioTranscriptDelta():
+                self._words.append(event.delta)
+                self._put(event.item_id, Delta(transcript=event.delta))
+            case ev.ResponseFunctionCallArgumentsDelta():
+                self._put(event.item_id, Delta(arguments=event.delta))
+            case ev.ResponseOutputItemAdded():
+                self._add(event.item)
+            case ev.ResponseOutputItemDone():
+                item = self._known.get(given(event.item.id, "")) or self._add(event.item)
+                item._finish(event.item)
+            case ev.ResponseDone():
+                self._finish(event.response)
+
+    def _add(self, item: Item) -> LiveItem:
+        live = LiveItem(item)
+        self._known[live.id] = live
+        self._items.put(live)
+        return live
+
+    def _put(self, item_id: str, delta: Delta) -> None:
+        if (item := self._known.get(item_id)) is not None:
+            item._put(delta)
+
+    def _finish(self, response: Response) -> None:
+        self.response = response
+        if not self._words:
+            self._words = [_words(item) for item in response.output]
+        self._end()
+        if self._done.done():
+            return
+        if response.status == "failed":
+            self._done.set_exception(failure_of(response))
+            self._done.exception()  # nobody need await it
+        else:
+            self._done.set_result(response)
+
+    def _fail(self, error: Exception) -> None:
+        self._end()
+        if not self._done.done():
+            self._done.set_exception(error)
+            self._done.exception()
+
+    def _end(self) -> None:
+        for item in self._known.values():
+            item._finish()
+        self._items.end(_Over())
+
+    def _replace(self, response_id: str) -> None:
+        """The session was lost before anything had come, and it was asked for again."""
+        self.id = response_id
+
+
+def failure_of(response: Response) -> ResponseFailed:
+    """Why a response failed, as an exception."""
+    details = given(response.status_details, None)
+    error = given(details.error, None) if details else None
+    code = given(error.code, None) if error else None
+    message = (given(error.message, None) if error else None) or "the response failed; the server does not say why"
+    return ResponseFailed(message, code=code, response_id=response.id)
+
+
+def _words(item: Item) -> str:
+    parts = item.content if isinstance(item, Message) else ()
+    texts = (
+        part.text if isinstance(part, OutputText) else given(part.transcript, None) or ""
+        for part in parts
+        if isinstance(part, OutputText | OutputAudio)
+    )
+    return "".join(texts)

@@ -1,0 +1,139 @@
+"""What a session is opened with, and the making of its life: endpoint, codec, caller, line, tape.
+
+Heavy modules are imported here when a session is opened, so that `import vivavoce` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Any, cast
+
+from vivavoce.core.caller import Caller, CallerLimits
+from vivavoce.protocol import config
+from vivavoce.protocol.codec import ClientCodec
+from vivavoce.transports import Transport
+
+from .endpoint import Endpoint, Target, resolve
+from .ids import ids
+from .life import Life, Owner, Surroundings
+from .line import Dial, Line, Reconnect
+
+if TYPE_CHECKING:
+    from vivavoce.core.account import Price
+    from vivavoce.transports.taping import TapeWriter
+
+    from .cost import Meter
+    from .player import Player
+
+MESSAGE_BYTES_MAX = 128 * 1024 * 1024
+"""Largest message that is accepted; a retrieved item carries all of its audio."""
+OPEN_TIMEOUT_S = 10.0
+"""For the handshake, and again for the first event."""
+
+RawHook = Callable[[str, str | bytes], None]
+
+
+@dataclass(kw_only=True)
+class Options:
+    """Everything that a session is made with; `connect` explains it."""
+
+    target: Target = field(default_factory=Target)
+    configuration: config.SessionConfig | None = None
+    ssl: SSLContext | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    open_timeout_s: float = OPEN_TIMEOUT_S
+    reconnect: Reconnect = field(default_factory=Reconnect)
+    player: Player | None = None
+    tape: TapeWriter | None = None
+    context: Any = None
+    prices: Mapping[str, Price] | None = None
+    budget: float | None = None
+    text_fallback: bool = True
+    limits: CallerLimits = field(default_factory=CallerLimits)
+    raw: RawHook | None = None
+    debug: bool = False
+    dial: Dial | None = None
+    """Opens connections otherwise than by WebSocket: memory, in tests."""
+    random: Random = field(default_factory=Random)
+    new_ids: Callable[[], Callable[[str], str]] = ids
+
+
+def begin(owner: Owner, caller: Caller, new_id: Callable[[str], str], options: Options) -> tuple[Life, Meter]:
+    """A life for a session. Raises `LocalProtocolError` where the endpoint cannot be one."""
+    from .causes import explained, is_passing
+    from .cost import Meter
+
+    endpoint = None if options.dial is not None else resolve(options.target, os.environ)
+    explain: Callable[[Any], Any] = lambda error: error if endpoint is None else explained(error, endpoint)  # noqa: E731
+    surroundings = Surroundings(
+        caller=caller,
+        codec=ClientCodec(endpoint.dialect if endpoint is not None else options.target.dialect or "ga"),
+        policy=options.reconnect,
+        new_id=new_id,
+        player=options.player,
+        wrap=_taping(options),
+        raw=_raw(options),
+        explained=explain,
+    )
+    life = Life(owner, surroundings)
+    life.line = Line(
+        options.dial or _dial(endpoint, options),
+        options.reconnect,
+        random=options.random,
+        open_timeout_s=options.open_timeout_s,
+        is_passing=lambda error: is_passing(cast(Any, error)),
+        lost=life.lost,
+        resumed=life.resumed,
+    )
+    return life, Meter(
+        model=options.target.model or options.target.azure_deployment, prices=options.prices, budget=options.budget
+    )
+
+
+def _dial(endpoint: Endpoint | None, options: Options) -> Dial:
+    assert endpoint is not None
+
+    async def dial(extra: Mapping[str, str]) -> Transport:
+        from vivavoce.transports.websocket import dial
+
+        return await dial(
+            endpoint.url,
+            headers={**await endpoint.headers_now(), **extra},
+            subprotocols=endpoint.subprotocols,
+            ssl=options.ssl,
+            proxy=options.proxy,
+            open_timeout_s=options.open_timeout_s,
+            message_bytes_max=MESSAGE_BYTES_MAX,
+        )
+
+    return dial
+
+
+def _taping(options: Options) -> Callable[[Transport], Transport]:
+    tape = options.tape
+    if tape is None:
+        return lambda transport: transport
+    from vivavoce.transports.taping import Taping
+
+    return lambda transport: Taping(transport, tape)
+
+
+def _raw(options: Options) -> RawHook | None:
+    """The application's hook, and the debug log."""
+    if not options.debug:
+        return options.raw
+    from .described import log_frame
+
+    if options.raw is None:
+        return log_frame
+    hook = options.raw
+
+    def both(source: str, frame: str | bytes) -> None:
+        log_frame(source, frame)
+        hook(source, frame)
+
+    return both

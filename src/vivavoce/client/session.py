@@ -1,0 +1,557 @@
+"""The session: the one object that an application holds, from before the first connection to after the last.
+
+Everything that is sent goes through `Life.ask` and can be awaited to the server's answer; everything that comes is seen
+by iterating, by `on`, by `wait_for`, and as items of the conversation. Invariants: when an event is seen, the
+conversation already contains it; connections may break and come back, and the session remains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from weakref import WeakSet, WeakValueDictionary
+
+from msgspec import structs
+
+from vivavoce.audio.formats import PCM16_24K, Format
+from vivavoce.core.caller import Caller
+from vivavoce.core.caller.memory import ItemView
+from vivavoce.core.caller.messages import CancelTool, Heard, Interrupt, RunTool, ToolEnded
+from vivavoce.core.caller.requests import turn_detection
+from vivavoce.core.caller.restoring import merged
+from vivavoce.core.caller.updates import Failed, ItemAppended, ItemCompleted, ResponseLost, ResponseReplaced, Update
+from vivavoce.core.conversation import Conversation
+from vivavoce.errors import BudgetExceeded, ConnectionClosed, LocalProtocolError, ResponseFailed
+from vivavoce.protocol import config
+from vivavoce.protocol import events as ev
+from vivavoce.protocol.base import UNSET, given
+
+from .acks import Ack
+from .life import Life, ServerMessage
+from .line import NORMAL_CODES
+from .listeners import Callback, Listeners
+from .live import LiveResponse
+from .names import check_name, names_of, realtime_event
+from .opening import Options, begin
+from .sending import Sending
+from .streams import Stream
+
+if TYPE_CHECKING:
+    from .cost import Meter
+    from .tools import Tool
+
+T = TypeVar("T")
+C = TypeVar("C", bound=Callable[..., Any])
+
+log = logging.getLogger(__name__)
+
+EVENTS_MAX = 10_000
+"""Events that wait for whoever iterates. Beyond it the server is not read; before anybody did, the oldest are dropped."""
+REMOVED = '{"error":"there is no such function any more"}'
+CANCELLED = '{"error":"cancelled: the user has interrupted"}'
+
+
+class Session(Sending):
+    """A conversation with a Realtime endpoint. Made by `connect`; opened by `async with`, `await` or `connect()`.
+
+    Iterate it for the server's events, one reader at a time; everything else may be used from anywhere in its loop.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._listeners = Listeners()
+        self._tools: dict[str, Tool] = {}
+        self._stated_tools: tuple[config.Tool, ...] = ()
+        self._configuration: config.SessionConfig | None = options.configuration
+        self._unsent: list[ev.AnyClientEvent] = []
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._ids = self._options.new_ids()
+        self._caller = Caller(
+            ids=self._ids,
+            runs=self._tools.__contains__,
+            plays=self._options.player is not None,
+            text_fallback=self._options.text_fallback,
+            limits=self._options.limits,
+        )
+        self._meter: Meter | None = None
+        self._life: Life | None = None
+        self._dispatch: asyncio.Task[None] | None = None
+        self._stream: Stream[ServerMessage] = Stream(EVENTS_MAX)
+        self._waiters: list[tuple[str, Callable[[Any], bool] | None, asyncio.Future[Any]]] = []
+        self._acks: WeakSet[Ack[Any]] = WeakSet()
+        self._live: WeakValueDictionary[str, LiveResponse] = WeakValueDictionary()
+        self._responses: WeakSet[Stream[LiveResponse]] = WeakSet()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._called: dict[str, Tool] = {}
+        self._is_streaming = False
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the session is open, and not being reconnected."""
+        return self._life is not None and self._life.ended is None and self._caller.is_connected
+
+    async def connect(self) -> Session:
+        """Open the session. What was configured before is in force when it returns.
+
+        Raises `ConnectionFailed` or `ServerError` with the likely cause, and `LocalProtocolError` where it is open.
+        """
+        if self._life is not None and self._life.ended is None:
+            raise LocalProtocolError("the session is connected already; disconnect() before connecting again")
+        if self._life is not None:
+            self._begin_anew()
+        self._life, self._meter = begin(self, self._caller, self._ids, self._options)
+        self._dispatch = asyncio.get_running_loop().create_task(self._listeners.run())
+        try:
+            await self._life.open()
+            await self._prepare()
+        except BaseException:
+            await self.disconnect()
+            raise
+        return self
+
+    async def _prepare(self) -> None:
+        """Say what was asked for before there was a connection."""
+        unsent, self._unsent = self._unsent, []
+        if self._configuration is not None or self._tools:
+            change = self._configuration or config.RealtimeSession()
+            await self._send(self._update_of(change), lambda answer: answer)
+        for event in unsent:
+            self._send(event, lambda answer: answer)
+
+    async def disconnect(self) -> None:
+        """End the session: what was said is sent, tools are ended, listeners have their say. Twice is harmless."""
+        life = self._life
+        if life is None:
+            return
+        for task in list(self._running.values()):
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await life.close()
+        if self._options.tape is not None:
+            self._options.tape.close()
+        if self._dispatch is not None:
+            if self._dispatch is not asyncio.current_task():
+                drained = asyncio.create_task(self._listeners.drained())
+                await asyncio.wait((drained, self._dispatch), timeout=5, return_when=asyncio.FIRST_COMPLETED)
+                drained.cancel()
+                self._dispatch.cancel()
+                await asyncio.gather(drained, self._dispatch, return_exceptions=True)
+            self._dispatch = None
+
+    close = disconnect
+
+    async def reset(self) -> None:
+        """Disconnect and forget everything: conversation, configuration, tools, listeners."""
+        await self.disconnect()
+        self._listeners.clear()
+        self._tools.clear()
+        self._stated_tools, self._configuration = (), self._options.configuration
+        self._unsent.clear()
+        self._begin_anew()
+
+    async def __aenter__(self) -> Session:
+        return self if self.is_connected else await self.connect()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    def __await__(self) -> Generator[Any, None, Session]:
+        return self.connect().__await__()
+
+    # --- what is known ------------------------------------------------------------------------------------------------
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation as the server states it: items, responses, configuration."""
+        return self._caller.conversation
+
+    @property
+    def session(self) -> config.SessionResource | None:
+        """The configuration in force, as the server last stated it."""
+        return self._caller.conversation.session
+
+    @property
+    def meter(self) -> Meter:
+        """What it has taken so far, in tokens and money, by response and in all. Raises before connecting."""
+        if self._meter is None:
+            raise LocalProtocolError("nothing is counted before the session is connected")
+        return self._meter
+
+    @property
+    def context(self) -> Any:
+        """What tools are given along with their arguments; the application's own."""
+        return self._options.context
+
+    def get_item(self, item_id: str) -> ItemView | None:
+        """An item of the conversation with its words, its audio and what was heard of it; None where there is none."""
+        return self._caller.memory.view(item_id)
+
+    def get_items(self) -> tuple[ItemView, ...]:
+        """All items of the conversation, in order."""
+        return self._caller.memory.views()
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Session:
+        """Every event of the server, from the first on; ends with the session, with an exception where it was lost.
+
+        Another `async for` goes on where the last one left off.
+        """
+        return self
+
+    async def __anext__(self) -> ServerMessage:
+        try:
+            return await self.recv()
+        except ConnectionClosed as closed:
+            if closed.code in NORMAL_CODES:
+                raise StopAsyncIteration from None
+            raise
+
+    async def recv(self) -> ServerMessage:
+        """The next event. Raises `ConnectionClosed` at the end, `BudgetExceeded` where that was the reason."""
+        if self._life is None:
+            raise LocalProtocolError("the session is not connected; use `async with`, or await connect()")
+        if self._stream.dropped:
+            log.warning("%d events came before anybody iterated, and were dropped", self._stream.dropped)
+            self._stream.dropped = 0
+        return await self._stream.get()
+
+    async def responses(self) -> AsyncIterator[LiveResponse]:
+        """Every response from now on, whoever asked for it: `async for response in session.responses()`."""
+        stream: Stream[LiveResponse] = Stream(EVENTS_MAX)
+        self._responses.add(stream)
+        while True:
+            try:
+                yield await stream.get()
+            except ConnectionClosed as closed:
+                if closed.code in NORMAL_CODES:
+                    return
+                raise
+
+    @overload
+    def on(self, name: str, callback: Callback) -> Callback: ...
+    @overload
+    def on(self, name: str) -> Callable[[C], C]: ...
+    def on(self, name: str, callback: Callback | None = None) -> Any:
+        """Call back for every event of this name: `session.on("response.done", f)`, or as a decorator.
+
+        Names are those of the server's events, with or without `server.` in front; `client.` and a name for what is
+        sent; the session's own (`conversation.updated`, `conversation.item.appended`, `conversation.item.completed`,
+        `conversation.interrupted`, `realtime.event`, `error`, `connection.*`); and patterns such as `response.*`.
+        Callbacks may be coroutine functions; they run one after the other. Raises `LocalProtocolError` for a name that
+        there is not.
+        """
+        return self._register(name, callback, once=False)
+
+    @overload
+    def once(self, name: str, callback: Callback) -> Callback: ...
+    @overload
+    def once(self, name: str) -> Callable[[C], C]: ...
+    def once(self, name: str, callback: Callback | None = None) -> Any:
+        """As `on`, for the next event alone."""
+        return self._register(name, callback, once=True)
+
+    def _register(self, name: str, callback: Callback | None, *, once: bool) -> Any:
+        check_name(name)
+        if callback is None:
+            return lambda function: self._register(name, function, once=once)
+        self._listeners.on(name, callback, once=once)
+        self._caller.tells_deltas = self._listeners.wants("conversation.updated")
+        return callback
+
+    def off(self, name: str, callback: Callback | None = None) -> None:
+        """Call back no more; without a callback, none of this name. Raises `LocalProtocolError` for an unknown one."""
+        self._listeners.off(name, callback)
+        self._caller.tells_deltas = self._listeners.wants("conversation.updated")
+
+    async def wait_for(
+        self, name: str, timeout_s: float | None = None, where: Callable[[Any], bool] | None = None
+    ) -> Any:
+        """The next event of this name, or pattern; `where` chooses among them. Raises `TimeoutError`."""
+        check_name(name)
+        if self._life is not None and self._life.ended is not None:
+            raise ConnectionClosed(self._life.ended.code, self._life.ended.reason)
+        waiter = (name, where, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        self._caller.tells_deltas = self._caller.tells_deltas or fnmatchcase("conversation.updated", name)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await waiter[2]
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    async def wait_for_session_created(self, timeout_s: float | None = None) -> config.SessionResource:
+        """The configuration that the session began with; at once where it has begun."""
+        if self.session is None:
+            await self.wait_for("session.created", timeout_s)
+        return cast(config.SessionResource, self.session)
+
+    async def wait_for_next_item(self, timeout_s: float | None = None) -> ItemView:
+        """The next item that enters the conversation."""
+        return cast(ItemAppended, await self.wait_for(ItemAppended.type, timeout_s)).item
+
+    async def wait_for_next_completed_item(self, timeout_s: float | None = None) -> ItemView:
+        """The next item that is completed."""
+        return cast(ItemCompleted, await self.wait_for(ItemCompleted.type, timeout_s)).item
+
+    # --- tools --------------------------------------------------------------------------------------------------------
+
+    def add_tool(
+        self,
+        tool: Tool | Callable[..., Any] | Mapping[str, Any] | config.FunctionTool,
+        function: Callable[..., Any] | None = None,
+    ) -> Ack[config.SessionResource]:
+        """Let the model call a function: a typed function, a `tool(…)`, or a definition and the function for it.
+
+        It is run, and answered, without further ado; failures are answered as `{"error": …}`. When all calls of a
+        response are answered, one response is asked for. Raises `LocalProtocolError` for a name that is taken.
+        """
+        made = _tool_of(tool, function)
+        taken = {given_name(stated) for stated in self._stated_tools} | self._tools.keys()
+        if made.name in taken:
+            raise LocalProtocolError(f"there is a tool named {made.name!r} already; remove_tool({made.name!r}) first")
+        self._tools[made.name] = made
+        return self._configure(config.RealtimeSession())
+
+    def remove_tool(self, name: str) -> Ack[config.SessionResource]:
+        """The model can call it no more. Raises `LocalProtocolError` for an unknown one."""
+        if name not in self._tools:
+            raise LocalProtocolError(f"there is no tool named {name!r}; there are: {', '.join(self._tools) or 'none'}")
+        del self._tools[name]
+        return self._configure(config.RealtimeSession())
+
+    # --- what `Sending` needs -----------------------------------------------------------------------------------------
+
+    def _new_id(self, prefix: str) -> str:
+        return self._ids(prefix)
+
+    def _send(self, event: ev.AnyClientEvent, convert: Callable[[Any], T]) -> Ack[T]:
+        if self._life is None:
+            self._unsent.append(event)
+            return Ack(None, convert)
+        room = self._life.room if isinstance(event, ev.InputAudioBufferAppend) else None
+        self._stream.release()
+        return Ack(self._life.ask(event), convert, room)
+
+    def _send_frame(self, frame: bytes) -> Ack[None]:
+        if self._life is None:
+            raise LocalProtocolError("there is no connection; raw messages cannot be kept for later")
+        self._life.put(frame)
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return Ack(future, lambda answer: None, self._life.room)
+
+    def _request(self, event: ev.ResponseCreate) -> Ack[LiveResponse]:
+        if self._meter is not None and self._meter.is_exhausted:
+            raise BudgetExceeded(self._meter.cost, self._meter.budget or 0.0)
+        ack: Ack[LiveResponse] = self._send(event, lambda answer: self._live[answer.response.id])
+        self._acks.add(ack)
+        return ack
+
+    def _configure(self, change: config.SessionConfig) -> Ack[config.SessionResource]:
+        if isinstance(change, config.RealtimeSession) and change.tools is not UNSET:
+            stated = given(change.tools, ())
+            for name in {given_name(tool) for tool in stated} & self._tools.keys():
+                raise LocalProtocolError(
+                    f"there is a tool named {name!r} already, by add_tool; remove_tool({name!r}) first"
+                )
+            self._stated_tools = stated
+        before = self._configuration
+        self._configuration = change if before is None else merged(before, change)
+        if self._life is None:
+            return Ack(None, lambda answer: answer)
+        return self._send(self._update_of(change), lambda answer: cast(config.SessionResource, answer.session))
+
+    def _update_of(self, change: config.SessionConfig) -> ev.SessionUpdate:
+        """The event for a change, with all tools, as the API knows no adding."""
+        if isinstance(change, config.RealtimeSession):
+            tools = (*self._stated_tools, *(tool.definition for tool in self._tools.values()))
+            is_said = change.tools is not UNSET or change == config.RealtimeSession() or not self._caller.is_connected
+            if tools or is_said:
+                change = structs.replace(change, tools=tools)
+        return ev.SessionUpdate(event_id=self._new_id("event"), session=change)
+
+    def _configure_silently(self, change: config.SessionConfig) -> None:
+        before = self._configuration
+        self._configuration = change if before is None else merged(before, change)
+
+    def _interrupt(self, heard: Heard | None) -> None:
+        if self._life is not None and self._life.ended is None:
+            self._life.handle(Interrupt(heard))
+
+    async def _room(self) -> None:
+        if self._life is not None:
+            await self._life.room()
+
+    @property
+    def _pends(self) -> bool:
+        return self._caller.ear.has_audio and turn_detection(self.session) is None
+
+    @property
+    def _input_format(self) -> Format:
+        return self._caller.ear.format if self.session is not None else PCM16_24K
+
+    # --- fed by its life ----------------------------------------------------------------------------------------------
+
+    def heard(self, event: ServerMessage) -> None:
+        """The server has said something."""
+        if type(event) is ev.ResponseCreated:
+            self._response_created(event)
+        if self._live:
+            self._feed(event)
+        self._stream.put(event)
+        if self._listeners or self._waiters:
+            names = names_of(event)
+            self._tell(names, event)
+            self._listeners.hear(("realtime.event",), realtime_event(event, "server"))
+        if self._meter is not None:
+            self._count(event)
+
+    def _response_created(self, event: ev.ResponseCreated) -> None:
+        """Follow it, where somebody has asked for it, or for all."""
+        if not self._acks and not self._responses:
+            return
+        live = LiveResponse(event.response)
+        self._live[live.id] = live
+        for ack in self._acks:
+            ack.held = live
+        for stream in self._responses:
+            stream.put(live)
+
+    def _feed(self, event: ServerMessage) -> None:
+        response_id = event.response.id if isinstance(event, ev.ResponseDone) else getattr(event, "response_id", "")
+        if response_id and (live := self._live.get(response_id)) is not None:
+            live._take(cast(ev.AnyServerEvent, event))
+
+    def _tell(self, names: tuple[str, ...], event: Any) -> None:
+        self._listeners.hear(names, event)
+        for waiter in list(self._waiters):
+            name, where, future = waiter
+            if not future.done() and any(fnmatchcase(own, name) for own in names) and (where is None or where(event)):
+                future.set_result(event)
+
+    def _count(self, event: ServerMessage) -> None:
+        assert self._meter is not None
+        was_exhausted = self._meter.is_exhausted
+        self._meter.take(event)
+        if self._meter.is_exhausted and not was_exhausted and self._life is not None:
+            error = BudgetExceeded(self._meter.cost, self._meter.budget or 0.0)
+            detail = ev.ErrorDetail(type="vivavoce", code="budget_exceeded", message=str(error))
+            self.told(Failed(detail))
+            self._stream.end(error)
+            self._spawn("budget", self._life.close())
+
+    def told(self, update: Update) -> None:
+        """Something has changed."""
+        match update:
+            case ResponseLost() if not update.is_asked_again:
+                if (live := self._live.get(update.response_id)) is not None:
+                    live._fail(ResponseFailed("the session was lost", code="lost", response_id=live.id))
+            case ResponseReplaced():
+                if (live := self._live.pop(update.lost_id, None)) is not None:
+                    live._replace(update.response_id)
+                    self._live[update.response_id] = live
+            case Failed() if (response_id := given(update.error.param, None)) in self._live:
+                failed = ResponseFailed(
+                    update.error.message, code=given(update.error.code, None), response_id=response_id
+                )
+                self._live[str(response_id)]._fail(failed)
+        if isinstance(update, Failed) and not self._listeners.wants("error"):
+            log.warning("%s: %s", update.error.code, update.error.message)
+        self._tell((update.type,), update)
+
+    def sent(self, event: ev.AnyClientEvent) -> None:
+        """An event goes out."""
+        if self._listeners or self._waiters:
+            self._tell((f"client.{event.type}",), event)
+            self._listeners.hear(("realtime.event",), realtime_event(event, "client"))
+
+    def runs(self, effect: RunTool | CancelTool) -> None:
+        """A tool is to be run, or to be ended."""
+        if isinstance(effect, RunTool):
+            self._spawn(effect.call_id, self._run_tool(effect))
+            return
+        tool = self._called.get(effect.call_id)
+        if tool is not None and tool.on_interruption == "cancel" and (task := self._running.get(effect.call_id)):
+            task.cancel()
+
+    def _spawn(self, name: str, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running[name] = task
+        task.add_done_callback(lambda _: self._running.pop(name, None))
+
+    async def _run_tool(self, effect: RunTool) -> None:
+        tool = self._tools.get(effect.call.name)
+        output = CANCELLED
+        try:
+            if tool is None:
+                output = REMOVED
+            else:
+                self._called[effect.call_id] = tool
+                output = await tool.run(effect.call.arguments, self.context, call_id=effect.call_id)
+        finally:
+            self._called.pop(effect.call_id, None)
+            if self._life is not None and self._life.ended is None:
+                self._life.handle(ToolEnded(effect.call_id, output))
+
+    def changed(self, what: str, **details: Any) -> None:
+        """The connection: `lost`, `resumed`, `restored`, `renewed`, `closed`."""
+        if self._options.tape is not None:
+            self._options.tape.note(what, **details)
+        self._tell((f"connection.{what}",), {"what": what, **details})
+
+    def ended(self, closed: ConnectionClosed) -> None:
+        """The session is over."""
+        self._stream.end(closed)
+        for stream in self._responses:
+            stream.end(closed)
+        for live in list(self._live.values()):
+            live._fail(ResponseFailed(str(closed), code="closed", response_id=live.id))
+        self.changed("closed", code=closed.code, reason=closed.reason)
+        for _, _, future in self._waiters:
+            if not future.done():
+                future.set_exception(ConnectionClosed(closed.code, closed.reason))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the application is too far behind for more events."""
+        is_waited_for = self._waiters or (self._life is not None and self._life.is_waited_for)
+        return (self._stream.is_full or self._listeners.is_full) and not is_waited_for
+
+    async def hold(self) -> None:
+        """Wait while it is."""
+        if self._stream.is_full:
+            await self._stream.room()
+        if self._listeners.is_full:
+            await self._listeners.drained()
+
+
+def _tool_of(
+    tool: Tool | Callable[..., Any] | Mapping[str, Any] | config.FunctionTool, function: Callable[..., Any] | None
+) -> Tool:
+    from .tools import Tool
+    from .tools import tool as made
+
+    if isinstance(tool, Mapping | config.FunctionTool):
+        if function is None:
+            raise LocalProtocolError("add_tool with a definition takes the function as well: add_tool(definition, f)")
+        return Tool.from_definition(tool, function)
+    if function is not None:
+        raise LocalProtocolError("add_tool takes a function alone, or a definition and a function")
+    return tool if isinstance(tool, Tool) else made(tool)
+
+
+def given_name(tool: config.Tool) -> str:
+    """What a tool is called; the label of an MCP server."""
+    return tool.name if isinstance(tool, config.FunctionTool) else tool.server_label

@@ -1,0 +1,86 @@
+"""Events on their way to a task that iterates: a queue in which what was put without a reader is bounded.
+
+One side puts, synchronously; the other awaits. Invariant: events leave in the order they came, and the end after them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Stream(Generic[T]):
+    """Events in order. `put` never waits; `is_full` says that whoever puts should hold back, where it can.
+
+    As long as nobody has begun to read, the oldest are dropped beyond `events_max`; `dropped` counts them.
+    """
+
+    def __init__(self, events_max: int) -> None:
+        self._events_max = events_max
+        self._events: deque[T] = deque()
+        self._end: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self.is_read = False
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a reader is behind by all that the stream should hold."""
+        return self.is_read and len(self._events) >= self._events_max
+
+    def put(self, event: T) -> None:
+        """Add an event."""
+        self._events.append(event)
+        if self._waiter is not None:
+            self._wake()
+        elif not self.is_read and len(self._events) > self._events_max:
+            self._events.popleft()
+            self.dropped += 1
+
+    def end(self, error: BaseException) -> None:
+        """Nothing comes any more; after the last event readers get `error`."""
+        self._end = self._end or error
+        self._wake()
+
+    def begin_again(self) -> None:
+        """What comes now belongs to another session."""
+        self._events.clear()
+        self._end = None
+
+    async def get(self) -> T:
+        """The next event; waits for it. Raises what `end` was given, after the last one."""
+        self.is_read = True
+        while not self._events:
+            if self._end is not None:
+                raise self._end
+            if self._waiter is None:
+                self._waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._waiter)
+        event = self._events.popleft()
+        if self._room is not None and len(self._events) <= self._events_max // 2:
+            self.release()
+        return event
+
+    async def room(self) -> None:
+        """Wait until the reader has caught up by half."""
+        if self._room is None:
+            self._room = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._room)
+
+    def release(self) -> None:
+        """Let whoever waits for room go on, room or not."""
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        self._waiter = None
