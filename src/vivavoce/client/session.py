@@ -50,7 +50,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 log = logging.getLogger(__name__)
 
 EVENTS_MAX = 10_000
-"""Events that wait for whoever iterates. Beyond it the server is not read; before anybody did, the oldest are dropped."""
+"""Events that wait for whoever iterates. Beyond it the server is not read; before anybody iterates, the oldest go."""
 REMOVED = '{"error":"there is no such function any more"}'
 CANCELLED = '{"error":"cancelled: the user has interrupted"}'
 

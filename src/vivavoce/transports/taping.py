@@ -18,13 +18,13 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from vivavoce import __version__
 from vivavoce.errors import ConnectionClosed, LocalProtocolError
 from vivavoce.transports import Transport
 
@@ -300,7 +300,7 @@ def _complete(header: Header, redaction: Redaction) -> Header:
         header,
         url=None if header.url is None else plain_url(header.url),
         began=header.began or datetime.now(UTC).isoformat(timespec="milliseconds"),
-        vivavoce=__version__,
+        vivavoce=version("vivavoce"),
         redacted=tuple(sorted({*header.redacted, *redaction.what})),
     )
 
