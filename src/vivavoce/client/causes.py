@@ -65,7 +65,8 @@ def explained(error: ConnectionFailed | ServerError, endpoint: Endpoint) -> Conn
     cause = cause_of(error, endpoint)
     if cause is None:
         return error
-    message = f"{str(error).rstrip('. ')}. Likely cause: {cause}"
+    said = str(error).rstrip(". ")
+    message = f"{said}{'' if said.endswith('?') else '.'} Likely cause: {cause}"
     if isinstance(error, ServerError):
         refused = ServerError(message, type=error.type, code=error.code, param=error.param, event_id=error.event_id)
         refused.__cause__ = error.__cause__
