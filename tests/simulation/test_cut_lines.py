@@ -42,11 +42,14 @@ CONVERSATIONS = 200
 PATIENCE_S = 3_600.0
 """A conversation that has not ended after so long never will."""
 AWAY_S_MAX = 20.0
+GREETING_S_MAX = 5.0
+"""Longer than any line takes that carries anything."""
 CONFIRM_MESSAGES = 5
 """Confirmations shall be among the messages that are lost."""
 
-Kind = Literal["lost", "last", "both"]
-"""The line is cut before the message arrives; after it, when nobody has confirmed it; or first so, then so."""
+Kind = Literal["lost", "last", "both", "silence", "left"]
+"""The line is cut before the message arrives; after it, when nobody has confirmed it; or first so, then so. Or it
+carries nothing any more, which only the client finds out; or the client leaves it though it carries everything."""
 
 QUIET = cfg.RealtimeSession(audio=cfg.AudioConfig(input=cfg.AudioInput(turn_detection=None)))
 
@@ -104,13 +107,14 @@ class Cuts:
     """Which messages are fatal, counted over both directions and all lines."""
 
     def __init__(self, at: int | None, kind: Kind, share: float, random: Random) -> None:
+        self.suspicion = asyncio.Event()
         self.messages = 0
         self.cuts = 0
         self._share = share
         self._random = random
-        self._fates: dict[int, Fate] = {}
+        self._fates: dict[int, Fate | Literal["left"]] = {}
         if at is not None:
-            self._fates[at] = "last" if kind == "last" else "lost"
+            self._fates[at] = "lost" if kind == "both" else kind
             if kind == "both":
                 # Often while the greeting, or what was lost, is on its way anew.
                 self._fates[at + random.randint(1, 8)] = "last"
@@ -119,9 +123,11 @@ class Cuts:
         self.messages += 1
         fate = self._fates.get(self.messages, "arrives")
         if self._random.random() < self._share:
-            fate = self._random.choice(("lost", "last"))
+            fate = self._random.choice(("lost", "last", "silence", "left"))
         self.cuts += fate != "arrives"
-        return fate
+        if fate in ("silence", "left"):
+            self.suspicion.set()
+        return "arrives" if fate == "left" else fate
 
 
 class Client:
@@ -132,7 +138,7 @@ class Client:
         self._cuts = cuts
         self._random = random
         self._weather = Weather(delay_s_max=random.choice((0.0, 0.01, 0.2)), messages_max=random.choice((4, 256)))
-        self._lost = asyncio.Event()
+        self._lost = cuts.suspicion
         self._serving: set[asyncio.Task[None]] = set()
         self._lines: list[Line] = []
         self._token = ""
@@ -174,15 +180,16 @@ class Client:
         serving = asyncio.create_task(self._sessions.serve(asked, line.server))
         self._serving.add(serving)
         try:
-            first = await greet(line.client)
-        except ConnectionClosed:
+            async with asyncio.timeout(GREETING_S_MAX):
+                first = await greet(line.client)
+        except (ConnectionClosed, TimeoutError):
             return line.client, None
         assert isinstance(first, Resumption), first
         return line.client, first
 
-    async def end(self) -> None:
-        await self.lasting.close()
-        await asyncio.wait(self._serving, timeout=PATIENCE_S)
+    async def hang_up(self) -> None:
+        """Let go of all lines; by now nobody needs them."""
+        await asyncio.wait(self._serving)
         for serving in self._serving:
             serving.result()
         for line in self._lines:
@@ -241,14 +248,23 @@ async def _simulate(seed: int, at: int | None, kind: Kind, share: float) -> Outc
         patching.setattr(lasting, "CONFIRM_MESSAGES", CONFIRM_MESSAGES)
         async with asyncio.timeout(PATIENCE_S):
             await client.begin()
-            returning = asyncio.create_task(client.keep_coming_back())
             noted = Noted(client.lasting)
             connection = Connection(noted)
             machine = client.session
-            await converse(connection)
-            returning.cancel()
-            await client.end()
+            talking = asyncio.create_task(converse(connection))
+            returning = asyncio.create_task(client.keep_coming_back())
+            try:
+                await asyncio.wait((talking, returning), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                returning.cancel()
+                talking.cancel()
+                await asyncio.gather(returning, talking, return_exceptions=True)
+            if not returning.cancelled():
+                returning.result()
+            talking.result()
+            await client.lasting.close()
             await sessions.drain(PATIENCE_S)
+            await client.hang_up()
         await pipelines.close()
     _judge(told[-1], noted, machine, connection)
     await asyncio.sleep(0)

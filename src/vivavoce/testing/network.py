@@ -22,8 +22,9 @@ Witness = Callable[[str, str], None]
 """Called with the direction ("C" to the server, "S" to the client) and the message, as it arrives at the client's end
 or leaves it."""
 
-Fate = Literal["arrives", "lost", "last"]
-"""What becomes of a message: it arrives; the line is cut before it does; or right after."""
+Fate = Literal["arrives", "lost", "last", "silence"]
+"""What becomes of a message: it arrives; the line is cut before it does; or right after; or from now on nothing arrives
+any more, and neither end is told."""
 
 Omen = Callable[[str, str], Fate]
 """Called with direction and message before a message arrives."""
@@ -61,6 +62,7 @@ class Line:
         self._weather = weather
         self._witness = witness
         self._omen = omen
+        self._is_silent = False
         self._pumps: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Line:
@@ -85,13 +87,17 @@ class Line:
                 try:
                     message = await source.receive()
                 except ConnectionClosed as closed:
-                    await sink.close(closed.code, closed.reason)
+                    if not self._is_silent:
+                        await sink.close(closed.code, closed.reason)
                     return
                 assert isinstance(message, str), "a line carries text"
                 if direction == "C":
                     self._witness(direction, message)
                 await self._delay()
                 fate = self._omen(direction, message)
+                if fate == "silence" or self._is_silent:
+                    self._is_silent = True
+                    continue
                 if fate != "lost":
                     await sink.send(message.encode())
                     if direction == "S":
