@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vivavoce.client.connect import connect
     from vivavoce.client.line import Reconnect
     from vivavoce.client.session import Session
-    from vivavoce.client.tools import ToolContext, tool
+    from vivavoce.client.tools import Tool, ToolCall, ToolContext, tool
     from vivavoce.core.conversation import Conversation
     from vivavoce.errors import (
         BudgetExceeded,
@@ -35,6 +35,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Reconnect": "vivavoce.client.line",
     "Session": "vivavoce.client.session",
+    "Tool": "vivavoce.client.tools",
+    "ToolCall": "vivavoce.client.tools",
     "ToolContext": "vivavoce.client.tools",
     "connect": "vivavoce.client.connect",
     "tool": "vivavoce.client.tools",
@@ -71,6 +73,8 @@ __all__ = [
     "ServerError",
     "Session",
     "SettingsError",
+    "Tool",
+    "ToolCall",
     "ToolContext",
     "VivavoceError",
     "config",
