@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 from vivavoce.client.endpoint import Endpoint, Target, endpoint, is_same_host, resolve, shown
 from vivavoce.errors import ConnectionFailed, LocalProtocolError
 from vivavoce.protocol.codec import Dialect
+from vivavoce.server import running
+from vivavoce.server.settings import settings_of
+from vivavoce.transports.websocket import dial
 
 RESOURCE = "https://res.openai.azure.com"
 HOST = "wss://res.openai.azure.com"
@@ -381,6 +385,35 @@ def test_any_key_will_do_for_a_server_of_ones_own() -> None:
     for key in (AZURE_KEY, OPENAI_KEY, TOKEN):
         assert made(url="ws://127.0.0.1:8080", api_key=key).headers == {"Authorization": f"Bearer {key}"}
         assert made(azure_endpoint="http://127.0.0.1:8080", model="m", api_key=key).headers == {"api-key": key}
+
+
+# --- on a server ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "first"),
+    [
+        ({"api_key": OPENAI_KEY, "azure_deployment": "d"}, "session.created"),
+        ({"api_key": OPENAI_KEY, "azure_deployment": "d", "api_version": VERSION}, "session.created"),
+        ({"token_provider": lambda: OPENAI_KEY, "model": "d"}, "session.created"),
+        ({"api_key": "other", "model": "d"}, "error"),
+        ({"api_key": OPENAI_KEY, "kind": "transcription"}, "session.created"),
+    ],
+)
+def test_d1_the_forms_of_azure_open_sessions_at_our_server(target: dict[str, Any], first: str) -> None:
+    async def main() -> dict[str, Any]:
+        settings = settings_of({"pipeline": "scripted", "port": 0, "api_keys": [OPENAI_KEY]})
+        async with asyncio.timeout(20), running(settings) as server:
+            found = made(azure_endpoint=server.url.removesuffix("/v1"), **target)
+            wire = await dial(found.url, headers=await found.headers_now())
+            said: dict[str, Any] = json.loads(await wire.receive())
+            await wire.close()
+            return said
+
+    said = asyncio.run(main())
+    assert said["type"] == first
+    if first == "session.created":
+        assert ("modalities" in said["session"]) == ("api_version" in target), "only beta has it flat"
 
 
 # --- as connection.py still calls it ----------------------------------------------------------------------------------
