@@ -580,3 +580,20 @@ def test_a_session_is_resumed_over_sockets() -> None:
             await client.close()
 
     within_time(main())
+
+
+def test_an_old_socket_that_still_seems_alive_is_closed() -> None:
+    async def main() -> None:
+        async with running(scripted()) as server:
+            url = f"ws://{server.host}:{server.port}/v1/realtime?model=m"
+            old = await dial(url, headers={HEADER: "new"})
+            begun = await greeted(old)
+            new = await dial(url, headers={HEADER: f"token={begun.token}; received=0"})
+            assert (await greeted(new)).resumed
+            assert [event["type"] for event in await events(new, "session.created")] == ["session.created"]
+            assert (await events(old, "session.created"))[0]["type"] == "session.created", "nobody had confirmed it"
+            with pytest.raises(ConnectionClosed, match="4001"):
+                await old.receive()
+            await new.close()
+
+    within_time(main())

@@ -221,6 +221,18 @@ async def test_a_sender_that_hangs_in_a_dead_connection_is_freed_by_the_next() -
     await both.near.send(b"three")
     assert await take(both.far, 3) == [b"one", b"two", b"three"]
     await nobody.close()
+    narrow, nobody = pair(messages_max=1)
+    both.near.attach(narrow, received=3)
+    await both.near.send(b"four")
+    hanging = asyncio.create_task(both.near.send(b"five"))
+    await settle()
+    near, far = pair()
+    both.far.attach(far, received=0)
+    both.near.attach(near, received=3)
+    await hanging
+    assert await take(both.far, 2) == [b"four", b"five"]
+    assert not both.losses
+    await nobody.close()
     await both.close()
 
 
