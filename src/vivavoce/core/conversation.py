@@ -114,13 +114,17 @@ class Entry:
         """All of a call's arguments."""
         self._arguments = [arguments]
 
-    def stream_audio(self, delta: bytes, format: Format) -> None:
-        """More speech."""
-        if not self.truncated:
-            self.format = format
-            if len(self.audio) == self.audio_bytes:  # what follows on audio that was let go would be heard as its begin
-                self.audio += delta
-            self.audio_bytes += len(delta)
+    def stream_audio(self, delta: bytes, format: Format) -> int:
+        """More speech. Returns how many bytes more are kept."""
+        if self.truncated:
+            return 0
+        self.format = format
+        size, before = len(delta), self.audio_bytes
+        self.audio_bytes = before + size
+        if len(self.audio) != before:  # what follows on audio that was let go would be heard as its begin
+            return 0
+        self.audio += delta
+        return size
 
     def truncate(self, index: int, audio_end_ms: int) -> None:
         """Nothing behind `audio_end_ms` was heard; the transcript goes whole (reference §3.11)."""
@@ -210,12 +214,13 @@ class Conversation:
 
     def apply(self, event: ev.AnyServerEvent | ev.Unknown) -> None:
         """Take one event of the server; the only thing that changes the conversation."""
+        if type(event) is ev.ResponseOutputAudioDelta:  # most of all events: before anything else is asked
+            if (entry := self._entries.get(event.item_id)) is not None:
+                self._count_audio(
+                    entry.stream_audio(event.delta, self._formats.get(event.response_id, PCM16_24K)),
+                )
+            return
         match event:
-            case ev.ResponseOutputAudioDelta():
-                if entry := self._entries.get(event.item_id):
-                    held = len(entry.audio)
-                    entry.stream_audio(event.delta, self._formats.get(event.response_id, PCM16_24K))
-                    self._count_audio(len(entry.audio) - held)
             case ev.ResponseOutputTextDelta() | ev.ResponseOutputAudioTranscriptDelta():
                 if entry := self._entries.get(event.item_id):
                     entry.stream_text(event.content_index, event.delta)
