@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -304,6 +305,12 @@ def test_every_failure_is_an_error(event: Event, said: str) -> None:
 def test_what_is_no_source_is_refused(source: Any) -> None:
     with pytest.raises(TypeError, match="expected"):
         evidence(source)
+
+
+def test_what_has_messages_is_a_source_and_a_tape_has_more_than_those() -> None:
+    lines = [{"tape": 1, "end": "client"}, *taped(speech("a", "Good morning.")), {"t_ms": 9, "note": "lost"}]
+    assert heard(lines) == heard(SimpleNamespace(messages=taped(speech("a", "Good morning.")))) == ["Good morning."]
+    assert turns(lines) == []
 
 
 def test_long_lists_are_cut() -> None:

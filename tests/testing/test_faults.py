@@ -173,6 +173,8 @@ def test_the_server_ends_a_connection_by_its_own_code(server: RealServer) -> Non
         client.until("session.updated")
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1013, "later")
+    server.close()
+    assert server.connections[0].closed == 1013
 
 
 def test_a_session_expires_early(server: RealServer) -> None:
@@ -275,6 +277,7 @@ def test_a_stalled_server_ends_all_the_same() -> None:
         stall = server.stall(before="response.created", times=None)
         client.ask("hello")
         stall.wait()
+    assert stall.lifted.done()  # or it would have ended by its own patience
     assert server.connections[0].closed is not None
 
 

@@ -1,13 +1,13 @@
 """What there is to be checked: events, from wherever a test has them, folded into what was said, heard, called, spent.
 
-`evidence(source)` takes a list of events (typed, or JSON objects), of tape or trace lines `{t_ms, dir, event}`, of what
-a `RealServer` has seen, that server itself, or anything that has a `.conversation`. Invariant: events are folded by
-`Conversation`, as the client does it; only what it forgets (the words before a truncation) is kept here beside it.
+`evidence(source)` takes a list of events (typed, or JSON objects) or of tape or trace lines `{t_ms, dir, event}`; what
+has `messages` of such a form, as a `RealServer` and a tape have; or what has a `.conversation`. Invariant: events are
+folded by `Conversation`, as the client does it; only what it forgets (the words before a truncation) is kept here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -90,8 +90,8 @@ class _Told:
 
 def evidence(source: Any) -> Evidence:
     """What a source tells. Raises `TypeError` where it is none."""
-    if hasattr(source, "messages") and hasattr(source, "received"):  # a RealServer
-        source = source.messages
+    if isinstance(messages := getattr(source, "messages", None), Sequence):
+        source = messages
     if isinstance(source, Conversation):
         return _of_conversation(source)
     if not isinstance(source, Iterable) or isinstance(source, str | bytes | Mapping):
@@ -102,7 +102,12 @@ def evidence(source: Any) -> Evidence:
             "expected a list of events, the lines of a tape, a RealServer, or something with a conversation, not "
             f"{type(source).__name__}"
         )
-    return _of_events([_told(entry) for entry in source])
+    return _of_events([_told(entry) for entry in source if not _is_aside(entry)])
+
+
+def _is_aside(entry: Any) -> bool:
+    """Whether it is the header of a tape, or a note on one."""
+    return isinstance(entry, Mapping) and not entry.keys() & {"type", "event"} and bool(entry.keys() & {"tape", "note"})
 
 
 def _told(entry: Any) -> _Told:

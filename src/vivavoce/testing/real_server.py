@@ -113,13 +113,11 @@ class RealServer(Faults):
         async with running(self._settings, pipelines=pipelines) as server:
             app = server.app
             assert app.middleware_stack is not None, "a server that listens has built its app"
-            wires = Wires(app.middleware_stack, self, self._record)
-            app.middleware_stack = wires
+            app.middleware_stack = Wires(app.middleware_stack, self, self._record)
             self._stop = asyncio.get_running_loop(), stopped
             self._started.set_result(server)
             await stopped.wait()
             app.state.sessions.stop()
-            await wires.ended()
 
     # --- where it is --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 It stands below everything that the server does with a connection, at the messages as they are sent and received, so
 nothing above can tell a fault from the world. Invariant: messages of one direction keep their order, faults included;
-a connection that was cut leaves nothing behind once `ended` returns.
+once a connection is cut, nothing goes either way.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Wires:
         self._app = app
         self._faults = faults
         self._record = record
-        self._left: set[asyncio.Task[None]] = set()
+        self._left: set[asyncio.Future[None]] = set()
+        """Sessions whose connection was cut, which have yet to notice; the server's own drain waits for them."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
@@ -40,11 +41,6 @@ class Wires:
             await _refuse(refusal, scope, receive, send)
             return
         await self._carry(_Wire(connection, self._record, Watch(self._faults), receive, send), scope)
-
-    async def ended(self) -> None:
-        """Wait until the sessions of connections that were cut have noticed."""
-        if self._left:
-            await asyncio.wait(self._left)
 
     async def _carry(self, wire: _Wire, scope: Scope) -> None:
         """Serve until the app is done with the connection, or it is cut: to return is to drop it."""
