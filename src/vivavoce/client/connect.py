@@ -30,7 +30,9 @@ def connect(
     azure_endpoint: str | None = None,
     azure_deployment: str | None = None,
     api_version: str | None = None,
+    azure_ad_token: str | None = None,
     token_provider: TokenProvider | None = None,
+    call_id: str | None = None,
     kind: Kind = "conversation",
     dialect: Dialect | None = None,
     headers: Mapping[str, str] | None = None,
@@ -56,7 +58,8 @@ def connect(
     Where: `url` is a base URL or a whole one, with ws(s) or http(s); `azure_endpoint` with `azure_deployment` one of
     Azure OpenAI, in its GA form, or with `api_version` in the preview form. Without either, the environment of the
     vendors is asked: `OPENAI_BASE_URL`, or else OpenAI's own; Azure's where only `AZURE_OPENAI_ENDPOINT` is set.
-    Who: `api_key`, or `token_provider` for Entra tokens, asked at every connection. Keys of the environment go to the
+    Who: `api_key`, or for Entra `azure_ad_token` or `token_provider`, which is asked at every
+    connection. Keys of the environment go to the
     host that they belong to and to no other. A relay needs none.
 
     `session` is the configuration to begin with. `player` plays the answers, and knows what was heard when the user
@@ -76,7 +79,9 @@ def connect(
         azure_endpoint=azure_endpoint,
         azure_deployment=azure_deployment,
         api_version=api_version,
+        azure_ad_token=azure_ad_token,
         token_provider=token_provider,
+        call_id=call_id,
         kind=kind,
         headers=headers or {},
     )

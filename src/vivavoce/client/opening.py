@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from vivavoce.core.caller import Caller, CallerLimits
 from vivavoce.protocol import config
@@ -85,13 +85,13 @@ def begin(owner: Owner, caller: Caller, new_id: Callable[[str], str], options: O
         options.reconnect,
         random=options.random,
         open_timeout_s=options.open_timeout_s,
-        is_passing=lambda error: is_passing(cast(Any, error)),
+        is_passing=is_passing,
         lost=life.lost,
         resumed=life.resumed,
     )
-    return life, Meter(
-        model=options.target.model or options.target.azure_deployment, prices=options.prices, budget=options.budget
-    )
+    is_published = endpoint is not None and endpoint.vendor != "other"  # others have prices of their own
+    model = options.target.model or options.target.azure_deployment
+    return life, Meter(model=model, prices=options.prices, budget=options.budget, published=is_published)
 
 
 def _dial(endpoint: Endpoint | None, options: Options) -> Dial:

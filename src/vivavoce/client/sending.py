@@ -284,10 +284,6 @@ class Sending:
             self.create_item(items.Message(role="user", content=parts))
         return self.create_response()
 
-    async def ask(self, content: Content) -> str:
-        """Say something as the user and wait for the whole answer, in words."""
-        return await (await self.send_user_message(content)).text()
-
     def send_function_output(self, call_id: str, output: object) -> Ack[items.Item]:
         """The answer to a function call that no tool of the session answers: text, or what is written as JSON."""
         text = output if isinstance(output, str) else msgspec.json.encode(output).decode()

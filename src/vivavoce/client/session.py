@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
-from weakref import WeakSet, WeakValueDictionary
 
 from msgspec import structs
 
@@ -23,22 +21,23 @@ from vivavoce.core.caller.memory import ItemView
 from vivavoce.core.caller.messages import CancelTool, Heard, Interrupt, RunTool, ToolEnded
 from vivavoce.core.caller.requests import turn_detection
 from vivavoce.core.caller.restoring import merged
-from vivavoce.core.caller.updates import Failed, ItemAppended, ItemCompleted, ResponseLost, ResponseReplaced, Update
+from vivavoce.core.caller.updates import Failed, ItemAppended, ItemCompleted, Update
 from vivavoce.core.conversation import Conversation
-from vivavoce.errors import BudgetExceeded, ConnectionClosed, LocalProtocolError, ResponseFailed
+from vivavoce.errors import BudgetExceeded, ConnectionClosed, LocalProtocolError
 from vivavoce.protocol import config
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UNSET, given
+from vivavoce.protocol.items import FunctionCall
 
 from .acks import Ack
-from .life import Life, ServerMessage
-from .line import NORMAL_CODES
+from .audience import Audience, ServerMessage
+from .configuring import Content
+from .life import Life
 from .listeners import Callback, Listeners
 from .live import LiveResponse
-from .names import check_name, names_of, realtime_event
 from .opening import Options, begin
 from .sending import Sending
-from .streams import Stream
+from .tool_calls import ToolCalls, tool_of
 
 if TYPE_CHECKING:
     from .cost import Meter
@@ -49,10 +48,8 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 log = logging.getLogger(__name__)
 
-EVENTS_MAX = 10_000
-"""Events that wait for whoever iterates. Beyond it the server is not read; before anybody iterates, the oldest go."""
-REMOVED = '{"error":"there is no such function any more"}'
-CANCELLED = '{"error":"cancelled: the user has interrupted"}'
+GOODBYE_S = 5.0
+"""Time for listeners to hear the last of it."""
 
 
 class Session(Sending):
@@ -64,7 +61,7 @@ class Session(Sending):
     def __init__(self, options: Options) -> None:
         self._options = options
         self._listeners = Listeners()
-        self._tools: dict[str, Tool] = {}
+        self._tools = ToolCalls(options.context)
         self._stated_tools: tuple[config.Tool, ...] = ()
         self._configuration: config.SessionConfig | None = options.configuration
         self._unsent: list[ev.AnyClientEvent] = []
@@ -79,16 +76,12 @@ class Session(Sending):
             text_fallback=self._options.text_fallback,
             limits=self._options.limits,
         )
+        self._audience = Audience(self._listeners)
         self._meter: Meter | None = None
         self._life: Life | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._over: BudgetExceeded | None = None
         self._dispatch: asyncio.Task[None] | None = None
-        self._stream: Stream[ServerMessage] = Stream(EVENTS_MAX)
-        self._waiters: list[tuple[str, Callable[[Any], bool] | None, asyncio.Future[Any]]] = []
-        self._acks: WeakSet[Ack[Any]] = WeakSet()
-        self._live: WeakValueDictionary[str, LiveResponse] = WeakValueDictionary()
-        self._responses: WeakSet[Stream[LiveResponse]] = WeakSet()
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._called: dict[str, Tool] = {}
         self._is_streaming = False
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -108,9 +101,12 @@ class Session(Sending):
         if self._life is not None:
             self._begin_anew()
         self._life, self._meter = begin(self, self._caller, self._ids, self._options)
+        self._audience.is_waited_for = lambda: self._life is not None and self._life.is_waited_for
         self._dispatch = asyncio.get_running_loop().create_task(self._listeners.run())
         try:
             await self._life.open()
+            if self._meter.problem is not None:
+                raise LocalProtocolError(self._meter.problem)
             await self._prepare()
         except BaseException:
             await self.disconnect()
@@ -131,20 +127,17 @@ class Session(Sending):
         life = self._life
         if life is None:
             return
-        for task in list(self._running.values()):
-            task.cancel()
-        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        await self._tools.end()
         await life.close()
         if self._options.tape is not None:
             self._options.tape.close()
-        if self._dispatch is not None:
-            if self._dispatch is not asyncio.current_task():
-                drained = asyncio.create_task(self._listeners.drained())
-                await asyncio.wait((drained, self._dispatch), timeout=5, return_when=asyncio.FIRST_COMPLETED)
-                drained.cancel()
-                self._dispatch.cancel()
-                await asyncio.gather(drained, self._dispatch, return_exceptions=True)
-            self._dispatch = None
+        if self._dispatch is not None and self._dispatch is not asyncio.current_task():
+            drained = asyncio.create_task(self._listeners.drained())
+            await asyncio.wait((drained, self._dispatch), timeout=GOODBYE_S, return_when=asyncio.FIRST_COMPLETED)
+            drained.cancel()
+            self._dispatch.cancel()
+            await asyncio.gather(drained, self._dispatch, return_exceptions=True)
+        self._dispatch = None
 
     close = disconnect
 
@@ -210,33 +203,25 @@ class Session(Sending):
         return self
 
     async def __anext__(self) -> ServerMessage:
-        try:
-            return await self.recv()
-        except ConnectionClosed as closed:
-            if closed.code in NORMAL_CODES:
-                raise StopAsyncIteration from None
-            raise
+        self._check_readable()
+        return await self._audience.events.__anext__()
 
     async def recv(self) -> ServerMessage:
         """The next event. Raises `ConnectionClosed` at the end, `BudgetExceeded` where that was the reason."""
+        self._check_readable()
+        return await self._audience.events.stream.get()
+
+    def _check_readable(self) -> None:
         if self._life is None:
             raise LocalProtocolError("the session is not connected; use `async with`, or await connect()")
-        if self._stream.dropped:
-            log.warning("%d events came before anybody iterated, and were dropped", self._stream.dropped)
-            self._stream.dropped = 0
-        return await self._stream.get()
+        stream = self._audience.events.stream
+        if stream.dropped:
+            log.warning("%d events came before anybody iterated, and were dropped", stream.dropped)
+            stream.dropped = 0
 
-    async def responses(self) -> AsyncIterator[LiveResponse]:
+    def responses(self) -> AsyncIterator[LiveResponse]:
         """Every response from now on, whoever asked for it: `async for response in session.responses()`."""
-        stream: Stream[LiveResponse] = Stream(EVENTS_MAX)
-        self._responses.add(stream)
-        while True:
-            try:
-                yield await stream.get()
-            except ConnectionClosed as closed:
-                if closed.code in NORMAL_CODES:
-                    return
-                raise
+        return self._audience.follow()
 
     @overload
     def on(self, name: str, callback: Callback) -> Callback: ...
@@ -262,34 +247,30 @@ class Session(Sending):
         return self._register(name, callback, once=True)
 
     def _register(self, name: str, callback: Callback | None, *, once: bool) -> Any:
-        check_name(name)
+        registered = self._audience.on(name, callback, once=once)
         if callback is None:
             return lambda function: self._register(name, function, once=once)
-        self._listeners.on(name, callback, once=once)
-        self._caller.tells_deltas = self._listeners.wants("conversation.updated")
-        return callback
+        self._caller.tells_deltas = self._audience.wants_deltas
+        return registered
 
     def off(self, name: str, callback: Callback | None = None) -> None:
         """Call back no more; without a callback, none of this name. Raises `LocalProtocolError` for an unknown one."""
         self._listeners.off(name, callback)
-        self._caller.tells_deltas = self._listeners.wants("conversation.updated")
+        self._caller.tells_deltas = self._audience.wants_deltas
 
     async def wait_for(
         self, name: str, timeout_s: float | None = None, where: Callable[[Any], bool] | None = None
     ) -> Any:
         """The next event of this name, or pattern; `where` chooses among them. Raises `TimeoutError`."""
-        check_name(name)
-        if self._life is not None and self._life.ended is not None:
-            raise ConnectionClosed(self._life.ended.code, self._life.ended.reason)
-        waiter = (name, where, asyncio.get_running_loop().create_future())
-        self._waiters.append(waiter)
-        self._caller.tells_deltas = self._caller.tells_deltas or fnmatchcase("conversation.updated", name)
+        waiter = self._audience.waiter(name, where)
+        self._caller.tells_deltas = self._audience.wants_deltas
+        self._audience.release()
         try:
             async with asyncio.timeout(timeout_s):
-                return await waiter[2]
+                return await waiter
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            waiter.cancel()
+            self._caller.tells_deltas = self._audience.wants_deltas
 
     async def wait_for_session_created(self, timeout_s: float | None = None) -> config.SessionResource:
         """The configuration that the session began with; at once where it has begun."""
@@ -317,19 +298,29 @@ class Session(Sending):
         It is run, and answered, without further ado; failures are answered as `{"error": …}`. When all calls of a
         response are answered, one response is asked for. Raises `LocalProtocolError` for a name that is taken.
         """
-        made = _tool_of(tool, function)
-        taken = {given_name(stated) for stated in self._stated_tools} | self._tools.keys()
-        if made.name in taken:
+        made = tool_of(tool, function)
+        if made.name in {_name_of(stated) for stated in self._stated_tools} or made.name in self._tools:
             raise LocalProtocolError(f"there is a tool named {made.name!r} already; remove_tool({made.name!r}) first")
-        self._tools[made.name] = made
+        self._tools.add(made)
         return self._configure(config.RealtimeSession())
 
     def remove_tool(self, name: str) -> Ack[config.SessionResource]:
         """The model can call it no more. Raises `LocalProtocolError` for an unknown one."""
-        if name not in self._tools:
-            raise LocalProtocolError(f"there is no tool named {name!r}; there are: {', '.join(self._tools) or 'none'}")
-        del self._tools[name]
+        self._tools.remove(name)
         return self._configure(config.RealtimeSession())
+
+    async def ask(self, content: Content) -> str:
+        """Say something as the user and wait for the whole answer, in words, the calling of tools included."""
+        responses = self._audience.follow()
+        response = await self.send_user_message(content)
+        while True:
+            calls = [item for item in (await response).output if isinstance(item, FunctionCall)]
+            if not calls or any(call.name not in self._tools for call in calls):
+                return await response.text()
+            before = response.id
+            async for response in responses:
+                if response.id != before:
+                    break
 
     # --- what `Sending` needs -----------------------------------------------------------------------------------------
 
@@ -341,7 +332,7 @@ class Session(Sending):
             self._unsent.append(event)
             return Ack(None, convert)
         room = self._life.room if isinstance(event, ev.InputAudioBufferAppend) else None
-        self._stream.release()
+        self._audience.release()
         return Ack(self._life.ask(event), convert, room)
 
     def _send_frame(self, frame: bytes) -> Ack[None]:
@@ -355,17 +346,15 @@ class Session(Sending):
     def _request(self, event: ev.ResponseCreate) -> Ack[LiveResponse]:
         if self._meter is not None and self._meter.is_exhausted:
             raise BudgetExceeded(self._meter.cost, self._meter.budget or 0.0)
-        ack: Ack[LiveResponse] = self._send(event, lambda answer: self._live[answer.response.id])
-        self._acks.add(ack)
+        ack: Ack[LiveResponse] = self._send(event, lambda answer: self._audience.live(answer.response.id))
+        self._audience.expects(ack)
         return ack
 
     def _configure(self, change: config.SessionConfig) -> Ack[config.SessionResource]:
         if isinstance(change, config.RealtimeSession) and change.tools is not UNSET:
             stated = given(change.tools, ())
-            for name in {given_name(tool) for tool in stated} & self._tools.keys():
-                raise LocalProtocolError(
-                    f"there is a tool named {name!r} already, by add_tool; remove_tool({name!r}) first"
-                )
+            for name in {_name_of(tool) for tool in stated}.intersection(self._tools):
+                raise LocalProtocolError(f"add_tool has a tool named {name!r} already; remove_tool({name!r}) first")
             self._stated_tools = stated
         before = self._configuration
         self._configuration = change if before is None else merged(before, change)
@@ -376,7 +365,7 @@ class Session(Sending):
     def _update_of(self, change: config.SessionConfig) -> ev.SessionUpdate:
         """The event for a change, with all tools, as the API knows no adding."""
         if isinstance(change, config.RealtimeSession):
-            tools = (*self._stated_tools, *(tool.definition for tool in self._tools.values()))
+            tools = (*self._stated_tools, *self._tools.definitions)
             is_said = change.tools is not UNSET or change == config.RealtimeSession() or not self._caller.is_connected
             if tools or is_said:
                 change = structs.replace(change, tools=tools)
@@ -406,152 +395,71 @@ class Session(Sending):
 
     def heard(self, event: ServerMessage) -> None:
         """The server has said something."""
-        if type(event) is ev.ResponseCreated:
-            self._response_created(event)
-        if self._live:
-            self._feed(event)
-        self._stream.put(event)
-        if self._listeners or self._waiters:
-            names = names_of(event)
-            self._tell(names, event)
-            self._listeners.hear(("realtime.event",), realtime_event(event, "server"))
-        if self._meter is not None:
+        self._audience.heard(event)
+        if type(event) in COUNTED:
             self._count(event)
 
-    def _response_created(self, event: ev.ResponseCreated) -> None:
-        """Follow it, where somebody has asked for it, or for all."""
-        if not self._acks and not self._responses:
-            return
-        live = LiveResponse(event.response)
-        self._live[live.id] = live
-        for ack in self._acks:
-            ack.held = live
-        for stream in self._responses:
-            stream.put(live)
-
-    def _feed(self, event: ServerMessage) -> None:
-        response_id = event.response.id if isinstance(event, ev.ResponseDone) else getattr(event, "response_id", "")
-        if response_id and (live := self._live.get(response_id)) is not None:
-            live._take(cast(ev.AnyServerEvent, event))
-
-    def _tell(self, names: tuple[str, ...], event: Any) -> None:
-        self._listeners.hear(names, event)
-        for waiter in list(self._waiters):
-            name, where, future = waiter
-            if not future.done() and any(fnmatchcase(own, name) for own in names) and (where is None or where(event)):
-                future.set_result(event)
-
     def _count(self, event: ServerMessage) -> None:
-        assert self._meter is not None
-        was_exhausted = self._meter.is_exhausted
+        """What it costs; a budget that is spent ends the session."""
+        if self._meter is None:
+            return
         self._meter.take(event)
-        if self._meter.is_exhausted and not was_exhausted and self._life is not None:
-            error = BudgetExceeded(self._meter.cost, self._meter.budget or 0.0)
-            detail = ev.ErrorDetail(type="vivavoce", code="budget_exceeded", message=str(error))
-            self.told(Failed(detail))
-            self._stream.end(error)
-            self._spawn("budget", self._life.close())
+        if self._meter.is_exhausted and self._over is None and self._life is not None:
+            self._over = BudgetExceeded(self._meter.cost, self._meter.budget or 0.0)
+            self.told(Failed(ev.ErrorDetail(type="vivavoce", code="budget_exceeded", message=str(self._over))))
+            self._ending = asyncio.get_running_loop().create_task(self._life.close())
 
     def told(self, update: Update) -> None:
         """Something has changed."""
-        match update:
-            case ResponseLost() if not update.is_asked_again:
-                if (live := self._live.get(update.response_id)) is not None:
-                    live._fail(ResponseFailed("the session was lost", code="lost", response_id=live.id))
-            case ResponseReplaced():
-                if (live := self._live.pop(update.lost_id, None)) is not None:
-                    live._replace(update.response_id)
-                    self._live[update.response_id] = live
-            case Failed() if (response_id := given(update.error.param, None)) in self._live:
-                failed = ResponseFailed(
-                    update.error.message, code=given(update.error.code, None), response_id=response_id
-                )
-                self._live[str(response_id)]._fail(failed)
-        if isinstance(update, Failed) and not self._listeners.wants("error"):
-            log.warning("%s: %s", update.error.code, update.error.message)
-        self._tell((update.type,), update)
+        self._audience.told(update)
 
     def sent(self, event: ev.AnyClientEvent) -> None:
         """An event goes out."""
-        if self._listeners or self._waiters:
-            self._tell((f"client.{event.type}",), event)
-            self._listeners.hear(("realtime.event",), realtime_event(event, "client"))
+        self._audience.sent(event)
 
     def runs(self, effect: RunTool | CancelTool) -> None:
         """A tool is to be run, or to be ended."""
         if isinstance(effect, RunTool):
-            self._spawn(effect.call_id, self._run_tool(effect))
-            return
-        tool = self._called.get(effect.call_id)
-        if tool is not None and tool.on_interruption == "cancel" and (task := self._running.get(effect.call_id)):
-            task.cancel()
+            self._tools.run(effect, self._tool_ended)
+        else:
+            self._tools.interrupt(effect)
 
-    def _spawn(self, name: str, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._running[name] = task
-        task.add_done_callback(lambda _: self._running.pop(name, None))
-
-    async def _run_tool(self, effect: RunTool) -> None:
-        tool = self._tools.get(effect.call.name)
-        output = CANCELLED
-        try:
-            if tool is None:
-                output = REMOVED
-            else:
-                self._called[effect.call_id] = tool
-                output = await tool.run(effect.call.arguments, self.context, call_id=effect.call_id)
-        finally:
-            self._called.pop(effect.call_id, None)
-            if self._life is not None and self._life.ended is None:
-                self._life.handle(ToolEnded(effect.call_id, output))
+    def _tool_ended(self, ended: ToolEnded) -> None:
+        if self._life is not None and self._life.ended is None:
+            self._life.handle(ended)
 
     def changed(self, what: str, **details: Any) -> None:
         """The connection: `lost`, `resumed`, `restored`, `renewed`, `closed`."""
         if self._options.tape is not None:
             self._options.tape.note(what, **details)
-        self._tell((f"connection.{what}",), {"what": what, **details})
+        self._audience.changed(what, details)
 
     def ended(self, closed: ConnectionClosed) -> None:
         """The session is over."""
-        self._stream.end(closed)
-        for stream in self._responses:
-            stream.end(closed)
-        for live in list(self._live.values()):
-            live._fail(ResponseFailed(str(closed), code="closed", response_id=live.id))
         self.changed("closed", code=closed.code, reason=closed.reason)
-        for _, _, future in self._waiters:
-            if not future.done():
-                future.set_exception(ConnectionClosed(closed.code, closed.reason))
+        self._audience.end(closed, self._over)
 
     @property
     def is_behind(self) -> bool:
         """Whether the application is too far behind for more events."""
-        is_waited_for = self._waiters or (self._life is not None and self._life.is_waited_for)
-        return (self._stream.is_full or self._listeners.is_full) and not is_waited_for
+        return self._audience.is_behind
 
     async def hold(self) -> None:
         """Wait while it is."""
-        if self._stream.is_full:
-            await self._stream.room()
-        if self._listeners.is_full:
-            await self._listeners.drained()
+        await self._audience.hold()
 
 
-def _tool_of(
-    tool: Tool | Callable[..., Any] | Mapping[str, Any] | config.FunctionTool, function: Callable[..., Any] | None
-) -> Tool:
-    from .tools import Tool
-    from .tools import tool as made
-
-    if isinstance(tool, Mapping | config.FunctionTool):
-        if function is None:
-            raise LocalProtocolError("add_tool with a definition takes the function as well: add_tool(definition, f)")
-        return Tool.from_definition(tool, function)
-    if function is not None:
-        raise LocalProtocolError("add_tool takes a function alone, or a definition and a function")
-    return tool if isinstance(tool, Tool) else made(tool)
+COUNTED = frozenset(
+    {
+        ev.SessionCreated,
+        ev.SessionUpdated,
+        ev.ResponseDone,
+        ev.ConversationItemInputAudioTranscriptionCompleted,
+    }
+)
+"""Events that say what was used."""
 
 
-def given_name(tool: config.Tool) -> str:
+def _name_of(tool: config.Tool) -> str:
     """What a tool is called; the label of an MCP server."""
     return tool.name if isinstance(tool, config.FunctionTool) else tool.server_label

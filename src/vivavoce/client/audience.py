@@ -1,0 +1,207 @@
+"""Who is told of what: whoever iterates, listens, waits, or follows a response.
+
+Between the life of a session, which puts events in, and the application, which takes them out at its own pace.
+Invariants: all see the same events in the same order; what nobody wants costs a look-up and is not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from fnmatch import fnmatchcase
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet, WeakValueDictionary
+
+from vivavoce.core.caller.updates import Failed, ResponseLost, ResponseReplaced, Update
+from vivavoce.errors import ConnectionClosed, ResponseFailed
+from vivavoce.protocol import events as ev
+from vivavoce.protocol.base import given
+
+from .acks import Ack
+from .line import NORMAL_CODES
+from .listeners import Callback, Listeners
+from .live import LiveResponse
+from .names import check_name, names_of, realtime_event
+from .streams import Stream
+
+E = TypeVar("E")
+
+log = logging.getLogger(__name__)
+
+EVENTS_MAX = 10_000
+"""Events that wait for whoever iterates. Beyond it the server is not read; before anybody iterates, the oldest go."""
+
+ServerMessage = ev.AnyServerEvent | ev.Unknown
+
+
+class Feed(Generic[E]):
+    """Something to iterate that ends with the session."""
+
+    def __init__(self) -> None:
+        self.stream: Stream[E] = Stream(EVENTS_MAX)
+
+    def __aiter__(self) -> AsyncIterator[E]:
+        return self
+
+    async def __anext__(self) -> E:
+        try:
+            return await self.stream.get()
+        except ConnectionClosed as closed:
+            if closed.code in NORMAL_CODES:
+                raise StopAsyncIteration from None
+            raise
+
+
+class Audience:
+    """Everybody who wants to know. `is_waited_for()` says whether an answer is awaited, for which events must go on."""
+
+    def __init__(self, listeners: Listeners) -> None:
+        self.listeners = listeners
+        self.events: Feed[ServerMessage] = Feed()
+        self.is_waited_for: Callable[[], bool] = lambda: False
+        self._waiters: list[tuple[str, Callable[[Any], bool] | None, asyncio.Future[Any]]] = []
+        self._acks: WeakSet[Ack[LiveResponse]] = WeakSet()
+        self._live: WeakValueDictionary[str, LiveResponse] = WeakValueDictionary()
+        self._followers: WeakSet[Feed[LiveResponse]] = WeakSet()
+        self._closed: ConnectionClosed | None = None
+
+    # --- the application's side ---------------------------------------------------------------------------------------
+
+    def on(self, name: str, callback: Callback | None, *, once: bool) -> Any:
+        """Register a callback, or give the decorator that does. Raises `LocalProtocolError` for an unknown name."""
+        check_name(name)
+        if callback is None:
+            return lambda function: self.on(name, function, once=once)
+        self.listeners.on(name, callback, once=once)
+        return callback
+
+    @property
+    def wants_deltas(self) -> bool:
+        """Whether anybody wants to know of every piece that an item grows by."""
+        name = "conversation.updated"
+        return self.listeners.wants(name) or any(fnmatchcase(name, pattern) for pattern, _, _ in self._waiters)
+
+    def waiter(self, name: str, where: Callable[[Any], bool] | None) -> asyncio.Future[Any]:
+        """The next event of this name or pattern, as a future. Raises `ConnectionClosed` after the end."""
+        check_name(name)
+        if self._closed is not None:
+            raise ConnectionClosed(self._closed.code, self._closed.reason)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiters.append((name, where, future))
+        future.add_done_callback(self._forget)
+        return future
+
+    def _forget(self, future: asyncio.Future[Any]) -> None:
+        self._waiters = [waiter for waiter in self._waiters if waiter[2] is not future]
+
+    def follow(self) -> Feed[LiveResponse]:
+        """Every response from now on."""
+        feed: Feed[LiveResponse] = Feed()
+        self._followers.add(feed)
+        if self._closed is not None:
+            feed.stream.end(self._closed)
+        return feed
+
+    def expects(self, ack: Ack[LiveResponse]) -> None:
+        """This answer will be a response, to be followed from its first event on."""
+        self._acks.add(ack)
+
+    def live(self, response_id: str) -> LiveResponse:
+        """A response that is being followed."""
+        return self._live[response_id]
+
+    # --- fed by the life of the session -------------------------------------------------------------------------------
+
+    def heard(self, event: ServerMessage) -> None:
+        """The server has said something."""
+        if type(event) is ev.ResponseCreated:
+            self._begin(event)
+        if self._live:
+            self._feed(event)
+        self.events.stream.put(event)
+        if self.listeners or self._waiters:
+            self._tell(names_of(event), event)
+            if self.listeners.wants("realtime.event"):
+                self.listeners.hear(("realtime.event",), realtime_event(event, "server"))
+
+    def _begin(self, event: ev.ResponseCreated) -> None:
+        """Follow a response, where somebody has asked for it, or for all."""
+        if not self._acks and not self._followers:
+            return
+        live = LiveResponse(event.response)
+        self._live[live.id] = live
+        for ack in self._acks:
+            ack.held = live
+        for feed in self._followers:
+            feed.stream.put(live)
+
+    def _feed(self, event: ServerMessage) -> None:
+        response_id = event.response.id if isinstance(event, ev.ResponseDone) else getattr(event, "response_id", "")
+        if response_id and (live := self._live.get(response_id)) is not None and not isinstance(event, ev.Unknown):
+            live._take(event)
+
+    def _tell(self, names: tuple[str, ...], event: Any) -> None:
+        self.listeners.hear(names, event)
+        for name, where, future in self._waiters:
+            if not future.done() and any(fnmatchcase(own, name) for own in names) and (where is None or where(event)):
+                future.set_result(event)
+
+    def told(self, update: Update) -> None:
+        """Something has changed."""
+        match update:
+            case ResponseLost() if not update.is_asked_again:
+                self._fail(update.response_id, "the session was lost, and the response with it", "lost")
+            case ResponseReplaced():
+                if (live := self._live.pop(update.lost_id, None)) is not None:
+                    live._replace(update.response_id)
+                    self._live[update.response_id] = live
+            case Failed():
+                self._fail(given(update.error.param, None), update.error.message, given(update.error.code, None))
+                if not self.listeners.wants("error"):
+                    log.warning("%s: %s", update.error.code, update.error.message)
+        self._tell((update.type,), update)
+
+    def _fail(self, response_id: str | None, message: str, code: str | None) -> None:
+        if (live := self._live.get(response_id or "")) is not None:
+            live._fail(ResponseFailed(message, code=code, response_id=response_id))
+
+    def sent(self, event: ev.AnyClientEvent) -> None:
+        """An event goes out."""
+        if self.listeners or self._waiters:
+            self._tell((f"client.{event.type}",), event)
+            if self.listeners.wants("realtime.event"):
+                self.listeners.hear(("realtime.event",), realtime_event(event, "client"))
+
+    def changed(self, what: str, details: dict[str, Any]) -> None:
+        """The connection: `lost`, `resumed`, `restored`, `renewed`, `closed`."""
+        self._tell((f"connection.{what}",), {"what": what, **details})
+
+    def end(self, closed: ConnectionClosed, reason: BaseException | None = None) -> None:
+        """The session is over; `reason` is what iterating raises, where it is not that."""
+        self._closed = closed
+        self.events.stream.end(reason or closed)
+        for feed in self._followers:
+            feed.stream.end(closed)
+        for live in list(self._live.values()):
+            live._fail(ResponseFailed(str(closed), code="closed", response_id=live.id))
+        for _, _, future in self._waiters:
+            if not future.done():
+                future.set_exception(ConnectionClosed(closed.code, closed.reason))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the application is too far behind for more events, and waits for none of them."""
+        is_full = self.events.stream.is_full or self.listeners.is_full
+        return is_full and not self._waiters and not self.is_waited_for()
+
+    async def hold(self) -> None:
+        """Wait while it is, or until somebody waits for an answer."""
+        if self.events.stream.is_full:
+            await self.events.stream.room()
+        if self.listeners.is_full:
+            await self.listeners.drained()
+
+    def release(self) -> None:
+        """Somebody is about to wait for an answer."""
+        self.events.stream.release()
