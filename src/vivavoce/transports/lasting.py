@@ -19,7 +19,7 @@ import msgspec
 from vivavoce.errors import ConnectionClosed, RemoteProtocolError
 from vivavoce.transports import Transport
 
-__all__ = ["HEADER", "LOST", "NEW", "Lasting", "Resumption", "Returning", "greet", "returning"]
+__all__ = ["HEADER", "LEFT", "LOST", "NEW", "Lasting", "Resumption", "Returning", "greet", "returning"]
 
 HEADER = "vivavoce-resume"
 """The header of the handshake by which a client asks for a session that outlives its connection."""
@@ -30,7 +30,7 @@ LOST = frozenset({1005, 1006, 1011, 1012, 1013, 1014, 1015})
 """Close codes after which the stream goes on over another connection. Every other one ends it: somebody meant it, or it
 would happen again. 1005 is among them since servers say it of a socket that is gone without a goodbye."""
 LEFT = 1012
-"""Close code for a connection that is given up while its stream goes on."""
+"""Close code for a connection that is given up while its stream goes on; also for one that was never attached."""
 REPLACED = 4001
 """Close code for a connection in whose place another has come."""
 PROTOCOL_ERROR = 1002
@@ -121,6 +121,7 @@ async def greet(transport: Transport) -> Resumption | str | bytes:
         else:                                        # the session is gone, this is a fresh one: `lasting.end(…)`, and
             ...                                      # a new `Lasting` for first.token, or none
 
+    Who gives the connection up before it is attached closes it with `LEFT`: 1000 would end the session.
     Raises `ConnectionClosed`, and `RemoteProtocolError` for a greeting that cannot be read.
     """
     first = await transport.receive()
