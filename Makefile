@@ -22,3 +22,4 @@ format:  ## format and fix what can be fixed
 bench:  ## the benchmarks that need no models
 	uv run python benchmarks/codec.py
 	uv run python benchmarks/sessions.py
+	uv run python benchmarks/client.py
