@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,15 @@ def test_without_portaudio_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(EngineMissing, match="libportaudio2"):
         Loudspeaker()
+
+
+def test_nothing_heavy_is_loaded_before_it_is_used() -> None:
+    program = (
+        "import sys; from vivavoce.client import devices, echo, loudspeaker, microphone, player, sources;"
+        "print({'numpy', 'soxr', 'av', 'sounddevice', 'pywebrtc_audio'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
 
 
 # --- the loudspeaker --------------------------------------------------------------------------------------------------
@@ -201,6 +211,19 @@ def test_a_device_with_a_rate_of_its_own_gets_it_and_is_counted_in_the_items_sam
         assert loudspeaker.heard("item_1") == PCM16_24K.samples(400)
 
 
+def test_b7_stop_is_silent_within_a_block_also_where_audio_is_converted() -> None:
+    library = Sound(rates_hz=[48_000])
+    with Loudspeaker(sound=library) as loudspeaker:
+        loudspeaker.play("item_1", sound(400), PCM16_24K)
+        assert any(b"".join(library.stream.ask() for _ in range(10)))
+        loudspeaker.stop()
+        assert not any(b"".join(library.stream.ask() for _ in range(30)))
+        loudspeaker.play("item_2", sound(100), PCM16_24K)
+        for _ in range(25):
+            library.stream.ask()
+        assert loudspeaker.heard("item_2") == PCM16_24K.samples(100)
+
+
 def test_a_device_without_mono_gets_the_same_on_both_sides() -> None:
     library = Sound(channels=[2])
     with Loudspeaker(sound=library) as loudspeaker:
@@ -222,11 +245,21 @@ def test_items_of_two_formats_follow_one_another(library: Sound, loudspeaker: Lo
     loudspeaker.play("item_2", sound(100), PCM16_24K)
     loudspeaker.play("item_3", g711.encode(tone(100, 500, 8_000), "ulaw"), ULAW_8K)
     played = b"".join(library.stream.ask() for _ in range(25))
-    assert sound(100) in played
+    assert played.index(sound(100)) == pytest.approx(2 * 2_400, abs=4)
     library.stream.time += 0.5
     assert loudspeaker.heard("item_1") == 800
     assert loudspeaker.heard("item_2") == 2_400
     assert loudspeaker.stop()[0].item_id == "item_3"
+
+
+def test_an_item_after_one_of_another_format_is_counted_from_where_it_began(
+    library: Sound, loudspeaker: Loudspeaker
+) -> None:
+    loudspeaker.play("item_1", g711.encode(tone(100, 500, 8_000), "ulaw"), ULAW_8K)
+    loudspeaker.play("item_2", sound(100), PCM16_24K)
+    for _ in range(19):  # 190 ms, of which 50 are not heard yet
+        library.stream.ask()
+    assert loudspeaker.stop() == (Heard("item_2", pytest.approx(PCM16_24K.samples(40), abs=2)),)
 
 
 def test_the_level_is_that_of_the_last_block(library: Sound, loudspeaker: Loudspeaker) -> None:

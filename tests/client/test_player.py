@@ -43,6 +43,18 @@ def test_b7_the_playhead_is_exact_to_the_sample() -> None:
     assert player.stop() == ()
 
 
+def test_a_sample_is_heard_when_it_was_played_to_its_end() -> None:
+    clock = Clock()
+    player = VirtualPlayer(clock)
+    player.play("item_1", sound(100), PCM16_24K)
+    clock.now_s += 10.9 / 24_000
+    assert player.heard("item_1") == 10
+    for _ in range(7):  # in floating point they are a little less than 70 ms
+        clock.pass_ms(10)
+    clock.now_s -= 10.9 / 24_000
+    assert player.heard("item_1") == 1_680
+
+
 def test_several_items_are_played_in_a_row_and_the_one_playing_is_named_first() -> None:
     clock = Clock()
     player = VirtualPlayer(clock)

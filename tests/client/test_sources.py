@@ -121,7 +121,10 @@ def test_pieces_may_be_cut_anywhere(lengths: list[int], is_async: bool, chunk_ms
 def test_raw_samples_of_another_format_are_converted() -> None:
     assert pitch_hz(all_of(tone(500, 16_000), source_format=pcm16(16_000))) == pytest.approx(600, abs=5)
     ulaw = g711.encode(tone(500, 8_000), "ulaw")
-    assert pitch_hz(all_of(_later([ulaw]), source_format=ULAW_8K)) == pytest.approx(600, abs=5)
+    for pieces in (_later([ulaw]), iter([ulaw])):
+        out = all_of(pieces, source_format=ULAW_8K)
+        assert len(out) == 24_000
+        assert pitch_hz(out) == pytest.approx(600, abs=5)
 
 
 @pytest.mark.parametrize("format", [ULAW_8K, ALAW_8K])
@@ -216,7 +219,7 @@ def test_c5_any_audio_file_is_a_source(container: str, codec: str, layout: str, 
     path.write_bytes(file)
     for source in (path, io.BytesIO(file), Pipe(file, 3_000)):
         out = all_of(source)
-        assert len(out) == pytest.approx(48_000, abs=3_500)
+        assert len(out) == pytest.approx(48_000, abs=0 if codec == "flac" else 3_500)  # others pad
         assert pitch_hz(out) == pytest.approx(600, abs=5)
 
 
