@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-KIT = ("matching", "playbook", "referee", "rehearsal", "sounds", "traces", "virtual_time")
+KIT = ("checks", "faults", "matching", "playbook", "record", "referee", "rehearsal", "sounds", "traces", "virtual_time")
 HEAVY = {"numpy", "scipy", "onnxruntime", "ctranslate2", "torch", "aiortc", "soxr", "starlette", "uvicorn", "httpx"}
 
 

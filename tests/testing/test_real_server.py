@@ -241,9 +241,11 @@ def test_the_record_lets_go_of_the_oldest() -> None:
     for _ in range(MESSAGES_MAX + 5):
         record.add(connection, "client", "{}", {"type": "input_audio_buffer.clear"})
     assert len(record.messages) == MESSAGES_MAX
-    assert "… 49970 before" in record.told()
-    record.add(connection, "server", "no json", {})
-    assert record.told().endswith("<< no json")
+    assert record.told().endswith(">> input_audio_buffer.clear (and 49999 more)")
+    for number in range(30):
+        record.add(connection, "server", f"no json {number}", {})
+    assert record.told().startswith("  … 1 before\n")
+    assert record.told().endswith("<< no json 29")
 
 
 # --- life -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, Literal
 
 __all__ = ["Record", "Seen", "SeenConnection", "Sender"]
@@ -23,6 +23,8 @@ CHARS_MAX = 128 * 1024 * 1024
 """Of all messages that are kept; beyond either the oldest are forgotten."""
 CONNECTIONS_MAX = 1_000
 SHOWN_MAX = 30
+UNTYPED_CHARS = 60
+"""What is shown of a message that has no type."""
 WAIT_S = 10.0
 
 Sender = Literal["client", "server"]
@@ -135,11 +137,13 @@ class Record:
         return sum(connection.closed is not None for connection in self._connections)
 
     def told(self) -> str:
-        """The last messages, one a line, for a message to whoever reads a failed test."""
-        lines = [
-            f"  {seen.t_ms:8.0f} ms #{seen.connection} {_ARROW[seen.dir]} {seen.type or seen.text[:60]}"
-            for seen in self.messages
-        ]
+        """The last messages, for whoever reads a failed test: one a line, or several where they are of one kind."""
+        lines = []
+        kinds = groupby(self.messages, lambda seen: (seen.connection, seen.dir, seen.type or seen.text[:UNTYPED_CHARS]))
+        for (connection, dir, kind), alike in kinds:
+            first, *more = alike
+            times = f" (and {len(more)} more)" if more else ""
+            lines.append(f"  {first.t_ms:8.0f} ms #{connection} {_ARROW[dir]} {kind}{times}")
         left_out = [f"  … {len(lines) - SHOWN_MAX} before"] if len(lines) > SHOWN_MAX else []
         return "\n".join([*left_out, *lines[-SHOWN_MAX:]]) or "  nothing"
 
