@@ -1,4 +1,4 @@
-"""The `vivavoce` command: `serve`, `check-config`, `talk`, `demo`.
+"""The `vivavoce` command: `serve`, `check-config`, `talk`, `demo`, `tape`.
 
 Reads the command line and hands over; what a command needs is imported only when it runs, so that `--help` is quick and
 a base install says clearly which extra is missing.
@@ -75,7 +75,7 @@ def _extra(arguments: argparse.Namespace) -> str:
     """The extra of this package that a command needs."""
     if arguments.command == "demo":
         return "local"
-    if arguments.command == "check-config":
+    if arguments.command in ("check-config", "tape"):
         return "server"
     is_elsewhere = arguments.config if arguments.command == "serve" else arguments.url
     return "server" if is_elsewhere or arguments.model not in (None, EMBEDDED) else "local"
@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check_config(commands)
     _add_talk(commands)
     _add_demo(commands)
+    _add_tape(commands)
     return parser
 
 
@@ -106,6 +107,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     serve.add_argument("--api-key", action="append", metavar="KEY", help="accept this key; may be given several times")
     serve.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file (default: VIVAVOCE_CONFIG)")
+    serve.add_argument("--tapes", type=Path, metavar="DIR", help="record every session into this folder")
     serve.set_defaults(run=_serve)
 
 
@@ -160,6 +162,16 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demo.set_defaults(run=_demo)
 
 
+def _add_tape(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from .tape_commands import add_commands
+
+    tape = commands.add_parser(
+        "tape", help="look at, hear and replay recorded sessions", description="What to do with a recorded session."
+    )
+    add_commands(tape)
+    tape.set_defaults(run=_tape)
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     from vivavoce.server import serve
     from vivavoce.server.sources import load_settings
@@ -170,6 +182,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         model=arguments.model,
         api_keys=arguments.api_key,
+        tapes=arguments.tapes,
     )
     return serve(settings)
 
@@ -214,3 +227,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     from .demo import demo
 
     return asyncio.run(demo(arguments.out))
+
+
+def _tape(arguments: argparse.Namespace) -> int:
+    from .tape import run
+
+    return run(arguments)

@@ -5,6 +5,7 @@ Colour only where a terminal shows it; everything is plain text that reads the s
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 
@@ -18,8 +19,8 @@ _COLOURS = {"user": "36", "assistant": "35", "dim": "2", "good": "32", "bad": "3
 
 
 def paint(text: str, colour: str) -> str:
-    """The text in a colour, where standard output is a terminal."""
-    if not sys.stdout.isatty():
+    """The text in a colour, where standard output is a terminal and `NO_COLOR` is not set."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 

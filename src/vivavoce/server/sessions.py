@@ -36,6 +36,7 @@ from .resuming import Lifeline, Lifelines, Resumable
 from .runtime import Machine, Runtime
 from .settings import Settings
 from .surroundings import surroundings
+from .taped import Tapes
 from .work import ToolServers
 
 STOP_S = 5.0
@@ -71,6 +72,7 @@ class Sessions:
         self.accounts = Accounts(lambda: _account(settings))
         self._prompts = load_prompts(settings.prompts)
         self._lifelines = Lifelines(settings.resume_ms_max / 1000)
+        self._tapes = Tapes(settings)
         self._places = 0
         self._tasks: set[asyncio.Task[object]] = set()
         self._running: set[Runtime] = set()
@@ -282,7 +284,7 @@ class Sessions:
             self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at, account=account),
             self._pipelines.for_model(admitted.model),
             TranslationServerCodec() if admitted.kind == "translation" else ServerCodec(admitted.dialect),
-            transport,
+            self._tapes.taped(transport, admitted, session_id),
             session_id=session_id,
             limits=settings.connection_limits,
             mcp=self._tool_servers(),
@@ -302,6 +304,7 @@ class Sessions:
             await runtime.run()
         finally:
             self._running.discard(runtime)
+            await self._tapes.end(session_id)
             why = runtime.ended or "the client is gone"
             log.info("%s: has ended after %.1f s: %s%s", session_id, runtime.lasted_s, why, _costs(runtime.session))
 

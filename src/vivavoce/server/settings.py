@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -171,6 +172,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     prompts: str | None = None
     """Folder of the stored prompts that a session may name, seen from where the server is started. Left out, there are
     none."""
+    tapes: str | None = None
+    """Folder into which every session is recorded, one file each; secrets are left out. Left out, nothing is."""
+    tapes_leave_out: tuple[Literal["audio", "text"], ...] = ()
+    """What tapes leave out besides: `audio` becomes silence, `text` placeholders, both of the same length."""
     budget: Annotated[float, Meta(gt=0)] | None = None
     """US dollars that one session may cost by `prices`; left out, there is no limit."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -232,6 +237,8 @@ def _check(settings: Settings) -> None:
             raise SettingsError(f"origins[{index}]: expected 'scheme://host' or 'scheme://host:port', got {origin!r}")
     if settings.prompts is not None and not Path(settings.prompts).is_dir():
         raise SettingsError(f"prompts: there is no folder {settings.prompts!r}")
+    if settings.tapes is not None and not (Path(settings.tapes).is_dir() and os.access(settings.tapes, os.W_OK)):
+        raise SettingsError(f"tapes: there is no folder {settings.tapes!r} that can be written to")
 
 
 def _tables(path: str, value: Any, table: type[msgspec.Struct]) -> dict[str, Any]:

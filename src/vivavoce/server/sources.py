@@ -48,6 +48,7 @@ def load_settings(
     port: int | None = None,
     model: str | None = None,
     api_keys: Sequence[str] | None = None,
+    tapes: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from a TOML file, then the environment, then the arguments; `model` is the default pipeline.
@@ -59,6 +60,7 @@ def load_settings(
         "port": ("--port", port),
         "pipeline": ("--model", model),
         "api_keys": ("--api-key", list(api_keys) if api_keys else None),
+        "tapes": ("--tapes", None if tapes is None else str(tapes)),
     }
     given = {name: pair for name, pair in options.items() if pair[1] is not None}
     return sourced(config=config, environment=environment, options=given).settings
