@@ -4,7 +4,6 @@ import asyncio
 import io
 import os
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -323,22 +322,6 @@ def test_without_a_pace_nothing_waits() -> None:
         return asyncio.get_running_loop().time()
 
     assert run(take()) == 0
-
-
-def test_a_source_that_blocks_blocks_a_thread_and_not_the_loop() -> None:
-    may_go = threading.Event()
-
-    def blocking() -> Iterator[bytes]:
-        assert may_go.wait(10)
-        yield sound(100)
-
-    async def take() -> bytes:
-        first = asyncio.ensure_future(anext(chunks(blocking())))
-        await asyncio.sleep(0)
-        may_go.set()  # which only a loop that is not blocked can do
-        return await first
-
-    assert asyncio.run(take()) == sound(100)
 
 
 def test_no_more_is_read_than_is_asked_for_and_what_was_opened_is_closed() -> None:
