@@ -14,7 +14,7 @@ from random import Random
 
 from vivavoce.errors import ConnectionClosed, ConnectionFailed, RemoteProtocolError, VivavoceError
 from vivavoce.transports import Transport
-from vivavoce.transports.lasting import HEADER, NEW, Lasting, Resumption, greet
+from vivavoce.transports.lasting import HEADER, LEFT, NEW, Lasting, Resumption, greet
 
 Dial = Callable[[Mapping[str, str]], Awaitable[Transport]]
 """Opens a connection, with these headers besides its own. Raises `ConnectionFailed`."""
@@ -142,13 +142,13 @@ class Line:
             async with asyncio.timeout(self._open_timeout_s):
                 first = await greet(transport)
         except TimeoutError:
-            await transport.close()
+            await transport.close(LEFT)
             raise ConnectionFailed(
                 f"the server accepted the connection and then said nothing for {self._open_timeout_s:g} s; it may "
                 "still be loading its models, or be no Realtime endpoint"
             ) from None
         except BaseException:
-            await transport.close()
+            await transport.close(LEFT)
             raise
         if not isinstance(first, Resumption):
             return Opened(transport, first)
@@ -202,7 +202,7 @@ class Line:
         try:
             lasting.attach(again.transport, received=again.received)
         except BaseException:
-            await again.transport.close()
+            await again.transport.close(LEFT)
             raise
         return None
 
