@@ -112,7 +112,7 @@ def test_show_tells_what_happened_when(file: Path, capsys: pytest.CaptureFixture
     assert " ms ▇▇" in shown
     assert "← response.output_audio_transcript.done  echo: audio of" in shown
     assert "→ conversation.item.create  hello" in shown
-    assert "turn 1 at 1.0" in shown
+    assert "turn 1 at 0.6" in shown
     assert "first audio" in shown
     assert "\x1b" not in shown
     times = [float(line.split()[0]) for line in shown.splitlines() if " s " in line[:14]]
@@ -166,10 +166,10 @@ def test_sound_has_the_user_left_and_the_assistant_right(file: Path, tmp_path: P
     assert rms_db(left[24_000:]) == -120
     spoken = [event for _, _, event in Tape.load(file).events() if isinstance(event, ev.ResponseOutputAudioDelta)]
     spoken_ms = sum(len(event.delta) for event in spoken) / 48
-    assert rms_db(right[: 1_000 * 48]) == -120, "the turn ends after 1 s, half of it silence"
-    assert rms_db(right[1_000 * 48 :]) > -40
-    assert len(right) / 48 == pytest.approx(1_000 + spoken_ms, abs=1)
-    assert spoken_ms > 1_000
+    assert rms_db(right[: 600 * 48]) == -120, "the turn is found with its 200 ms of silence, heard at 600 ms"
+    assert rms_db(right[600 * 48 :]) > -40
+    assert len(right) / 48 == pytest.approx(600 + spoken_ms, abs=1)
+    assert spoken_ms > 900
 
 
 def test_redact_writes_another_tape(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
