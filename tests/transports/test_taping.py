@@ -151,6 +151,17 @@ def test_the_size_of_a_tape_is_limited() -> None:
     assert lines(file)[-1]["note"] == "full"
 
 
+def test_what_cannot_be_noted_ends_the_tape_and_not_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    class Unspeakable:
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    with TapeWriter(io.BytesIO()) as writer:
+        writer.note("odd", what=Unspeakable())
+    assert writer.ended == "RuntimeError('no words')"
+    assert caplog.records
+
+
 class StuckDisk(io.BytesIO):
     def __init__(self) -> None:
         super().__init__()

@@ -197,7 +197,11 @@ class TapeWriter:
                 lines, is_last = self._waiting, self._closing
                 self._waiting, self._waiting_bytes = deque(), 0
             if self.ended is None:
-                self._write_lines(lines)
+                try:
+                    self._write_lines(lines)
+                except Exception as error:  # whatever it is, it is the tape's trouble and not the session's
+                    log.exception("the tape %s cannot be written", self._name)
+                    self._give_up(repr(error))
             if is_last or self.ended is not None:
                 break
         self._let_go()
