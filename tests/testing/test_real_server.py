@@ -97,18 +97,21 @@ socket.onmessage = (message) => {
 """
 
 
-def node() -> str:
-    """Node with a WebSocket of its own, which 22 has, and 20 where it is asked for it."""
+def node(program: str, *arguments: str) -> list[str]:
+    """The command that runs a program by a Node that has WebSocket: 22 has it, 20 where it is asked for it."""
     found = shutil.which("node")
     if found is None:
         pytest.skip("no node on this machine")
-    return found
+    command = [found, "--experimental-websocket", "-e"]
+    if subprocess.run([*command, "WebSocket"], capture_output=True, timeout=SECONDS_MAX, check=False).returncode:
+        pytest.skip("the node of this machine has no WebSocket")
+    return [*command, program, *arguments]
 
 
 def test_a_program_of_another_language_finds_it(server: RealServer) -> None:
     server.answers("Hello from Python.")
     done = subprocess.run(
-        [node(), "--experimental-websocket", "-e", NODE],
+        node(NODE),
         env={**os.environ, **server.environment},
         capture_output=True,
         text=True,
@@ -342,6 +345,33 @@ def test_a_test_suite_in_another_language_has_the_server_as_a_process() -> None:
             assert running.wait(SECONDS_MAX) == 0
         finally:
             running.kill()
+
+
+NODE_SUITE = """
+const { spawn } = require("node:child_process");
+const server = spawn(process.argv[1], ["-m", "vivavoce.testing.real_server"], {stdio: ["pipe", "pipe", "inherit"]});
+const lines = require("node:readline").createInterface({input: server.stdout})[Symbol.asyncIterator]();
+const told = async () => JSON.parse((await lines.next()).value);
+const order = (command) => { server.stdin.write(JSON.stringify(command) + "\\n"); return told(); };
+(async () => {
+  const { websocket_url, api_key } = await told();
+  await order({do: "answers", texts: ["one two three"]});
+  await order({do: "cut", after: "response.output_text.delta", count: 2});
+  const protocols = ["realtime", "openai-insecure-api-key." + api_key];
+  const socket = new WebSocket(websocket_url + "?model=gpt-realtime", protocols);
+  socket.onopen = () => socket.send('{"type": "response.create", "response": {"output_modalities": ["text"]}}');
+  const code = await new Promise((resolve) => { socket.onclose = (close) => resolve(close.code); });
+  const { result } = await order({do: "sent", type: "response.output_text.delta"});
+  console.log(code, result.map((event) => event.delta).join(""));
+  server.stdin.end();
+})();
+"""
+
+
+def test_a_test_suite_in_javascript_drives_the_process() -> None:
+    command = node(NODE_SUITE, sys.executable)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    assert done.stdout == "1006 one two\n", done.stderr
 
 
 @pytest.mark.parametrize(
