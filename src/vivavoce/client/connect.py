@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vivavoce.core.caller import CallerLimits
 from vivavoce.protocol import config
-from vivavoce.protocol.codec import Dialect
+from vivavoce.protocol.client_codec import Dialect
 
 from .endpoint import Kind, Target, TokenProvider
 from .line import Dial, Reconnect

@@ -14,7 +14,7 @@ from vivavoce.core.conversation import Conversation
 from vivavoce.errors import ConnectionClosed, ConnectionFailed
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UNSET, Maybe
-from vivavoce.protocol.codec import ClientCodec, Dialect
+from vivavoce.protocol.client_codec import ClientCodec, Dialect
 from vivavoce.protocol.config import SessionConfig, SessionResource
 from vivavoce.protocol.items import Item
 from vivavoce.transports import Transport

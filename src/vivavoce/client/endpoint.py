@@ -13,7 +13,7 @@ from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from vivavoce.errors import LocalProtocolError
-from vivavoce.protocol.codec import Dialect
+from vivavoce.protocol.client_codec import Dialect
 
 from .credentials import (
     KEY_PARAMETERS,

@@ -40,7 +40,7 @@ from vivavoce.core.caller.updates import Update
 from vivavoce.errors import ConnectionClosed, ConnectionFailed, LocalProtocolError, ServerError, VivavoceError
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
-from vivavoce.protocol.codec import ClientCodec
+from vivavoce.protocol.client_codec import ClientCodec
 from vivavoce.protocol.config import RealtimeSessionResource
 from vivavoce.transports import Transport
 

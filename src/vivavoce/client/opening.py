@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vivavoce.core.caller import Caller, CallerLimits
 from vivavoce.protocol import config
-from vivavoce.protocol.codec import ClientCodec
+from vivavoce.protocol.client_codec import ClientCodec
 from vivavoce.transports import Transport
 
 from .endpoint import Endpoint, Target, resolve

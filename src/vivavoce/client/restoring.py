@@ -16,7 +16,7 @@ from vivavoce.core.conversation import Conversation
 from vivavoce.errors import ServerError
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
-from vivavoce.protocol.codec import ClientCodec
+from vivavoce.protocol.client_codec import ClientCodec
 from vivavoce.transports import Transport
 
 log = logging.getLogger(__name__)

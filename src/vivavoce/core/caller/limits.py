@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallerLimits:
+class CallerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller holds and how long it waits."""
 
     answer_ms_max: int = 30_000

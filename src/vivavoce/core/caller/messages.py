@@ -6,8 +6,9 @@ event of its own. Every effect is to be done in the order in which it was asked 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from vivavoce.audio.formats import Format
 from vivavoce.protocol import events as ev
@@ -22,63 +23,54 @@ if TYPE_CHECKING:
 # --- inputs -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """The application sends an event. `ticket` 0 is nobody's: nobody waits for the answer."""
 
     event: ev.AnyClientEvent
     ticket: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ToolEnded:
+class ToolEnded(msgspec.Struct, frozen=True):
     """A tool has answered, or has failed; `output` is what the model is to read."""
 
     call_id: str
     output: str
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """How much of an item was really played: samples of the item's own format, 0 where it had not begun."""
 
     item_id: str
     samples: int
 
 
-@dataclass(frozen=True, slots=True)
-class PlaybackStopped:
+class PlaybackStopped(msgspec.Struct, frozen=True):
     """The answer to `StopPlayback`: the items that were not played to their end, the one that was playing first."""
 
     unfinished: tuple[Heard, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt:
+class Interrupt(msgspec.Struct, frozen=True):
     """The application ends what the assistant is saying. `heard` is its own truth, where it plays the audio itself."""
 
     heard: Heard | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(msgspec.Struct, frozen=True):
     """The session can be spoken to: for the first time, or again after `Lost`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """The connection is gone; what is to be sent is kept until the next `Connected` or `Restored`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
+class Restored(msgspec.Struct, frozen=True):
     """Another session takes the place of the one that was lost; `conversation` is what it has been told already."""
 
-    conversation: Conversation = field(repr=False)
+    conversation: Conversation
 
 
-@dataclass(frozen=True, slots=True)
-class WakeUp:
+class WakeUp(msgspec.Struct, frozen=True):
     """`deadline()` has come."""
 
 
@@ -98,31 +90,27 @@ CallerInput: TypeAlias = (
 # --- effects ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Transmit:
+class Transmit(msgspec.Struct, frozen=True):
     """Put this on the wire."""
 
     event: ev.AnyClientEvent
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
+class Acknowledge(msgspec.Struct, frozen=True):
     """The event of this ticket was taken; `event` is the server's word, None where it has none for such events."""
 
     ticket: int
     event: ev.AnyServerEvent | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True):
     """The event of this ticket was refused, or was never answered."""
 
     ticket: int
     error: ev.ErrorDetail
 
 
-@dataclass(frozen=True, slots=True)
-class RunTool:
+class RunTool(msgspec.Struct, frozen=True):
     """Run a tool; the answer is a `ToolEnded`."""
 
     call_id: str
@@ -130,15 +118,13 @@ class RunTool:
     response_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTool:
+class CancelTool(msgspec.Struct, frozen=True):
     """The user has interrupted: end the tool, where it wants to be. The answer is a `ToolEnded` all the same."""
 
     call_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Play:
+class Play(msgspec.Struct, frozen=True):
     """Play this behind everything before."""
 
     item_id: str
@@ -146,13 +132,11 @@ class Play:
     format: Format
 
 
-@dataclass(frozen=True, slots=True)
-class StopPlayback:
+class StopPlayback(msgspec.Struct, frozen=True):
     """Fall silent now, and answer with `PlaybackStopped` before anything else comes in."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True):
     """Tell the application what has changed."""
 
     update: Update

@@ -6,8 +6,9 @@ its kin). Invariants: an item is appended before it is updated and completed, ea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+import msgspec
 
 from vivavoce.protocol import events as ev
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from .messages import Heard
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(msgspec.Struct, frozen=True):
     """What was added to an item; exactly one field is not None. `audio` is raw samples in the session's format."""
 
     text: str | None = None
@@ -26,16 +26,14 @@ class Delta:
     arguments: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ItemAppended:
+class ItemAppended(msgspec.Struct, frozen=True):
     """An item has entered the conversation, in progress or completed."""
 
     type: ClassVar[str] = "conversation.item.appended"
     item: ItemView
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationUpdated:
+class ConversationUpdated(msgspec.Struct, frozen=True):
     """Something about an item has changed; `delta` says what was added, None for any other change."""
 
     type: ClassVar[str] = "conversation.updated"
@@ -43,32 +41,28 @@ class ConversationUpdated:
     delta: Delta | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ItemCompleted:
+class ItemCompleted(msgspec.Struct, frozen=True):
     """An item is final: nothing is added to it any more, a late transcript of the user's speech aside."""
 
     type: ClassVar[str] = "conversation.item.completed"
     item: ItemView
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupted:
+class Interrupted(msgspec.Struct, frozen=True):
     """The user has begun to speak, or the application has cut in; `heard` says what of the answer had been played."""
 
     type: ClassVar[str] = "conversation.interrupted"
     heard: tuple[Heard, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """Something went wrong that no call of the application is waiting for."""
 
     type: ClassVar[str] = "error"
     error: ev.ErrorDetail
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseLost:
+class ResponseLost(msgspec.Struct, frozen=True):
     """A response was under way when its session was lost; what of it had come stays in the conversation."""
 
     type: ClassVar[str] = "response.lost"
@@ -77,8 +71,7 @@ class ResponseLost:
     """Whether nothing of it had come, so that it was asked for again."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseReplaced:
+class ResponseReplaced(msgspec.Struct, frozen=True):
     """A response that was asked for again has begun."""
 
     type: ClassVar[str] = "response.replaced"
