@@ -15,7 +15,7 @@ import pytest
 
 from vivavoce.audio.levels import rms_db
 from vivavoce.cli import _parser, main, screen
-from vivavoce.cli.tape import bars
+from vivavoce.cli.tape import _serve, bars
 from vivavoce.client.connection import Connection
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.errors import SettingsError
@@ -27,7 +27,7 @@ from vivavoce.server.sessions import Sessions
 from vivavoce.server.settings import Settings
 from vivavoce.server.sources import load_settings
 from vivavoce.testing.playbook import counting_ids
-from vivavoce.testing.tapes import Tape, replay_server
+from vivavoce.testing.tapes import Replayed, Tape, replay_as_client, replay_server
 from vivavoce.testing.virtual_time import run
 from vivavoce.transports.memory import pair
 from vivavoce.transports.taping import SUFFIX
@@ -213,6 +213,25 @@ def test_G3_replay_as_client_says_whether_the_server_answers_as_on_the_tape(
         assert "the server said what is on" in capsys.readouterr().out
         assert runner.run(against(other)) == 1
         assert "+rate_limits.changed" in capsys.readouterr().out
+
+
+def test_G3_replay_as_server_answers_until_it_is_stopped(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def call() -> Replayed:
+        arguments = _parser().parse_args(["tape", "replay", str(file), "--as", "server", "--pace", "0"])
+        serving = asyncio.create_task(_serve(Tape.load(file), arguments))
+        said = ""
+        while "until Ctrl-C" not in said:
+            await asyncio.sleep(0)
+            said += capsys.readouterr().out
+        url = next(word for word in said.split() if word.startswith("http")).rstrip(",")
+        try:
+            return await replay_as_client(Tape.load(file), url)
+        finally:
+            serving.cancel()
+            await asyncio.wait((serving,))
+
+    with asyncio.Runner() as runner:
+        assert runner.run(call()).diff == ""
 
 
 def test_replay_says_what_is_missing(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,6 +88,15 @@ def test_what_is_no_message_is_recorded_as_what_it_is() -> None:
     assert several["event"] == {"a": "b\n", "c": 1}
 
 
+def test_what_was_received_before_comes_first() -> None:
+    file = io.BytesIO()
+    with TapeWriter(file) as writer:
+        Taping(pair()[0], writer, '{"type":"session.created"}')
+    assert lines(file)[1]["note"] == "connected"
+    assert lines(file)[2]["event"] == {"type": "session.created"}
+    assert lines(file)[2]["dir"] == "server"
+
+
 def test_half_a_character_does_not_break_the_tape() -> None:
     (lone,) = taped('{"a":"\ud800"}')
     assert lone["text"] == '{"a":"\\ud800"}'

@@ -243,16 +243,19 @@ class TapeWriter:
 class Taping:
     """A transport that records what passes through another; both sides see nothing of it.
 
-    It leaves the writer open, which belongs to who made it. It notes itself how the connection ended.
+    It leaves the writer open, which belongs to who made it. It notes itself how the connection ended. `first` is a
+    message that was received before it could be wrapped.
     """
 
-    def __init__(self, transport: Transport, writer: TapeWriter) -> None:
+    def __init__(self, transport: Transport, writer: TapeWriter, first: str | bytes | None = None) -> None:
         self.transport = transport
         self._writer = writer
         self._here: Direction = writer.header.end
         self._there: Direction = "server" if self._here == "client" else "client"
         self._is_over = False
         writer.note("connected")
+        if first is not None:
+            writer.message(self._there, first)
 
     async def send(self, message: bytes) -> None:
         """Record and send. What could not be sent is noted as `unsent`."""

@@ -30,6 +30,7 @@ PATIENCE_S = 10.0
 """How long a client may leave the tape waiting."""
 MESSAGE_BYTES_MAX = 128 * 1024 * 1024
 SHOWN_CHARS_MAX = 160
+NORMAL = 1000
 DEVIATED = 1008
 """The close code after a deviation."""
 REASON_BYTES_MAX = 123
@@ -94,7 +95,7 @@ class _Replay:
     async def run(self) -> None:
         for index, entry in enumerate(self._entries):
             if isinstance(entry, Note):
-                if entry.kind == "closed" and entry.fields.get("by") == "server":
+                if _is_servers_end(entry):
                     await self._pause(entry)
                     await self._transport.close(_sendable(entry.fields.get("code")), str(entry.fields.get("reason")))
                     return
@@ -273,6 +274,11 @@ def _sound_chars(frame: str | bytes) -> int | None:
     event = message.event
     sound = event.get(sound_of(event) or "")
     return len(sound) if isinstance(sound, str) else None
+
+
+def _is_servers_end(note: Note) -> bool:
+    """Whether the server ended the connection. A plain 1000 may be its answer to the client's goodbye."""
+    return note.kind == "closed" and note.fields.get("by") == "server" and note.fields.get("code") != NORMAL
 
 
 def _sendable(code: object) -> int:
