@@ -40,6 +40,7 @@ from vivavoce.testing.tapes import (
     replay_to_scripted,
     to_test,
 )
+from vivavoce.testing.tapes.ids import Ids
 from vivavoce.testing.virtual_time import run
 from vivavoce.transports.memory import pair
 from vivavoce.transports.taping import Header, TapeWriter, Taping
@@ -352,6 +353,17 @@ def test_the_error_of_an_event_names_the_event_that_is_there(tmp_path: Path) -> 
         assert error.error.event_id == "other_1"
 
     run(against(tape_of(tmp_path, makes_a_mistake), other))
+
+
+def test_an_id_in_metadata_is_that_of_the_event_that_is_there() -> None:
+    ids = Ids()
+    ids.learn({"event_id": "e_1", "item": {"id": "1"}}, {"event_id": "e_9", "item": {"id": "2"}})
+    frame = '{"response":{"metadata":{"request":"e_1","topic":"e_2"},"previous_item_id":"1"},"text":"1"}'
+    assert json.loads(ids.rewritten(frame)) == {
+        "response": {"metadata": {"request": "e_9", "topic": "e_2"}, "previous_item_id": "2"},
+        "text": "1",
+    }
+    assert ids.rewritten('{"text": "e_1 and 2"}') == '{"text": "e_1 and 2"}'
 
 
 def test_sound_may_be_cut_in_other_pieces(tmp_path: Path) -> None:

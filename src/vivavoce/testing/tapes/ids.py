@@ -60,7 +60,8 @@ class Ids:
 
     def _renamed(self, field: str, value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: self._renamed(name, inner) for name, inner in value.items()}
+            # Who marks a response with the id of its request has it in there, under a name of its own.
+            return {name: self._renamed("id" if field == "metadata" else name, one) for name, one in value.items()}
         if isinstance(value, list):
             return [self._renamed(field, inner) for inner in value]
         return self._now.get(value, value) if field in ID_FIELDS and isinstance(value, str) else value
