@@ -245,6 +245,22 @@ def test_a_session_with_several_connections_has_them_apart(tmp_path: Path) -> No
     assert [len(entries) for entries in Tape.load(path).connections] == [3, 3]
 
 
+def test_a_message_that_did_not_leave_is_not_on_the_tape(tmp_path: Path) -> None:
+    path = tmp_path / "unsent.tape.jsonl"
+
+    async def call() -> None:
+        here, there = pair()
+        with TapeWriter(path) as writer:
+            taping = Taping(here, writer)
+            await taping.send(b'{"type":"response.create"}')
+            await there.close()
+            with pytest.raises(ConnectionClosed):
+                await taping.send(b'{"type":"response.cancel"}')
+
+    run(call())
+    assert [message.type for message in Tape.load(path).messages] == ["response.create"]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -376,6 +392,22 @@ def test_sound_may_be_cut_in_other_pieces(tmp_path: Path) -> None:
         await until(client, "response.done")
 
     run(against(tape, other))
+
+
+def test_the_tapes_server_hears_nothing_before_it_was_said(tmp_path: Path) -> None:
+    tape = tape_of(tmp_path, speaks)
+
+    async def slow(client: Connection) -> None:
+        await client.append_audio(QUIET * 2)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await until(client, "input_audio_buffer.speech_started")
+        await client.append_audio(LOUD * 6)
+        await until(client, "input_audio_buffer.speech_started")
+        await client.append_audio(QUIET * 8)
+        await until(client, "response.done")
+
+    run(against(tape, slow))
 
 
 def test_a_client_that_does_otherwise_is_told_the_line(tmp_path: Path) -> None:
