@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from fnmatch import fnmatchcase
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from weakref import WeakSet, WeakValueDictionary
 
 from vivavoce.core.caller.updates import Failed, ResponseLost, ResponseReplaced, Update
@@ -22,7 +22,7 @@ from .acks import Ack
 from .line import NORMAL_CODES
 from .listeners import Callback, Listeners
 from .live import LiveResponse
-from .names import check_name, names_of, realtime_event
+from .names import ConnectionChanged, check_name, names_of, realtime_event
 from .streams import Stream
 
 E = TypeVar("E")
@@ -175,7 +175,7 @@ class Audience:
 
     def changed(self, what: str, details: dict[str, Any]) -> None:
         """The connection: `lost`, `resumed`, `restored`, `renewed`, `closed`."""
-        self._tell((f"connection.{what}",), {"what": what, **details})
+        self._tell((f"connection.{what}",), ConnectionChanged(cast(Any, what), details))
 
     def end(self, closed: ConnectionClosed, reason: BaseException | None = None) -> None:
         """The session is over; `reason` is what iterating raises, where it is not that."""

@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from vivavoce.errors import LocalProtocolError
+from vivavoce.protocol.events import ErrorDetail
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,12 @@ class ListenerFailed:
     def type(self) -> str:
         """The name under which it is told."""
         return "error"
+
+    @property
+    def error(self) -> ErrorDetail:
+        """The same in the form of any other error."""
+        message = f"the listener {self.name} has raised {self.exception!r}"
+        return ErrorDetail(type="vivavoce", code="listener_failed", message=message)
 
 
 @dataclass(slots=True, eq=False)

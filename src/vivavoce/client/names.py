@@ -49,6 +49,19 @@ class RealtimeEvent:
         return "realtime.event"
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionChanged:
+    """Something has happened to the connection; `details` has the close code and the reason where it was lost."""
+
+    what: Literal["lost", "resumed", "restored", "renewed", "closed"]
+    details: Mapping[str, Any]
+
+    @property
+    def type(self) -> str:
+        """The name under which it is told."""
+        return f"connection.{self.what}"
+
+
 def realtime_event(event: Any, source: Literal["server", "client"]) -> RealtimeEvent:
     """An event, now."""
     return RealtimeEvent(datetime.now(UTC).isoformat(timespec="milliseconds"), source, event)
@@ -62,6 +75,18 @@ def names_of(event: ev.AnyServerEvent | ev.Unknown) -> tuple[str, ...]:
     if names is None:
         names = _NAMES[type(event)] = (event.type, f"server.{event.type}")
     return names
+
+
+def name_of(event: str | type[Any]) -> str:
+    """The name for a type of event; a name or pattern stays what it is. Raises `LocalProtocolError`."""
+    if isinstance(event, str):
+        return event
+    if event in _TYPES:
+        return _TYPES[event]
+    raise LocalProtocolError(
+        f"{event!r} names no event; write a name like 'response.done', or a type of vivavoce.events that the server "
+        "or the client sends"
+    )
 
 
 def known_names() -> set[str]:
@@ -86,3 +111,13 @@ def check_name(name: str) -> None:
     raise LocalProtocolError(
         f"there is no event {name!r}{hint}. For one that this version does not know write 'server.{name}'"
     )
+
+
+_TYPES: Mapping[type, str] = {
+    **{event: f"server.{tag(event)}" for event in get_args(ev.AnyServerEvent)},
+    **{event: f"client.{tag(event)}" for event in get_args(ev.AnyClientEvent)},
+    **{update: update.type for update in get_args(updates.Update) if update is not updates.Failed},
+    RealtimeEvent: "realtime.event",
+    ConnectionChanged: "connection.*",
+}
+"""Types that are names. `Failed` is none: others are told under `error` as well."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from msgspec import structs
 
@@ -21,7 +21,7 @@ from vivavoce.core.caller.memory import ItemView
 from vivavoce.core.caller.messages import CancelTool, Heard, Interrupt, RunTool, ToolEnded
 from vivavoce.core.caller.requests import turn_detection
 from vivavoce.core.caller.restoring import merged
-from vivavoce.core.caller.updates import Failed, ItemAppended, ItemCompleted, Update
+from vivavoce.core.caller.updates import Failed, Update
 from vivavoce.core.conversation import Conversation
 from vivavoce.errors import BudgetExceeded, ConnectionClosed, LocalProtocolError
 from vivavoce.protocol import config
@@ -33,9 +33,10 @@ from .acks import Ack
 from .audience import Audience, ServerMessage
 from .configuring import Content
 from .life import Life
-from .listeners import Callback, Listeners
+from .listeners import Listeners
 from .live import LiveResponse
 from .opening import Options, begin
+from .receiving import Receiving
 from .sending import Sending
 from .tool_calls import ToolCalls, tool_of
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from .tools import Tool
 
 T = TypeVar("T")
-C = TypeVar("C", bound=Callable[..., Any])
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ GOODBYE_S = 5.0
 """Time for listeners to hear the last of it."""
 
 
-class Session(Sending):
+class Session(Receiving, Sending):
     """A conversation with a Realtime endpoint. Made by `connect`; opened by `async with`, `await` or `connect()`.
 
     Iterate it for the server's events, one reader at a time; everything else may be used from anywhere in its loop.
@@ -222,69 +222,6 @@ class Session(Sending):
     def responses(self) -> AsyncIterator[LiveResponse]:
         """Every response from now on, whoever asked for it: `async for response in session.responses()`."""
         return self._audience.follow()
-
-    @overload
-    def on(self, name: str, callback: Callback) -> Callback: ...
-    @overload
-    def on(self, name: str) -> Callable[[C], C]: ...
-    def on(self, name: str, callback: Callback | None = None) -> Any:
-        """Call back for every event of this name: `session.on("response.done", f)`, or as a decorator.
-
-        Names are those of the server's events, with or without `server.` in front; `client.` and a name for what is
-        sent; the session's own (`conversation.updated`, `conversation.item.appended`, `conversation.item.completed`,
-        `conversation.interrupted`, `realtime.event`, `error`, `connection.*`); and patterns such as `response.*`.
-        Callbacks may be coroutine functions; they run one after the other. Raises `LocalProtocolError` for a name that
-        there is not.
-        """
-        return self._register(name, callback, once=False)
-
-    @overload
-    def once(self, name: str, callback: Callback) -> Callback: ...
-    @overload
-    def once(self, name: str) -> Callable[[C], C]: ...
-    def once(self, name: str, callback: Callback | None = None) -> Any:
-        """As `on`, for the next event alone."""
-        return self._register(name, callback, once=True)
-
-    def _register(self, name: str, callback: Callback | None, *, once: bool) -> Any:
-        registered = self._audience.on(name, callback, once=once)
-        if callback is None:
-            return lambda function: self._register(name, function, once=once)
-        self._caller.tells_deltas = self._audience.wants_deltas
-        return registered
-
-    def off(self, name: str, callback: Callback | None = None) -> None:
-        """Call back no more; without a callback, none of this name. Raises `LocalProtocolError` for an unknown one."""
-        self._listeners.off(name, callback)
-        self._caller.tells_deltas = self._audience.wants_deltas
-
-    async def wait_for(
-        self, name: str, timeout_s: float | None = None, where: Callable[[Any], bool] | None = None
-    ) -> Any:
-        """The next event of this name, or pattern; `where` chooses among them. Raises `TimeoutError`."""
-        waiter = self._audience.waiter(name, where)
-        self._caller.tells_deltas = self._audience.wants_deltas
-        self._audience.release()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await waiter
-        finally:
-            waiter.cancel()
-            self._caller.tells_deltas = self._audience.wants_deltas
-
-    async def wait_for_session_created(self, timeout_s: float | None = None) -> config.SessionResource:
-        """The configuration that the session began with; at once where it has begun."""
-        if self.session is None:
-            await self.wait_for("session.created", timeout_s)
-        return cast(config.SessionResource, self.session)
-
-    async def wait_for_next_item(self, timeout_s: float | None = None) -> ItemView:
-        """The next item that enters the conversation."""
-        return cast(ItemAppended, await self.wait_for(ItemAppended.type, timeout_s)).item
-
-    async def wait_for_next_completed_item(self, timeout_s: float | None = None) -> ItemView:
-        """The next item that is completed."""
-        return cast(ItemCompleted, await self.wait_for(ItemCompleted.type, timeout_s)).item
 
     # --- tools --------------------------------------------------------------------------------------------------------
 
