@@ -496,6 +496,27 @@ def test_ids_that_the_server_makes_may_differ(tmp_path: Path) -> None:
     assert outputs != ["call_of_the_tape"]
 
 
+async def talks_into_the_answer(client: Connection) -> None:
+    """Adds an item with an id of its own while the answer is being made, and waits for both."""
+    await until(client, "session.created")
+    await client.create_response()
+    await until(client, "response.content_part.added")
+    await client.create_item(Message(id="own_1", role="user", content=(InputText(text="one more thing"),)))
+    await until(client, "rate_limits.updated")
+    await client.create_response()
+    await until(client, "rate_limits.updated")
+
+
+def test_ids_are_right_also_where_the_server_is_faster_than_it_was(tmp_path: Path) -> None:
+    tape = tape_of(tmp_path, talks_into_the_answer)
+    replayed = replay_to_scripted(tape)
+    assert "error" not in replayed.types
+    created = [message.event for message in replayed.messages if message.type == "conversation.item.create"]
+    assert [event["item"]["id"] for event in created] == ["own_1"]
+    assert replayed.types != tuple(message.type for message in replayed.taped)
+    assert replayed.diff == "", "only the order of independent things differs"
+
+
 def test_a_server_that_answers_otherwise_is_told_apart(tmp_path: Path) -> None:
     failing = scripted_pipeline(language_model=ScriptedModelSettings(fail_at_piece=1))
     tape = tape_of(tmp_path, writes)

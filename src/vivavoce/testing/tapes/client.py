@@ -8,8 +8,8 @@ wait for the server to notice. A server that does not say what is waited for cos
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import unified_diff
@@ -33,15 +33,18 @@ PATIENCE_S = 5.0
 """How long the server may say nothing while it is waited for."""
 MESSAGE_BYTES_MAX = 128 * 1024 * 1024
 
+_ANSWERED = ("function_call", "mcp_call", "mcp_approval_request")
+"""Items besides messages that a response makes."""
 _FLOW_BARRIERS = ("response.done", "session.")
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """How a server answered. `messages` has what both sides said, `taped` what the tape has of the server."""
+    """How a server answered. `messages` has what both sides said, `taped` what the tape has of the server, without
+    deltas."""
 
     messages: tuple[Message, ...]
-    taped: tuple[str, ...]
+    taped: tuple[Message, ...]
     closed: ConnectionClosed | None = None
     """How the server ended the connection, where it was the one to do so."""
 
@@ -51,17 +54,24 @@ class Replayed:
 
         Deltas are left out, because their number means nothing.
         """
-        missing, said = Counter(self.taped), list[str]()
+        return tuple(message.type for message in self._counted)
+
+    @property
+    def _counted(self) -> list[Message]:
+        missing, counted = Counter(message.type for message in self.taped), list[Message]()
         for message in self.messages:
             if missing and message.dir == "server" and not _is_delta(message):
-                said.append(message.type)
+                counted.append(message)
                 missing -= Counter((message.type,))
-        return tuple(said)
+        return counted
 
     @property
     def diff(self) -> str:
-        """What differs from the tape, as a unified diff of types; "" where nothing does."""
-        return "\n".join(unified_diff(self.taped, self.types, "on tape", "now", lineterm="", n=2))
+        """What differs from the tape, as a unified diff of types; "" where nothing does.
+
+        The user's side, its transcripts and the answers are compared one after the other: between them order is chance.
+        """
+        return "\n".join(unified_diff(_streams(self.taped), _streams(self._counted), "on tape", "now", "", "", 2, ""))
 
 
 async def replay_as_client(
@@ -136,10 +146,12 @@ class _Caller:
         self._came = asyncio.Event()
         self._closed: ConnectionClosed | None = None
         self._began_s = asyncio.get_running_loop().time()
-        self._taped: dict[str, list[Message]] = defaultdict(list)
+        self._taped: dict[tuple[str, ...], deque[Any]] = defaultdict(deque)
         for message in self._entries:
-            if message.dir == "server":
-                self._taped[message.type].append(message)
+            if message.dir == "client":
+                self._ids.keep(message.event.get("item"))
+            elif not _is_delta(message):
+                self._taped[_kind(message.event)].append(message.event)
 
     async def run(self) -> Replayed:
         listening = asyncio.create_task(self._listen())
@@ -150,7 +162,7 @@ class _Caller:
             listening.cancel()
             await asyncio.wait((listening,))
             await self._transport.close()
-        taped = (message.type for message in self._entries if message.dir == "server" and not _is_delta(message))
+        taped = (message for message in self._entries if message.dir == "server" and not _is_delta(message))
         return Replayed(tuple(self._messages), tuple(taped), self._closed)
 
     async def _call(self) -> None:
@@ -217,15 +229,42 @@ class _Caller:
         message = Message(len(self._messages) + 1, (self._now() - self._began_s) * 1000, direction, frame)
         self._messages.append(message)
         if direction == "server":
-            pairs = self._taped[message.type]
-            if self._counts[message.type] < len(pairs) and not _is_delta(message):
-                self._ids.learn(pairs[self._counts[message.type]].event, message.event)
+            self._pair(message)
             self._counts[message.type] += 1
             self._came.set()
+
+    def _pair(self, message: Message) -> None:
+        """Learn the ids of now from the message of the tape that this one stands for."""
+        if not _is_delta(message):
+            event = message.event
+            taped = self._taped[_kind(event)]
+            if taped:
+                self._ids.learn(taped.popleft(), event)
 
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _kind(event: dict[str, Any]) -> tuple[str, ...]:
+    """What pairs an event of the tape with one of now: type, and whose item it is about."""
+    item = event.get("item")
+    about = (item.get("type"), item.get("role")) if isinstance(item, dict) else ()
+    return tuple(map(str, (event.get("type"), *about)))
+
+
+def _streams(messages: Iterable[Message]) -> list[str]:
+    """Types in their order, the three streams one behind the other."""
+    return [message.type for message in sorted(messages, key=_stream)]
+
+
+def _stream(message: Message) -> int:
+    if "input_audio_transcription" in message.type:
+        return 1
+    item = message.event.get("item")
+    if message.type.startswith("conversation.item") and isinstance(item, dict):
+        return 2 if item.get("role") == "assistant" or item.get("type") in _ANSWERED else 0
+    return 2 if message.type.startswith(("response.", "rate_limits.")) else 0
 
 
 def _is_delta(message: Message) -> bool:

@@ -30,14 +30,20 @@ class Ids:
 
     def __init__(self) -> None:
         self._now: dict[str, str] = {}
+        self._kept: set[str] = set()
 
     def __contains__(self, taped: str) -> bool:
         return taped in self._now
 
     def name(self, taped: str, now: str) -> None:
         """From now on what is `taped` on the tape is `now`."""
-        if taped != now:
+        if taped != now and taped not in self._kept:
             self._now[taped] = now
+
+    def keep(self, item: Any) -> None:
+        """An item whose id is the replaying side's own choice keeps it."""
+        if isinstance(item, dict) and isinstance(item_id := item.get("id"), str):
+            self._kept.add(item_id)
 
     def learn(self, taped: Any, now: Any) -> None:
         """Take two events that mean the same."""
