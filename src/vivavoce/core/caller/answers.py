@@ -6,6 +6,7 @@ by the order, for the server takes events in the order in which they were sent. 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,9 @@ ANSWERS: dict[type[ev.ClientEvent], tuple[type[ev.ServerEvent], ...]] = {
 }
 """What answers what; `response.create` is answered in `requests.py`, an append not at all."""
 
+OVERTAKEN_MAX = 64
+"""Cancellations that came too late of which is remembered that nobody need hear of it."""
+
 _ANSWERING = {answer: asked for asked, answers in ANSWERS.items() for answer in answers}
 
 
@@ -49,6 +53,8 @@ class Answers:
         self._ask = ask
         self._answer_ms_max = answer_ms_max
         self._pending: dict[str, Pending] = {}
+        self._is_held = False
+        self._overtaken: deque[str] = deque(maxlen=OVERTAKEN_MAX)
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -71,6 +77,8 @@ class Answers:
         for event_id, pending in self._pending.items():
             if type(pending.event) is asked and _is_about(pending.event, event):
                 del self._pending[event_id]
+                if asked is ev.ResponseCancel:
+                    self._overtaken.append(event_id)
                 if pending.ticket:
                     self._ask(Acknowledge(pending.ticket, event))
                 return
@@ -82,34 +90,45 @@ class Answers:
             self._ask(Refuse(pending.ticket, error))
         return pending
 
-    def first(self, kind: type[ev.ClientEvent]) -> ev.ClientEvent | None:
-        """The oldest event of this kind that waits for its answer."""
-        return next((pending.event for pending in self._pending.values() if type(pending.event) is kind), None)
+    def was_overtaken(self, event_id: str) -> bool:
+        """Whether this is a cancellation whose response was over by itself: what it wants is so already."""
+        return event_id in self._overtaken
+
+    def waiting(self) -> list[ev.AnyClientEvent]:
+        """The events that wait for their answers, in order."""
+        return [pending.event for pending in self._pending.values()]
 
     def deadline(self) -> int | None:
-        """When the first of them has waited long enough."""
+        """When the first of them has waited long enough; None where there is nobody who could answer."""
+        if self._is_held:
+            return None
         return min((pending.due_ms for pending in self._pending.values()), default=None)
 
-    def wake_up(self, now_ms: int) -> None:
-        """Give up those that are due."""
-        for event_id in [event_id for event_id, pending in self._pending.items() if pending.due_ms <= now_ms]:
-            pending = self._pending.pop(event_id)
+    def wake_up(self, now_ms: int) -> list[Pending]:
+        """Give up those that are due, and say which."""
+        if self._is_held:
+            return []
+        due = [pending for pending in self._pending.values() if pending.due_ms <= now_ms]
+        for pending in due:
+            del self._pending[given(pending.event.event_id, "")]
             if pending.ticket:
                 self._ask(Refuse(pending.ticket, no_answer(pending.event)))
+        return due
 
     def hold(self) -> None:
         """The connection is gone: the server cannot answer, and the time does not count."""
-        for pending in self._pending.values():
-            pending.due_ms = 1 << 62
+        self._is_held = True
 
     def go_on(self, now_ms: int) -> None:
         """The connection is back, the time counts anew."""
+        self._is_held = False
         for pending in self._pending.values():
             pending.due_ms = now_ms + self._answer_ms_max
 
     def take_all(self) -> list[Pending]:
         """Those that were never answered by a session that is lost, in order; they are not expected any more."""
         pending, self._pending = list(self._pending.values()), {}
+        self._is_held = False
         return pending
 
 

@@ -21,6 +21,8 @@ class Round:
     """The calls of one response."""
 
     response_id: str
+    told: set[str] = field(default_factory=set)
+    """Calls that the server has told of, which it may do more than once."""
     open: set[str] = field(default_factory=set)
     outputs: set[str] = field(default_factory=set)
     """Items that hold the answers."""
@@ -57,19 +59,21 @@ class Calls:
         """An item of a response is complete; where it is a call of ours, run it."""
         if not isinstance(item, FunctionCall) or item.status == "incomplete":
             return
-        call_id = given(item.call_id, "")
+        call_id = given(item.call_id, None) or ""
         round = self._rounds.setdefault(response_id, Round(response_id))
-        if not self._runs(item.name):
+        if call_id in round.told:
+            return
+        round.told.add(call_id)
+        if not call_id or not self._runs(item.name):
             round.has_foreign = True
-        elif call_id not in round.open:
+        else:
             round.open.add(call_id)
             self._ask(RunTool(call_id, item, response_id))
 
-    def response_done(self, response: Response, known: Callable[[str], bool]) -> None:
-        """The response is over; calls that only its end tells of are run now. `known(item_id)`: its end was told."""
+    def response_done(self, response: Response) -> None:
+        """The response is over; calls that only its end tells of are run now."""
         for item in response.output:
-            if isinstance(item, FunctionCall) and not known(given(item.id, "")):
-                self.item_done(response.id, item)
+            self.item_done(response.id, item)
         if round := self._rounds.get(response.id):
             round.is_done = True
             round.is_cancelled = response.status in ("cancelled", "failed")

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections import deque
 
 from vivavoce.audio.formats import Format
+from vivavoce.core.conversation import format_of
 from vivavoce.core.input_audio import InputAudio, ticks_of
+from vivavoce.protocol.base import UnsetType, given
+from vivavoce.protocol.config import SessionConfig, SessionResource
 
 from .limits import CallerLimits
 from .memory import Memory
@@ -24,7 +27,10 @@ class Ear:
         self._limits = limits
         self._boundary = 0
         """Audio before is part of an item, or was cleared."""
-        self._started: dict[str, int] = {}
+        self._open: tuple[str, int] | None = None
+        """The turn that the server hears: the item that it will be, and where it begins."""
+        self._ended: str | None = None
+        """The turn that has ended and is not an item yet."""
         self._cuts: deque[tuple[bool, int]] = deque()
         """Commits and clears on their way: whether it is a commit, and where the audio ended."""
 
@@ -60,7 +66,7 @@ class Ear:
         self._cuts.append((False, self._audio.end))
 
     def was_refused(self, *, commit: bool) -> None:
-        """The oldest commit, or clear, on its way was refused."""
+        """The oldest commit, or clear, on its way was refused, or never answered."""
         for cut in self._cuts:
             if cut[0] == commit:
                 self._cuts.remove(cut)
@@ -68,35 +74,38 @@ class Ear:
 
     def speech_started(self, item_id: str, audio_start_ms: int) -> None:
         """A turn begins there."""
-        self._started.clear()
-        self._started[item_id] = ticks_of(audio_start_ms)
+        self._open = (item_id, ticks_of(audio_start_ms))
 
     def speech_stopped(self, item_id: str, audio_end_ms: int) -> None:
         """And ends there."""
-        begin = self._started.pop(item_id, self._boundary)
-        self._cut(item_id, begin, ticks_of(audio_end_ms))
+        self._cut(item_id, self._begin_of(item_id), ticks_of(audio_end_ms))
+        self._ended = item_id
 
     def committed(self, item_id: str) -> bool:
         """A turn is an item now. Says whether the server found it itself."""
-        if self._memory.speech(item_id) and item_id not in self._started:
+        if item_id == self._ended:
+            self._ended = None
             return True
-        if item_id in self._started:  # committed by hand in the middle of a turn, or its end was not told
-            begin = self._started.pop(item_id)
-            is_own = bool(self._cuts)
-            self._cut(item_id, begin, self._cuts.popleft()[1] if is_own else self._audio.end)
-            return not is_own
-        if not self._cuts:
+        begin = self._begin_of(item_id)
+        if not self._cuts:  # nothing was told of its end
+            self._cut(item_id, begin, self._audio.end)
             return True
-        self._cut(item_id, self._boundary, self._cuts.popleft()[1])
+        self._cut(item_id, begin, self._next_cut())
         return False
 
     def cleared(self) -> None:
         """The server's buffer is empty."""
-        if self._cuts:
-            self._boundary = self._cuts.popleft()[1]
-        else:
-            self._boundary = self._audio.end
-        self._started.clear()
+        self._boundary = self._next_cut() if self._cuts else self._audio.end
+        self._open = None
+
+    def _begin_of(self, item_id: str) -> int:
+        """Where this turn began: where the server heard it, or else behind the last one."""
+        begin = self._open[1] if self._open is not None and self._open[0] == item_id else self._boundary
+        self._open = None
+        return begin
+
+    def _next_cut(self) -> int:
+        return self._cuts.popleft()[1]
 
     def _cut(self, item_id: str, begin: int, end: int) -> None:
         self._memory.keep_speech(item_id, self._between(begin, end))
@@ -115,10 +124,17 @@ class Ear:
         pieces.append(self._between(at, self._audio.end))
         self._audio = InputAudio(self._audio.format)
         self._boundary = 0
-        self._started.clear()
+        self._open = self._ended = None
         self._cuts.clear()
         return [piece for piece in pieces if piece != b""]
 
     def _between(self, begin: int, end: int) -> bytes:
         length = self._audio.bytes_of(max(end - max(begin, self._audio.start), 0))
         return self._audio.since(begin)[:length]
+
+
+def input_format(session: SessionConfig | SessionResource) -> Format | None:
+    """The input format that a configuration states, if it does."""
+    audio = given(session.audio, None)
+    into = given(audio.input, None) if audio else None
+    return None if into is None or isinstance(into.format, UnsetType) else format_of(into.format)

@@ -13,14 +13,14 @@ from vivavoce.core.conversation import Conversation, format_of
 from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UNSET, given
-from vivavoce.protocol.config import AudioInput, SessionConfig, SessionResource
-from vivavoce.protocol.items import Item, Message, OutputAudio
+from vivavoce.protocol.config import SessionConfig
+from vivavoce.protocol.items import Item
 
 from .answers import Answers, Pending
 from .calls import Calls
-from .ear import Ear
+from .ear import Ear, input_format
 from .limits import CallerLimits
-from .memory import Memory
+from .memory import ItemView, Memory
 from .messages import (
     Acknowledge,
     Ask,
@@ -30,7 +30,6 @@ from .messages import (
     Heard,
     Interrupt,
     Lost,
-    Play,
     PlaybackStopped,
     Refuse,
     Restored,
@@ -40,10 +39,11 @@ from .messages import (
     Transmit,
     WakeUp,
 )
-from .requests import OWN, Requests, interrupts
-from .restoring import merged
+from .requests import OWN, Requests, interrupts, turn_detection
+from .restoring import Leftovers, merged
 from .unsent import Unsent
 from .updates import ConversationUpdated, Delta, Failed, Interrupted, ItemAppended, ItemCompleted, Update
+from .voice import Voice
 
 NEVER_MIND = frozenset({"response_cancel_not_active", "item_truncate_invalid_item_id", "item_delete_invalid_item_id"})
 """Refusals of events that we send by ourselves, and that have lost a race: what they want is so already."""
@@ -71,18 +71,24 @@ class Caller:
         """All that the application has changed in the configuration, as far as the server has taken it."""
         self.tells_deltas = False
         """Whether each delta is told as an update; set where somebody listens."""
-        self.plays = plays
         self._new_id = ids
         self._text_fallback = text_fallback
         self._now_ms = 0
         self._effects: list[CallerEffect] = []
         self._is_connected = False
         self._unsent = Unsent(self.limits)
-        self._came: set[str] = set()
-        """Running responses of which something has come."""
         self._answers = Answers(self._effects.append, self.limits.answer_ms_max)
         self.requests = Requests(lambda: self.conversation, self._transmit, self._effects.append, ids, self.limits)
         self.calls = Calls(runs, self._effects.append, self._asked_by_us, ids, self._follow_up)
+        self.voice = Voice(
+            lambda: self.conversation,
+            self.memory,
+            self.requests,
+            self._asked_by_us,
+            self._effects.append,
+            ids,
+            plays=plays,
+        )
         self.ear = Ear(format_of(UNSET), self.memory, self.limits)
 
     # --- the door -----------------------------------------------------------------------------------------------------
@@ -125,9 +131,10 @@ class Caller:
             case ev.Unknown():
                 self.requests.life_ms = self._now_ms
             case ToolEnded():
-                self.calls.ended(input.call_id, input.output)
+                self._tool_ended(input)
             case PlaybackStopped():
-                self._playback_stopped(input.unfinished)
+                self.voice.stopped(input.unfinished)
+                self._tell(Interrupted(input.unfinished))
             case Interrupt():
                 self._interrupt(input.heard)
             case Connected():
@@ -139,18 +146,19 @@ class Caller:
             case Restored():
                 self._restored(input.conversation)
             case WakeUp():
-                self._answers.wake_up(self._now_ms)
+                for given_up in self._answers.wake_up(self._now_ms):
+                    self._came_to_nothing(given_up)
                 self.requests.wake_up(self._now_ms)
             case _:
                 self._server(input)
 
     # --- what the application wants -----------------------------------------------------------------------------------
 
-    def _asked(self, asked: Ask) -> None:
-        event = asked.event
+    def _asked(self, asked: Ask, *, is_own: bool = False) -> None:
         if not self._is_connected:
-            self._keep(asked)
+            self._keep(asked, is_own=is_own)
             return
+        event = asked.event
         match event:
             case ev.ResponseCreate():
                 self.requests.add(event, asked.ticket, self._now_ms)
@@ -161,22 +169,32 @@ class Caller:
                 self.ear.is_cut_here()
             case ev.InputAudioBufferClear():
                 self.ear.is_cleared_here()
+            case ev.SessionUpdate():
+                self.ear.use(input_format(event.session) or self.ear.format)
+            case ev.ResponseCancel():
+                self.requests.cancelling(given(event.response_id, None))
         self._answers.expect(event, asked.ticket, self._now_ms)
         self._transmit(event)
 
-    def _keep(self, asked: Ask) -> None:
+    def _keep(self, asked: Ask, *, is_own: bool) -> None:
         """Nobody is waited for because of audio: it is either sent later, or dropped for what is newer."""
         if isinstance(asked.event, ev.InputAudioBufferAppend):
             if asked.ticket:
                 self._effects.append(Acknowledge(asked.ticket))
             asked = Ask(asked.event)
-        self._unsent.add(asked, self.ear.format.bytes_of(1000))
+        self._unsent.add(asked, self.ear.format.bytes_of(1000), is_own=is_own)
+
+    def _tool_ended(self, ended: ToolEnded) -> None:
+        if self._is_connected:
+            self.calls.ended(ended.call_id, ended.output)
+        else:
+            self._unsent.answer(ended)
 
     def _transmit(self, event: ev.AnyClientEvent) -> None:
         self._effects.append(Transmit(event))
 
     def _asked_by_us(self, event: ev.AnyClientEvent) -> None:
-        self._asked(Ask(event))
+        self._asked(Ask(event), is_own=True)
 
     def _follow_up(self, outputs: frozenset[str]) -> None:
         self.requests.follow_up(outputs, self._now_ms)
@@ -190,14 +208,9 @@ class Caller:
         self.requests.life_ms = self._now_ms
         self.conversation.apply(event)
         item_id = event.item_id
+        self.requests.came(event.response_id)
         entry = self.conversation.entry(item_id)
-        if entry is None or self.memory.is_stopped(item_id):
-            return
-        self._came.add(event.response_id)
-        self.memory.sound(item_id, entry.audio_bytes)
-        if self.plays:
-            self._effects.append(Play(item_id, event.delta, entry.format))
-        if self.tells_deltas:
+        if entry is not None and self.voice.sound(event, entry) and self.tells_deltas:
             self._tell_delta(item_id, Delta(audio=event.delta))
 
     def _server(self, event: ev.AnyServerEvent) -> None:
@@ -229,10 +242,17 @@ class Caller:
             case ev.InputAudioBufferSpeechStopped():
                 self.ear.speech_stopped(event.item_id, event.audio_end_ms)
                 self.requests.speech_stopped(self._now_ms)
+            case ev.InputAudioBufferTimeoutTriggered():
+                self.ear.speech_started(event.item_id, event.audio_start_ms)
+                self.ear.speech_stopped(event.item_id, event.audio_end_ms)
             case ev.InputAudioBufferCommitted():
-                self.requests.committed(by_server=self.ear.committed(event.item_id))
+                by_server = self.ear.committed(event.item_id)
+                self.requests.committed(event.item_id, by_server=by_server)
+                if by_server:
+                    return  # it answers nobody
             case ev.InputAudioBufferCleared():
                 self.ear.cleared()
+                self.requests.turn_dropped(self._now_ms)
             case ev.ResponseCreated():
                 self.requests.created(event.response)
                 self.requests.acknowledge(event)
@@ -244,10 +264,25 @@ class Caller:
 
     def _configured(self, event: ev.SessionCreated | ev.SessionUpdated) -> None:
         """Note what the server has taken of the configuration, so that another session can be told."""
-        self.ear.use(format_of(_input_of(event.session).format))
-        asked = self._answers.first(ev.SessionUpdate) if isinstance(event, ev.SessionUpdated) else None
-        if isinstance(asked, ev.SessionUpdate):
-            self.configured = asked.session if self.configured is None else merged(self.configured, asked.session)
+        changes = self._changes()
+        if isinstance(event, ev.SessionUpdated) and changes:
+            asked = changes.pop(0)
+            self.configured = asked if self.configured is None else merged(self.configured, asked)
+        self._use_format(changes)
+        if turn_detection(event.session) is None:
+            self.requests.turn_dropped(self._now_ms)
+
+    def _changes(self) -> list[SessionConfig]:
+        """Those that are on their way."""
+        return [event.session for event in self._answers.waiting() if isinstance(event, ev.SessionUpdate)]
+
+    def _use_format(self, changes: list[SessionConfig]) -> None:
+        """What is sent now is in the format that the last change on its way says, or else in the one in force."""
+        said = [format for change in changes if (format := input_format(change)) is not None]
+        if said:
+            self.ear.use(said[-1])
+        elif self.conversation.session is not None:
+            self.ear.use(input_format(self.conversation.session) or format_of(UNSET))
 
     def _words(
         self,
@@ -256,10 +291,9 @@ class Caller:
         | ev.ResponseFunctionCallArgumentsDelta,
     ) -> None:
         self.conversation.apply(event)
-        self._came.add(event.response_id)
+        self.requests.came(event.response_id)
         if isinstance(event, ev.ResponseOutputAudioTranscriptDelta):
-            if (entry := self.conversation.entry(event.item_id)) is not None:
-                self.memory.words(event.item_id, event.delta, entry.audio_bytes)
+            self.memory.words(event.item_id, event.delta)
             self._tell_delta(event.item_id, Delta(transcript=event.delta))
         elif isinstance(event, ev.ResponseOutputTextDelta):
             self._tell_delta(event.item_id, Delta(text=event.delta))
@@ -271,7 +305,7 @@ class Caller:
         view = self.memory.view(event.item_id)
         is_news = view is not None and not view.text
         self.conversation.apply(event)
-        self._update(event.item_id, Delta(transcript=event.transcript) if is_news else None)
+        self._update(event.item_id, Delta(transcript=event.transcript) if is_news and event.transcript else None)
 
     def _deleted(self, event: ev.ConversationItemDeleted) -> None:
         view = self.memory.view(event.item_id)
@@ -282,10 +316,11 @@ class Caller:
 
     def _response_done(self, event: ev.ResponseDone) -> None:
         response = event.response
-        self.calls.response_done(response, self.memory.is_complete)
-        if self._text_fallback and response.status == "failed" and response.id not in self._came:
-            self.requests.again_as_text(response.id, self._now_ms)
-        self._came.discard(response.id)
+        if not self.requests.is_aside(response.id):
+            self.calls.response_done(response)
+        was_to_speak = "audio" in given(response.output_modalities, ("audio",))
+        if self._text_fallback and response.status == "failed" and was_to_speak:
+            self.requests.again_as_text(response.id)
         self.requests.done(response, self._now_ms)
 
     def _item(self, event: ev.AnyServerEvent) -> None:
@@ -295,15 +330,19 @@ class Caller:
             case ev.ConversationItemDone():
                 self._complete(event.item)
             case ev.ResponseOutputItemDone():
-                self.calls.item_done(event.response_id, event.item)
+                self.requests.came(event.response_id)
+                if not self.requests.is_aside(event.response_id):
+                    self.calls.item_done(event.response_id, event.item)
                 self._complete(event.item)
+            case ev.ResponseOutputAudioTranscriptDone():
+                self.memory.all_words(event.item_id, event.transcript)
+                self._update(event.item_id)
             case ev.ConversationItemTruncated():
                 if (entry := self.conversation.entry(event.item_id)) is not None:
                     self.memory.cut(event.item_id, entry.format.bytes_of(event.audio_end_ms))
                 self._update(event.item_id)
             case (
                 ev.ResponseOutputTextDone()
-                | ev.ResponseOutputAudioTranscriptDone()
                 | ev.ResponseFunctionCallArgumentsDone()
                 | ev.ConversationItemInputAudioTranscriptionFailed()
             ):
@@ -314,16 +353,17 @@ class Caller:
     def _appended(self, item: Item, *, is_only_word: bool) -> None:
         """`is_only_word`: beta announces an item once, complete or not."""
         view = self.memory.view(given(item.id, ""))
-        if view is None:
+        if view is None or not self.memory.append(view.id):
             return
         self._tell(ItemAppended(view))
         if is_only_word and view.status != "in_progress":
             self._complete(item)
 
-    def _complete(self, item: Item) -> None:
+    def _complete(self, item: Item, *, is_restored: bool = False) -> None:
         item_id = given(item.id, "")
         view = self.memory.view(item_id)
-        if view is None or item_id not in self.conversation or not self.memory.complete(item_id):
+        is_whole = view is not None and view.status != "incomplete" and not is_restored
+        if view is None or not self.memory.complete(item_id, is_whole=is_whole):
             return
         self._tell(ConversationUpdated(view) if view.status == "incomplete" else ItemCompleted(view))
 
@@ -341,12 +381,22 @@ class Caller:
         if self.requests.refused(error, self._now_ms):
             return
         pending = self._answers.refused(error)
-        if pending is not None and isinstance(pending.event, ev.InputAudioBufferCommit | ev.InputAudioBufferClear):
-            self.ear.was_refused(commit=isinstance(pending.event, ev.InputAudioBufferCommit))
+        if pending is not None:
+            self._came_to_nothing(pending)
+        event_id = given(error.event_id, None) or ""
         is_cared_for = pending is not None and pending.ticket
-        is_harmless = (given(error.event_id, None) or "").startswith(f"{OWN}_") and error.code in NEVER_MIND
+        is_ours = event_id.startswith(f"{OWN}_") or self._answers.was_overtaken(event_id)
+        is_harmless = is_ours and error.code in NEVER_MIND
         if not is_cared_for and not is_harmless:
             self._tell(Failed(error))
+
+    def _came_to_nothing(self, pending: Pending) -> None:
+        """The server has not done it."""
+        match pending.event:
+            case ev.InputAudioBufferCommit() | ev.InputAudioBufferClear() as cut:
+                self.ear.was_refused(commit=isinstance(cut, ev.InputAudioBufferCommit))
+            case ev.SessionUpdate():
+                self._use_format(self._changes())
 
     # --- interruptions ------------------------------------------------------------------------------------------------
 
@@ -354,74 +404,84 @@ class Caller:
         self.ear.speech_started(event.item_id, event.audio_start_ms)
         self.requests.speech_started()
         if interrupts(self.conversation.session):
+            self.requests.silence()  # the server cancels them
             self._fall_silent()
 
     def _fall_silent(self) -> None:
         """The player knows what was heard, and says so before anything else comes in."""
         self.calls.interrupted()
-        if self.plays:
+        if self.voice.plays:
             self._effects.append(StopPlayback())
         else:
             self._tell(Interrupted())
 
     def _interrupt(self, heard: Heard | None) -> None:
-        for response_id in self.requests.active:
+        for response_id in self.requests.silence():
             self._asked_by_us(ev.ResponseCancel(event_id=self._new_id(OWN), response_id=response_id))
         if heard is None:
             self._fall_silent()
         else:
             self.calls.interrupted()
-            self._playback_stopped((heard,))
-
-    def _playback_stopped(self, unfinished: tuple[Heard, ...]) -> None:
-        for heard in unfinished:
-            self._cut(heard)
-        self._tell(Interrupted(unfinished))
-
-    def _cut(self, heard: Heard) -> None:
-        """What was not heard was not said: the server's copy is cut, and what nobody heard is deleted."""
-        entry = self.conversation.entry(heard.item_id)
-        self.memory.stop(heard.item_id)
-        if entry is None or entry.truncated or heard.item_id not in self.conversation:
-            return
-        samples = min(max(heard.samples, 0), entry.audio_bytes // entry.format.sample_bytes)
-        self.memory.cut(heard.item_id, samples * entry.format.sample_bytes)
-        event: ev.AnyClientEvent = ev.ConversationItemDelete(event_id=self._new_id(OWN), item_id=heard.item_id)
-        if samples:
-            event = ev.ConversationItemTruncate(
-                event_id=self._new_id(OWN),
-                item_id=heard.item_id,
-                content_index=_spoken_part(entry.item),
-                audio_end_ms=entry.format.ms(samples),
-            )
-        self._asked_by_us(event)
+            self.voice.cut(heard)
+            self._tell(Interrupted((heard,)))
 
     # --- connections --------------------------------------------------------------------------------------------------
 
     def _connected(self) -> None:
         self._is_connected = True
         self._answers.go_on(self._now_ms)
-        self._send_unsent()
         self.requests.connected(self._now_ms)
+        self._send_unsent()
 
-    def _send_unsent(self) -> None:
+    def _send_unsent(self, leftovers: Leftovers | None = None) -> None:
         if self._unsent.dropped_bytes:
             seconds = self._unsent.dropped_bytes / self.ear.format.bytes_of(1000)
             message = f"There was no connection for so long that the oldest {seconds:.1f} s of audio were dropped."
             self._tell(Failed(ev.ErrorDetail(type="vivavoce", code="audio_dropped", message=message)))
             self._unsent.dropped_bytes = 0
-        for asked in self._unsent.take_all():
-            try:
-                self._asked(asked)
-            except LocalProtocolError as error:
-                detail = ev.ErrorDetail(type="vivavoce", code="too_many_requests", message=str(error))
-                self._effects.append(Refuse(asked.ticket, detail) if asked.ticket else Tell(Failed(detail)))
+        for kept in self._unsent.take_all():
+            if isinstance(kept, ToolEnded):
+                self.calls.ended(kept.call_id, kept.output)
+            else:
+                self._send_late(kept, leftovers)
+
+    def _send_late(self, kept: Ask, leftovers: Leftovers | None) -> None:
+        try:
+            self._send_again(kept, leftovers)
+        except LocalProtocolError as error:
+            detail = ev.ErrorDetail(type="vivavoce", code="too_many_requests", message=str(error))
+            self._effects.append(Refuse(kept.ticket, detail) if kept.ticket else Tell(Failed(detail)))
 
     def _restored(self, conversation: Conversation) -> None:
         """Go on in another session: what was under way is sent again, in the order in which it was sent first."""
+        before = self.memory.views()
         self.conversation.become(conversation)
         self._is_connected = True
         pending = self._answers.take_all()
+        self._tell_what_became_of(before)
+        self._send_audio_again(pending)
+        leftovers = Leftovers(conversation)
+        for one in pending:
+            if not isinstance(one.event, ev.InputAudioBufferCommit | ev.InputAudioBufferClear):
+                self._send_again(Ask(one.event, one.ticket), leftovers)
+        self.requests.moved(self._now_ms)
+        self.calls.moved()
+        self.requests.proceed(self._now_ms)
+        self._send_unsent(leftovers)
+
+    def _tell_what_became_of(self, views: tuple[ItemView, ...]) -> None:
+        """Items end with their session: in the new one they are complete, as far as they came, or they are not."""
+        for view in views:
+            if view.id not in self.conversation:
+                self.memory.forget(view.id)
+                self._tell(ConversationUpdated(view))
+            elif (now := self.memory.view(view.id)) is not None:
+                self._complete(now.item, is_restored=True)
+                if self.memory.is_cut(view.id) and now.text != now.stated_text:
+                    self.voice.tell_heard(view.id)  # it was cut while the other session was being told
+
+    def _send_audio_again(self, pending: list[Pending]) -> None:
+        """The audio that is in no item, with the commits and clears that were on their way."""
         cuts = [one for one in pending if isinstance(one.event, ev.InputAudioBufferCommit | ev.InputAudioBufferClear)]
         for piece in self.ear.begin_again():
             if isinstance(piece, bytes):
@@ -429,40 +489,9 @@ class Caller:
             elif cuts:
                 cut = cuts.pop(0)
                 self._asked(Ask(cut.event, cut.ticket))
-        for one in pending:
-            self._send_again(one)
-        self.calls.moved()
-        self.requests.moved(self._came.__contains__, self._now_ms)
-        self._came.clear()
-        self._send_unsent()
-        self.requests.proceed(self._now_ms)
 
-    def _send_again(self, pending: Pending) -> None:
-        """An event that the lost session may have taken or not, without saying so."""
-        event = pending.event
-        match event:
-            case ev.InputAudioBufferCommit() | ev.InputAudioBufferClear():
-                return  # sent with the audio around them
-            case ev.ConversationItemTruncate() | ev.ResponseCancel() | ev.OutputAudioBufferClear():
-                is_done = True  # the other session was told only what was heard, and its responses are its own
-            case ev.ConversationItemCreate():
-                is_done = given(event.item.id, "") in self.conversation
-            case ev.ConversationItemDelete():
-                is_done = event.item_id not in self.conversation
-            case _:
-                is_done = False
-        if not is_done:
-            self._asked(Ask(event, pending.ticket))
-        elif pending.ticket:
-            self._effects.append(Acknowledge(pending.ticket))
-
-
-def _input_of(session: SessionResource) -> AudioInput:
-    audio = given(session.audio, None)
-    return (given(audio.input, None) if audio else None) or AudioInput()
-
-
-def _spoken_part(item: Item) -> int:
-    """Which part of a message is its speech."""
-    parts = item.content if isinstance(item, Message) else ()
-    return next((index for index, part in enumerate(parts) if isinstance(part, OutputAudio)), 0)
+    def _send_again(self, asked: Ask, leftovers: Leftovers | None) -> None:
+        if leftovers is None or leftovers.is_needed(asked.event):
+            self._asked(asked)
+        elif asked.ticket:
+            self._effects.append(Acknowledge(asked.ticket))

@@ -7,10 +7,12 @@ Lives beside the fold, so that the replica stays the server's own. Everything he
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import TypeVar
 
+from vivavoce.audio.formats import Format
 from vivavoce.core.conversation import Conversation, Entry
-from vivavoce.core.spoken import Said, heard
+from vivavoce.core.spoken import CHAR_MS, heard
 from vivavoce.protocol.base import UnsetType, given
 from vivavoce.protocol.items import (
     FunctionCall,
@@ -30,18 +32,30 @@ from .limits import CallerLimits
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class Speech:
+    """What the assistant says in one item, whatever of it is cut off later."""
+
+    pieces: list[str] = field(default_factory=list)
+    audio_bytes: int = 0
+    is_whole: bool = False
+    """Whether all of the audio has come."""
+    cut: int | None = None
+    """How much of the audio was heard, in bytes."""
+
+
 class Memory:
-    """Of each item: the user's speech as it was sent, how far the words reach in the audio, what was heard."""
+    """Of each item: the user's speech as it was sent, what the assistant says in it, how much of that was heard."""
 
     def __init__(self, conversation: Conversation, limits: CallerLimits) -> None:
         self.conversation = conversation
         self._limits = limits
         self._speech: OrderedDict[str, bytes] = OrderedDict()
         self._speech_bytes = 0
-        self._said: OrderedDict[str, Said] = OrderedDict()
-        self._heard: OrderedDict[str, str] = OrderedDict()
+        self._said: OrderedDict[str, Speech] = OrderedDict()
         self._stopped: OrderedDict[str, None] = OrderedDict()
-        self._completed: OrderedDict[str, None] = OrderedDict()
+        self._told: OrderedDict[str, bool] = OrderedDict()
+        """Items that the application was told of, and whether as final."""
 
     # --- the user's speech --------------------------------------------------------------------------------------------
 
@@ -58,29 +72,48 @@ class Memory:
 
     # --- the assistant's ----------------------------------------------------------------------------------------------
 
-    def words(self, item_id: str, delta: str, audio_bytes: int) -> None:
-        """More transcript; it belongs to the audio from here on."""
+    def _speech_of(self, item_id: str) -> Speech:
         said = self._said.get(item_id)
         if said is None:
-            said = self._said[item_id] = []
+            said = self._said[item_id] = Speech()
             self._bound(self._said)
-        said.append((delta, audio_bytes))
+        return said
+
+    def words(self, item_id: str, delta: str) -> None:
+        """More transcript."""
+        self._speech_of(item_id).pieces.append(delta)
+
+    def all_words(self, item_id: str, transcript: str) -> None:
+        """The whole transcript."""
+        self._speech_of(item_id).pieces = [transcript]
 
     def sound(self, item_id: str, audio_bytes: int) -> None:
-        """The item's audio reaches so far now, and with it the words that came last."""
-        if said := self._said.get(item_id):
-            said[-1] = (said[-1][0], audio_bytes)
+        """So much more speech."""
+        self._speech_of(item_id).audio_bytes += audio_bytes
 
     def cut(self, item_id: str, audio_bytes: int) -> None:
-        """The item was truncated: keep the words that lie before. The first cut counts."""
-        if item_id in self._heard:
-            return
-        self._heard[item_id] = heard(self._said.pop(item_id, []), audio_bytes)
-        self._bound(self._heard)
+        """No more than this was heard. The first cut counts."""
+        said = self._speech_of(item_id)
+        if said.cut is None:
+            said.cut = audio_bytes
 
-    def heard(self, item_id: str) -> str | None:
-        """The words that were heard of a truncated item; None where it was not truncated."""
-        return self._heard.get(item_id)
+    def is_cut(self, item_id: str) -> bool:
+        """Whether the item was cut off."""
+        said = self._said.get(item_id)
+        return said is not None and said.cut is not None
+
+    def heard(self, item_id: str, format: Format) -> str | None:
+        """The words that were heard of an item that was cut off; None where it was not.
+
+        Which words belong to which audio is not said by the server: speech is taken to be even, and speech of which
+        only a part has come to last as long as such words do.
+        """
+        said = self._said.get(item_id)
+        if said is None or said.cut is None:
+            return None
+        text = "".join(said.pieces)
+        usual = 0 if said.is_whole else format.bytes_of(len(text) * CHAR_MS)
+        return heard([(text, max(said.audio_bytes, usual))], said.cut)
 
     def stop(self, item_id: str) -> None:
         """The item is not to be heard any more: late audio is for nobody."""
@@ -91,17 +124,24 @@ class Memory:
         """Whether it was stopped."""
         return item_id in self._stopped
 
-    def complete(self, item_id: str) -> bool:
-        """The item is final. Says whether that is news."""
-        if item_id in self._completed:
+    # --- any item's ---------------------------------------------------------------------------------------------------
+
+    def append(self, item_id: str) -> bool:
+        """The item is in the conversation. Says whether that is news."""
+        if item_id in self._told:
             return False
-        self._completed[item_id] = None
-        self._bound(self._completed)
+        self._told[item_id] = False
+        self._bound(self._told)
         return True
 
-    def is_complete(self, item_id: str) -> bool:
-        """Whether it is final."""
-        return item_id in self._completed
+    def complete(self, item_id: str, *, is_whole: bool) -> bool:
+        """The item is final, and whole or cut off. Says whether that is news."""
+        if self._told.get(item_id, True):
+            return False
+        self._told[item_id] = True
+        if (said := self._said.get(item_id)) is not None:
+            said.is_whole = is_whole
+        return True
 
     def _bound(self, what: OrderedDict[str, T]) -> None:
         while len(what) > self._limits.items_remembered_max:
@@ -111,7 +151,7 @@ class Memory:
         """The item is deleted."""
         self._speech_bytes -= len(self._speech.pop(item_id, b""))
         self._said.pop(item_id, None)
-        self._heard.pop(item_id, None)
+        self._told.pop(item_id, None)
 
     def view(self, item_id: str) -> ItemView | None:
         """An item as the application sees it; None where there is none."""
@@ -165,9 +205,14 @@ class ItemView:
     @property
     def text(self) -> str:
         """The words of a message, written or spoken; of a truncated answer those that were heard."""
-        heard = self._memory.heard(self.id)
+        heard = self._memory.heard(self.id, self._entry.format)
         if heard is not None:
             return heard
+        return self.stated_text
+
+    @property
+    def stated_text(self) -> str:
+        """The words of a message as the server states them; of a truncated answer it states none."""
         item = self._entry.item
         return "".join(map(_words, item.content)) if isinstance(item, Message) else ""
 

@@ -2,8 +2,9 @@
 
 A server answers a request while a response is running with an error (reference §3.12). Here requests wait instead; the
 one race that is left, a response that the server has just begun by itself at the end of a turn, is found by that error
-and waited out. Invariants: of the requests for the default conversation at most one is on its way; none is sent while a
-response is running that we know of; tool outputs bring exactly one request, or none where a response saw them already.
+and waited out. Where it is the server's own answer that came second and was refused, it is asked for here. Invariants:
+of the requests for the default conversation at most one is on its way; none is sent while a response is running that we
+know of; tool outputs bring exactly one request, or none where a response saw them already.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ TIMEOUT = "response_timeout"
 OWN = "own"
 """How ids of events begin that we send by ourselves, and that may lose a race without anybody caring."""
 
-Why = Literal["asked", "tools", "text", "again"]
+Why = Literal["asked", "needed", "text", "again"]
+"""By the application, by tool outputs or a turn that nobody has answered, by speech that failed, by a lost session."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,13 +47,14 @@ class Request:
     event: ev.ResponseCreate
     ticket: int = 0
     why: Why = "asked"
-    outputs: frozenset[str] = frozenset()
-    """Items with tool outputs that the response is to see."""
+    items: frozenset[str] = frozenset()
+    """Of one that is needed: the items that a response is to see, tool outputs or what the user said."""
     replaces: str | None = None
     """The response that was lost with its session."""
     tries: int = 0
+    is_tagged: bool = False
     is_seen: bool = False
-    """A response that was not asked for by this request has seen the outputs."""
+    """A response that was not asked for by this request has seen the items."""
 
     @property
     def id(self) -> str:
@@ -74,7 +77,13 @@ class Running:
     request: Request | None
     seen: list[Request] = field(default_factory=list)
     """Requests that this response has made needless, if it says anything."""
-    cancelled_ms: int | None = None
+    has_come: bool = False
+    """Whether anything of it has come."""
+    is_unwanted: bool = False
+    """Whether it is being cancelled; then it is not asked for again."""
+    is_silenced: bool = False
+    """Whether it is being cancelled because somebody has cut in; then nothing more of it is to be heard."""
+    is_given_up: bool = False
 
 
 class Requests:
@@ -100,7 +109,9 @@ class Requests:
         self._is_connected = False
         self._user_speaks = False
         self._turn_due_ms: int | None = None
-        self._turns_unanswered = 0
+        self._unanswered: str | None = None
+        """The user's turn that the server should have begun to answer."""
+        self._tags_come_back = False
         self._busy_until_ms: int | None = None
         self._tool_rounds = 0
         self.life_ms = 0
@@ -121,19 +132,30 @@ class Requests:
         """Responses of the default conversation that are running."""
         return tuple(running.response_id for running in self._running.values() if not running.is_aside)
 
+    def is_aside(self, response_id: str) -> bool:
+        """Whether this is a running response beside the conversation."""
+        running = self._running.get(response_id)
+        return running is not None and running.is_aside
+
+    def is_silenced(self, response_id: str) -> bool:
+        """Whether nothing more of this response is to be heard."""
+        running = self._running.get(response_id)
+        return running is not None and running.is_silenced
+
     # --- what is asked for --------------------------------------------------------------------------------------------
 
     def add(self, event: ev.ResponseCreate, ticket: int, now_ms: int) -> None:
         """The application asks for a response, while connected. Raises `LocalProtocolError` where too many wait."""
         request = Request(event, ticket)
+        waiting = len(self._aside if request.is_aside else self._queue)
+        if waiting >= self._limits.requests_max:
+            raise LocalProtocolError(
+                f"{waiting} requests for a response wait already; await one before asking for the next"
+            )
         if request.is_aside:
             self._aside[request.id] = request
             self._send(request, now_ms)
             return
-        if len(self._queue) >= self._limits.requests_max:
-            raise LocalProtocolError(
-                f"{len(self._queue)} requests for a response wait already; await one before asking for the next"
-            )
         self._tool_rounds = 0
         self._queue.append(request)
         self.proceed(now_ms)
@@ -147,8 +169,11 @@ class Requests:
                 f"The model has called tools {self._limits.tool_rounds_max} times in a row; it is not asked any more.",
             )
             return
-        self._queue.append(Request(ev.ResponseCreate(event_id=self._new_id("event")), why="tools", outputs=outputs))
+        self._need(outputs)
         self.proceed(now_ms)
+
+    def _need(self, items: frozenset[str]) -> None:
+        self._queue.append(Request(ev.ResponseCreate(event_id=self._new_id("event")), why="needed", items=items))
 
     def proceed(self, now_ms: int) -> None:
         """Send the next request, if it may be sent now."""
@@ -164,9 +189,9 @@ class Requests:
             self._send(request, now_ms)
 
     def _next(self) -> Request | None:
-        """Tool outputs wait for the end of the user's turn, which brings a response by itself."""
+        """What is needed waits for the end of the user's turn, which brings a response by itself."""
         waits = (self._user_speaks and self._answers_turns) or self._turn_due_ms is not None
-        return next((request for request in self._queue if request.why != "tools" or not waits), None)
+        return next((request for request in self._queue if request.why != "needed" or not waits), None)
 
     def _send(self, request: Request, now_ms: int) -> None:
         self.life_ms = now_ms
@@ -180,6 +205,7 @@ class Requests:
         metadata: Metadata = {} if isinstance(params.metadata, UnsetType) else params.metadata or {}
         if len(metadata) >= METADATA_PAIRS_MAX:
             return request.event
+        request.is_tagged = True
         params = structs.replace(params, metadata={**metadata, TAG: request.id})
         return structs.replace(request.event, response=params)
 
@@ -201,7 +227,7 @@ class Requests:
         running = Running(response.id, is_aside, request)
         self._running[response.id] = running
         if not is_aside:
-            self._turn_due_ms = None
+            self._turn_due_ms = self._unanswered = None
             self._note_seen(running)
         if request is not None and request.replaces is not None:
             self._ask(Tell(ResponseReplaced(request.replaces, response.id)))
@@ -216,27 +242,49 @@ class Requests:
     def _request_of(self, response: Response) -> Request | None:
         tag = (given(response.metadata, None) or {}).get(TAG)
         if tag is not None:
+            self._tags_come_back = True
             if self._in_flight is not None and self._in_flight.id == tag:
                 return self._in_flight
             return self._aside.get(tag)
         if response.conversation_id is None and self._aside:
             return next(iter(self._aside.values()))
-        if self._turns_unanswered:
-            self._turns_unanswered -= 1
+        if self._unanswered is not None:
+            return None
+        if self._in_flight is not None and self._in_flight.is_tagged and self._tags_come_back:
             return None
         if self._in_flight is None and isinstance(response.conversation_id, UnsetType):
             return next(iter(self._aside.values()), None)
         return self._in_flight
 
     def _note_seen(self, running: Running) -> None:
-        """Requests because of outputs that this response has seen are needless."""
+        """Requests because of items that this response has seen are needless."""
         conversation = self._conversation()
         for request in [*self._queue, *([self._in_flight] if self._in_flight else [])]:
-            if request.why == "tools" and all(item_id in conversation for item_id in request.outputs):
+            if request.why == "needed" and all(item_id in conversation for item_id in request.items):
                 request.is_seen = True
                 if request is not self._in_flight:
                     self._queue.remove(request)
                     running.seen.append(request)
+
+    def came(self, response_id: str) -> None:
+        """Something of a response has come."""
+        if (running := self._running.get(response_id)) is not None:
+            running.has_come = True
+
+    def cancelling(self, response_id: str | None) -> None:
+        """A response, or any of the conversation, is being cancelled."""
+        for running in self._running.values():
+            if running.response_id == response_id or (response_id is None and not running.is_aside):
+                running.is_unwanted = True
+
+    def silence(self) -> list[str]:
+        """Somebody has cut in: of the responses of the conversation nothing more is heard. Gives those not cancelled
+        already."""
+        talking = [running for running in self._running.values() if not running.is_aside]
+        wanted = [running.response_id for running in talking if not running.is_unwanted]
+        for running in talking:
+            running.is_unwanted = running.is_silenced = True
+        return wanted
 
     def done(self, response: Response, now_ms: int) -> None:
         """A response is over."""
@@ -244,16 +292,18 @@ class Requests:
         if running is None:
             return
         if response.status == "completed" and not response.output:
-            # It had nothing to say, as to a noise: the tool outputs are still to be talked about.
+            # It had nothing to say, as to a noise: what it saw is still to be talked about.
             for request in running.seen:
                 request.is_seen = False
             self._queue.extendleft(reversed(running.seen))
         self.proceed(now_ms)
 
-    def again_as_text(self, response_id: str, now_ms: int) -> None:
-        """Speech has failed: ask once more, for text. Call it before `done`."""
+    def again_as_text(self, response_id: str) -> None:
+        """Speech has failed: where nothing has come ask once more, for text. Call it before `done`."""
         running = self._running.get(response_id)
-        if running is None or running.is_aside or (running.request is not None and running.request.why == "text"):
+        if running is None or running.is_aside or running.has_come:
+            return
+        if running.request is not None and running.request.why == "text":
             return
         event = running.request.event if running.request is not None else ev.ResponseCreate()
         params = structs.replace(given(event.response, ev.ResponseParams()), output_modalities=("text",))
@@ -263,28 +313,53 @@ class Requests:
     def refused(self, error: ev.ErrorDetail, now_ms: int) -> bool:
         """An error; says whether it was about a request."""
         event_id = given(error.event_id, None)
+        if event_id is None:
+            if error.code != BUSY:
+                return False
+            if self._in_flight is None or not self.active:
+                self._turn_was_refused(now_ms)
+                return True
+            event_id = self._in_flight.id  # which was refused, whether or not this error is about it
         request = self._in_flight if self._in_flight is not None and self._in_flight.id == event_id else None
-        if request is None and (request := self._aside.pop(event_id or "", None)) is None:
+        if request is None and (request := self._aside.pop(event_id, None)) is None:
             return False
         if request is self._in_flight:
             self._in_flight = None
             if error.code == BUSY and request.tries < self._limits.busy_tries_max:
                 self._wait_for_the_other(request, now_ms)
                 return True
-        if request.ticket:
-            self._ask(Refuse(request.ticket, error))
-        else:
-            self._ask(Tell(Failed(error)))
+        self._refuse(request, error)
         self.proceed(now_ms)
         return True
 
+    def _refuse(self, request: Request, error: ev.ErrorDetail) -> None:
+        """It comes to nothing; one that replaces a response takes that with it."""
+        if request.ticket:
+            self._ask(Refuse(request.ticket, error))
+        else:
+            self._ask(Tell(Failed(structs.replace(error, param=request.replaces) if request.replaces else error)))
+
+    def _turn_was_refused(self, now_ms: int) -> None:
+        """At the end of a turn the server would have answered by itself, and a response of ours was in its way."""
+        turn, self._unanswered, self._turn_due_ms = self._unanswered, None, None
+        if turn is not None:
+            self._need(frozenset((turn,)))
+            self._wait_a_little(now_ms)
+
     def _wait_for_the_other(self, request: Request, now_ms: int) -> None:
         """The server runs a response that it began by itself; it comes to an end, and then it is our turn."""
-        if not request.is_seen:
+        other = next((running for running in self._running.values() if not running.is_aside), None)
+        if other is not None and request.is_seen:
+            other.seen.append(request)
+            return
+        request.is_seen = False
+        self._queue.appendleft(request)
+        if other is None:
             request.tries += 1
-            self._queue.appendleft(request)
-        if not self.active:
-            self._busy_until_ms = now_ms + self._limits.busy_wait_ms
+            self._wait_a_little(now_ms)
+
+    def _wait_a_little(self, now_ms: int) -> None:
+        self._busy_until_ms = now_ms + self._limits.busy_wait_ms
 
     def speech_started(self) -> None:
         """The user speaks."""
@@ -298,10 +373,16 @@ class Requests:
             self._turn_due_ms = now_ms + self._limits.turn_answer_ms_max
         self.proceed(now_ms)
 
-    def committed(self, *, by_server: bool) -> None:
+    def committed(self, item_id: str, *, by_server: bool) -> None:
         """A turn has become an item; one that the server found itself brings a response."""
+        self._user_speaks = False
         if by_server and self._answers_turns:
-            self._turns_unanswered += 1
+            self._unanswered = item_id
+
+    def turn_dropped(self, now_ms: int) -> None:
+        """The audio of the turn is no more, or nobody finds turns any more."""
+        self._user_speaks = False
+        self.proceed(now_ms)
 
     # --- time and connections -----------------------------------------------------------------------------------------
 
@@ -315,7 +396,7 @@ class Requests:
     def wake_up(self, now_ms: int) -> None:
         """Something may be due."""
         if self._turn_due_ms is not None and now_ms >= self._turn_due_ms:
-            self._turn_due_ms, self._turns_unanswered = None, 0
+            self._turn_due_ms = self._unanswered = None
         if self._busy_until_ms is not None and now_ms >= self._busy_until_ms:
             self._busy_until_ms = None
         if self._is_connected and now_ms >= self.life_ms + self._limits.response_silence_ms_max:
@@ -325,15 +406,14 @@ class Requests:
     def _give_up(self, now_ms: int) -> None:
         """Nothing has been heard for long: no request will be answered any more, no response will go on."""
         for request in [*([self._in_flight] if self._in_flight else []), *self._aside.values()]:
-            detail = structs.replace(no_answer(request.event), code=TIMEOUT)
-            self._ask(Refuse(request.ticket, detail) if request.ticket else Tell(Failed(detail)))
+            self._refuse(request, structs.replace(no_answer(request.event), code=TIMEOUT))
         self._in_flight = None
         self._aside.clear()
         for running in list(self._running.values()):
-            if running.cancelled_ms is not None:  # not even the cancelling was answered
+            if running.is_given_up:  # not even the cancelling was answered
                 del self._running[running.response_id]
                 continue
-            running.cancelled_ms = now_ms
+            running.is_given_up = running.is_unwanted = True
             self._transmit(ev.ResponseCancel(event_id=self._new_id(OWN), response_id=running.response_id))
             self._fail(TIMEOUT, "The response has stopped without an end; it is cancelled.", running.response_id)
         self.life_ms = now_ms
@@ -351,32 +431,27 @@ class Requests:
         self.life_ms = now_ms
         self.proceed(now_ms)
 
-    def moved(self, came: Callable[[str], bool], now_ms: int) -> None:
-        """There is another session. Responses that ran are lost; those of which nothing had come are asked for again.
-
-        `came(response_id)` says whether anything of it had come.
-        """
-        again = [self._in_flight] if self._in_flight else []
+    def moved(self, now_ms: int) -> None:
+        """There is another session. Responses that ran are lost; those of which nothing had come, and that somebody
+        still wants to hear, are asked for again. The owner calls `proceed` when everything before was sent."""
+        again = []
         for running in self._running.values():
-            is_again = not came(running.response_id)
+            is_again = not running.has_come and not running.is_unwanted
             self._ask(Tell(ResponseLost(running.response_id, is_again)))
             if is_again:
                 event = running.request.event if running.request is not None else ev.ResponseCreate()
                 event = structs.replace(event, event_id=self._new_id("event"))
                 again.append(Request(event, why="again", replaces=running.response_id))
+        if self._in_flight is not None:
+            self._in_flight.is_seen = False
+            again.append(self._in_flight)
         self._running.clear()
-        self._in_flight = None
-        self._turns_unanswered, self._turn_due_ms, self._user_speaks = 0, None, False
+        self._in_flight = self._unanswered = self._turn_due_ms = self._busy_until_ms = None
+        self._user_speaks = self._tags_come_back = False
         self._is_connected = True
-        self.life_ms = now_ms
-        waiting = list(self._aside.values())
-        for request in again:
-            if request.is_aside:
-                self._aside[request.id] = request
-                waiting.append(request)
-            else:
-                self._queue.appendleft(request)
-        for request in waiting:
+        self._queue.extendleft(reversed([request for request in again if not request.is_aside]))
+        self._aside.update((request.id, request) for request in again if request.is_aside)
+        for request in self._aside.values():
             self._send(request, now_ms)
 
 

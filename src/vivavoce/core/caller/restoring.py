@@ -13,6 +13,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import structs
 
+from vivavoce.core.conversation import Conversation
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UNSET, given
 from vivavoce.protocol.config import SessionConfig
@@ -53,14 +54,17 @@ def restoration(
     """The events that bring a new session to where the old one was. Each is acknowledged by the server, or refused."""
     if configured is not None:
         yield ev.SessionUpdate(event_id=new_id("event"), session=configured)
+    calls = set()
     for view in memory.views():
         item = restored(view, memory.speech(view.id))
-        if item is not None:
+        if isinstance(item, FunctionCall):
+            calls.add(item.call_id)
+        if item is not None and (not isinstance(item, FunctionCallOutput) or item.call_id in calls):
             yield ev.ConversationItemCreate(event_id=new_id("event"), item=item)
 
 
 def restored(view: ItemView, speech: bytes) -> Item | None:
-    """An item as a client may create it; None for what cannot be told (MCP items, what says nothing)."""
+    """An item as a client may create it; None for what cannot be told (MCP items, half a call, what says nothing)."""
     match view.item:
         case Message(role="assistant"):
             return Message(id=view.id, role="assistant", content=(OutputText(text=view.text),)) if view.text else None
@@ -68,7 +72,7 @@ def restored(view: ItemView, speech: bytes) -> Item | None:
             content = tuple(part for part in (_told(part, speech) for part in message.content) if part is not None)
             return Message(id=view.id, role=message.role, content=content) if content else None
         case FunctionCall() as call:
-            if call.status == "incomplete" or given(call.call_id, None) is None:
+            if call.status in ("in_progress", "incomplete") or given(call.call_id, None) is None:
                 return None
             return FunctionCall(id=view.id, call_id=call.call_id, name=call.name, arguments=call.arguments)
         case FunctionCallOutput() as output:
@@ -88,3 +92,28 @@ def _told(part: Content, speech: bytes) -> Content | None:
             return part
         case _:
             return None
+
+
+class Leftovers:
+    """What was meant for a session that is lost, and may have been done there or not: what of it another session is to
+    be told, which has been told `conversation`."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._deleted: set[str] = set()
+
+    def is_needed(self, event: ev.AnyClientEvent) -> bool:
+        """Whether to send it; to be asked in the order in which they were sent first."""
+        match event:
+            case ev.ConversationItemTruncate() | ev.ResponseCancel() | ev.OutputAudioBufferClear():
+                return False  # it was told only what was heard, and its responses are its own
+            case ev.ConversationItemCreate():
+                item_id = given(event.item.id, "")
+                return item_id not in self._conversation or item_id in self._deleted
+            case ev.ConversationItemDelete() if event.item_id in self._conversation:
+                self._deleted.add(event.item_id)
+                return True
+            case ev.ConversationItemDelete():
+                return False
+            case _:
+                return True

@@ -1,0 +1,98 @@
+"""What the assistant says, as it is heard: handed to the player, silenced, and cut at what was really heard.
+
+The player owns the playhead (ARCHITECTURE: one truth of what was heard); what it says becomes the server's truth by
+`conversation.item.truncate`, or by deleting what nobody heard. Invariant: an item is cut once; of one that was cut no
+more audio is played.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vivavoce.core.conversation import Conversation, Entry
+from vivavoce.protocol import events as ev
+from vivavoce.protocol.items import Item, Message, OutputAudio, OutputText
+
+from .memory import Memory
+from .messages import CallerEffect, Heard, Play
+from .requests import OWN, Requests
+
+
+class Voice:
+    """The assistant's speech in one session. `plays` says that a player is there."""
+
+    def __init__(
+        self,
+        conversation: Callable[[], Conversation],
+        memory: Memory,
+        requests: Requests,
+        send: Callable[[ev.AnyClientEvent], None],
+        ask: Callable[[CallerEffect], None],
+        new_id: Callable[[str], str],
+        *,
+        plays: bool,
+    ) -> None:
+        self.plays = plays
+        self._conversation = conversation
+        self._memory = memory
+        self._requests = requests
+        self._send = send
+        self._ask = ask
+        self._new_id = new_id
+
+    def sound(self, event: ev.ResponseOutputAudioDelta, entry: Entry) -> bool:
+        """More speech. Says whether it is for anybody: what comes after an interruption is late."""
+        item_id = event.item_id
+        self._memory.sound(item_id, len(event.delta))
+        if self._memory.is_stopped(item_id):
+            return False
+        if self._requests.is_silenced(event.response_id):
+            self.cut(Heard(item_id, 0))
+            return False
+        if self.plays:
+            self._ask(Play(item_id, event.delta, entry.format))
+        return True
+
+    def stopped(self, unfinished: tuple[Heard, ...]) -> None:
+        """The player has fallen silent: cut what it was playing or was to play, and what is not complete."""
+        for heard in unfinished:
+            self.cut(heard)
+        for view in self._memory.views():
+            if view.status == "in_progress" and view.audio_ms and not self._memory.is_stopped(view.id):
+                self.cut(Heard(view.id, 1 << 62))  # it was played as far as it had come
+
+    def cut(self, heard: Heard) -> None:
+        """What was not heard was not said: the server's copy is cut, and what nobody heard is deleted."""
+        item_id, entry = heard.item_id, self._conversation().entry(heard.item_id)
+        self._memory.stop(item_id)
+        if entry is None or entry.truncated or item_id not in self._conversation() or self._memory.is_cut(item_id):
+            return
+        samples = min(max(heard.samples, 0), entry.audio_bytes // entry.format.sample_bytes)
+        end_ms = entry.format.ms(samples)
+        self._memory.cut(item_id, entry.format.bytes_of(end_ms))
+        if not end_ms:
+            self._send(ev.ConversationItemDelete(event_id=self._new_id(OWN), item_id=item_id))
+        elif (index := _spoken_part(entry.item)) is None:
+            self.tell_heard(item_id)
+        else:
+            self._send(
+                ev.ConversationItemTruncate(
+                    event_id=self._new_id(OWN), item_id=item_id, content_index=index, audio_end_ms=end_ms
+                )
+            )
+
+    def tell_heard(self, item_id: str) -> None:
+        """A session that was told an answer in words cannot truncate it: tell it what was heard instead."""
+        conversation, view = self._conversation(), self._memory.view(item_id)
+        words = "" if view is None else view.text
+        previous = conversation.previous_item_id(item_id) or "root"
+        self._send(ev.ConversationItemDelete(event_id=self._new_id(OWN), item_id=item_id))
+        if words:
+            item = Message(id=item_id, role="assistant", content=(OutputText(text=words),))
+            self._send(ev.ConversationItemCreate(event_id=self._new_id(OWN), item=item, previous_item_id=previous))
+
+
+def _spoken_part(item: Item) -> int | None:
+    """Which part of a message is its speech; None where it has none."""
+    parts = item.content if isinstance(item, Message) else ()
+    return next((index for index, part in enumerate(parts) if isinstance(part, OutputAudio)), None)
