@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vivavoce.client.connect import connect
     from vivavoce.client.line import Reconnect
+    from vivavoce.client.pool import Pool
+    from vivavoce.client.live import LiveResponse
+    from vivavoce.client.loudspeaker import Loudspeaker, play
+    from vivavoce.client.microphone import Microphone, record, record_as_stream
+    from vivavoce.client.player import Player, VirtualPlayer
     from vivavoce.client.session import Session
     from vivavoce.client.tools import Tool, ToolCall, ToolContext, tool
+    from vivavoce.core.caller.memory import ItemView
+    from vivavoce.core.caller.messages import Heard
     from vivavoce.core.conversation import Conversation
     from vivavoce.errors import (
         BudgetExceeded,
@@ -28,18 +35,30 @@ if TYPE_CHECKING:
         SettingsError,
         VivavoceError,
     )
+    from vivavoce import sync
     from vivavoce.protocol import config, events, items
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Pool": "vivavoce.client.pool",
+    "connect": "vivavoce.client.connect",
     "Reconnect": "vivavoce.client.line",
+    "LiveResponse": "vivavoce.client.live",
+    "Loudspeaker": "vivavoce.client.loudspeaker",
+    "play": "vivavoce.client.loudspeaker",
+    "Microphone": "vivavoce.client.microphone",
+    "record": "vivavoce.client.microphone",
+    "record_as_stream": "vivavoce.client.microphone",
+    "Player": "vivavoce.client.player",
+    "VirtualPlayer": "vivavoce.client.player",
     "Session": "vivavoce.client.session",
     "Tool": "vivavoce.client.tools",
     "ToolCall": "vivavoce.client.tools",
     "ToolContext": "vivavoce.client.tools",
-    "connect": "vivavoce.client.connect",
     "tool": "vivavoce.client.tools",
+    "ItemView": "vivavoce.core.caller.memory",
+    "Heard": "vivavoce.core.caller.messages",
     "Conversation": "vivavoce.core.conversation",
     "BudgetExceeded": "vivavoce.errors",
     "ConnectionClosed": "vivavoce.errors",
@@ -57,6 +76,7 @@ _MODULES = {
     "config": "vivavoce.protocol.config",
     "events": "vivavoce.protocol.events",
     "items": "vivavoce.protocol.items",
+    "sync": "vivavoce.sync",
 }
 
 __all__ = [
@@ -66,7 +86,13 @@ __all__ = [
     "Conversation",
     "EngineError",
     "EngineMissing",
+    "Heard",
+    "ItemView",
+    "LiveResponse",
     "LocalProtocolError",
+    "Loudspeaker",
+    "Microphone",
+    "Player",
     "Reconnect",
     "RemoteProtocolError",
     "ResponseFailed",
@@ -76,11 +102,15 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolContext",
+    "VirtualPlayer",
     "VivavoceError",
     "config",
     "connect",
     "events",
     "items",
+    "play",
+    "record",
+    "record_as_stream",
     "tool",
 ]
 
