@@ -44,10 +44,18 @@ class Entry:
         self._streamed: dict[int, list[str]] = {}
         self._arguments: list[str] = []
         self.format = PCM16_24K
-        self.audio = bytearray()
         self.audio_bytes = 0
-        """Bytes of audio that the item has; more than `len(audio)` once the audio itself was let go."""
+        """Bytes of audio that the item has; more than `kept_bytes` once the audio itself was let go."""
+        self.kept_bytes = 0
+        self._audio: list[bytes] = []
         self.truncated = False
+
+    @property
+    def audio(self) -> bytes:
+        """The assistant's audio, as far as it is kept."""
+        if len(self._audio) > 1:
+            self._audio = [b"".join(self._audio)]
+        return self._audio[0] if self._audio else b""
 
     @property
     def audio_ms(self) -> int:
@@ -121,9 +129,10 @@ class Entry:
         self.format = format
         size, before = len(delta), self.audio_bytes
         self.audio_bytes = before + size
-        if len(self.audio) != before:  # what follows on audio that was let go would be heard as its begin
+        if self.kept_bytes != before:  # what follows on audio that was let go would be heard as its begin
             return 0
-        self.audio += delta
+        self._audio.append(delta)  # joined when somebody asks for it
+        self.kept_bytes = before + size
         return size
 
     def truncate(self, index: int, audio_end_ms: int) -> None:
@@ -134,7 +143,8 @@ class Entry:
         self._parts[index] = OutputAudio(transcript="")
         self._streamed.pop(index, None)
         self.audio_bytes = min(self.audio_bytes, self.format.bytes_of(audio_end_ms))
-        del self.audio[self.audio_bytes :]
+        self._audio = [self.audio[: self.audio_bytes]]
+        self.kept_bytes = len(self._audio[0])
 
     def hear(self, index: int, text: str, *, whole: bool) -> None:
         """A transcript of the user's audio, a piece or the whole."""
@@ -144,9 +154,15 @@ class Entry:
 
     def let_go_of_audio(self) -> int:
         """Free the audio; the duration stays. Returns how many bytes that were."""
-        freed = len(self.audio)
-        self.audio = bytearray()
+        freed, self.kept_bytes = self.kept_bytes, 0
+        self._audio.clear()
         return freed
+
+    def take_audio_of(self, other: Entry) -> int:
+        """The same item, told by another session in words: keep the speech that is here. Returns how much that is."""
+        self.format, self._audio, self.audio_bytes = other.format, other._audio, other.audio_bytes
+        self.kept_bytes = other.kept_bytes
+        return self.kept_bytes
 
 
 def _keep_transcript(old: Content, new: Content) -> Content:
@@ -282,9 +298,9 @@ class Conversation:
     def _apply_to(self, entry: Entry, event: ev.AnyServerEvent) -> None:
         match event:
             case ev.ConversationItemTruncated():
-                before = len(entry.audio)
+                before = entry.kept_bytes
                 entry.truncate(event.content_index, event.audio_end_ms)
-                self._audio_bytes -= before - len(entry.audio)
+                self._audio_bytes -= before - entry.kept_bytes
             case ev.ResponseContentPartAdded():
                 entry.add_part(event.content_index, event.part)
             case ev.ResponseOutputTextDone():
@@ -328,8 +344,7 @@ class Conversation:
         """
         for item_id, entry in other._entries.items():
             if (mine := self._entries.get(item_id)) is not None and not entry.audio_bytes:
-                entry.format, entry.audio, entry.audio_bytes = mine.format, mine.audio, mine.audio_bytes
-                other._audio_bytes += len(mine.audio)
+                other._audio_bytes += entry.take_audio_of(mine)
         over = {kept.id: kept for kept in self.responses.values() if kept.status != "in_progress"}
         other.responses = over | other.responses
         self.__dict__.update(other.__dict__)
@@ -339,7 +354,7 @@ class Conversation:
     def _forget(self, item_id: str) -> None:
         entry = self._entries.pop(item_id, None)
         if entry is not None:
-            self._audio_bytes -= len(entry.audio)
+            self._audio_bytes -= entry.kept_bytes
 
     def _count_audio(self, added: int) -> None:
         self._audio_bytes += added

@@ -82,7 +82,7 @@ class Editing:
         """`conversation.item.retrieve`: the item with its audio."""
         entry = self._find(item_id, "retrieving", "item_retrieve_invalid_item_id")
         known, item = self._desk.hearing.get(item_id), entry.item
-        if audio := known.audio if known else bytes(entry.audio):
+        if audio := known.audio if known else entry.audio:
             item = with_audio(item, audio)
         self._desk.send(ev.ConversationItemRetrieved(item=item))
 
