@@ -284,8 +284,12 @@ class Sending:
             self.create_item(items.Message(role="user", content=parts))
         return self.create_response()
 
-    def send_function_output(self, call_id: str, output: object) -> Ack[items.Item]:
-        """The answer to a function call that no tool of the session answers: text, or what is written as JSON."""
+    def send_function_output(self, call: str | items.FunctionCall, output: object) -> Ack[items.Item]:
+        """The answer to a function call, or to its `call_id`, that no tool of the session answers.
+
+        Text stays text, all else is written as JSON.
+        """
+        call_id = call if isinstance(call, str) else given(call.call_id, "")
         text = output if isinstance(output, str) else msgspec.json.encode(output).decode()
         return self.create_item(items.FunctionCallOutput(call_id=call_id, output=text))
 
