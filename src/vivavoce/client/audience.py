@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar, cast
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet, ref
 
 from vivavoce.core.caller.updates import Failed, ResponseLost, ResponseReplaced, Update
 from vivavoce.errors import ConnectionClosed, ResponseFailed
@@ -45,6 +45,9 @@ class Feed(Generic[E]):
         return self
 
     async def __anext__(self) -> E:
+        event = self.stream.get_nowait()
+        if event is not None:
+            return event
         try:
             return await self.stream.get()
         except ConnectionClosed as closed:
@@ -62,7 +65,7 @@ class Audience:
         self.is_waited_for: Callable[[], bool] = lambda: False
         self._waiters: list[tuple[str, Callable[[Any], bool] | None, asyncio.Future[Any]]] = []
         self._acks: WeakSet[Ack[LiveResponse]] = WeakSet()
-        self._live: WeakValueDictionary[str, LiveResponse] = WeakValueDictionary()
+        self._live: dict[str, ref[LiveResponse]] = {}
         self._followers: WeakSet[Feed[LiveResponse]] = WeakSet()
         self._closed: ConnectionClosed | None = None
 
@@ -109,7 +112,17 @@ class Audience:
 
     def live(self, response_id: str) -> LiveResponse:
         """A response that is being followed."""
-        return self._live[response_id]
+        live = self._followed(response_id)
+        assert live is not None, "whoever asked for it holds it"
+        return live
+
+    def _followed(self, response_id: str) -> LiveResponse | None:
+        found = self._live.get(response_id)
+        return found() if found is not None else None
+
+    def _hold(self, live: LiveResponse, response_id: str) -> None:
+        """Feed it for as long as somebody else holds it."""
+        self._live[response_id] = ref(live, lambda gone: self._live.pop(response_id, None) and None)
 
     # --- fed by the life of the session -------------------------------------------------------------------------------
 
@@ -120,7 +133,7 @@ class Audience:
         if self._live:
             self._feed(event)
         self.events.stream.put(event)
-        if self.listeners or self._waiters:
+        if self._waiters or self.listeners:
             self._tell(names_of(event), event)
             if self.listeners.wants("realtime.event"):
                 self.listeners.hear(("realtime.event",), realtime_event(event, "server"))
@@ -130,15 +143,16 @@ class Audience:
         if not self._acks and not self._followers:
             return
         live = LiveResponse(event.response)
-        self._live[live.id] = live
+        self._hold(live, live.id)
         for ack in self._acks:
-            ack.held = live
+            if not ack.done():  # an earlier one has its own
+                ack.held = live
         for feed in self._followers:
             feed.stream.put(live)
 
     def _feed(self, event: ServerMessage) -> None:
         response_id = event.response.id if isinstance(event, ev.ResponseDone) else getattr(event, "response_id", "")
-        if response_id and (live := self._live.get(response_id)) is not None and not isinstance(event, ev.Unknown):
+        if response_id and (live := self._followed(response_id)) is not None and not isinstance(event, ev.Unknown):
             live._take(event)
 
     def _tell(self, names: tuple[str, ...], event: Any) -> None:
@@ -153,9 +167,9 @@ class Audience:
             case ResponseLost() if not update.is_asked_again:
                 self._fail(update.response_id, "the session was lost, and the response with it", "lost")
             case ResponseReplaced():
-                if (live := self._live.pop(update.lost_id, None)) is not None:
+                if (live := self._followed(update.lost_id)) is not None:
                     live._replace(update.response_id)
-                    self._live[update.response_id] = live
+                    self._hold(live, update.response_id)  # beside the old id, by which whoever asked will look for it
             case Failed():
                 self._fail(given(update.error.param, None), update.error.message, given(update.error.code, None))
                 if not self.listeners.wants("error"):
@@ -163,7 +177,7 @@ class Audience:
         self._tell((update.type,), update)
 
     def _fail(self, response_id: str | None, message: str, code: str | None) -> None:
-        if (live := self._live.get(response_id or "")) is not None:
+        if (live := self._followed(response_id or "")) is not None:
             live._fail(ResponseFailed(message, code=code, response_id=response_id))
 
     def sent(self, event: ev.AnyClientEvent) -> None:
@@ -183,8 +197,9 @@ class Audience:
         self.events.stream.end(reason or closed)
         for feed in self._followers:
             feed.stream.end(closed)
-        for live in list(self._live.values()):
-            live._fail(ResponseFailed(str(closed), code="closed", response_id=live.id))
+        for found in list(self._live.values()):
+            if (live := found()) is not None:
+                live._fail(ResponseFailed(str(closed), code="closed", response_id=live.id))
         for _, _, future in self._waiters:
             if not future.done():
                 future.set_exception(ConnectionClosed(closed.code, closed.reason))
@@ -192,7 +207,10 @@ class Audience:
     @property
     def is_behind(self) -> bool:
         """Whether the application is too far behind for more events, and waits for none of them."""
-        is_full = self.events.stream.is_full or self.listeners.is_full
+        stream = self.events.stream
+        if len(stream._events) < EVENTS_MAX and not self.listeners.is_full:  # asked for every event
+            return False
+        is_full = stream.is_full or self.listeners.is_full
         return is_full and not self._waiters and not self.is_waited_for()
 
     async def hold(self) -> None:

@@ -22,7 +22,7 @@ class Stream(Generic[T]):
         self._events_max = events_max
         self._events: deque[T] = deque()
         self._end: BaseException | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
         self._room: asyncio.Future[None] | None = None
         self.is_read = False
         self.dropped = 0
@@ -38,7 +38,7 @@ class Stream(Generic[T]):
     def put(self, event: T) -> None:
         """Add an event."""
         self._events.append(event)
-        if self._waiter is not None:
+        if self._waiters:
             self._wake()
         elif not self.is_read and len(self._events) > self._events_max:
             self._events.popleft()
@@ -54,15 +54,19 @@ class Stream(Generic[T]):
         self._events.clear()
         self._end = None
 
+    def get_nowait(self) -> T | None:
+        """The next event, where one is there and nobody waits for room; None does not mean that there is none."""
+        return self._events.popleft() if self._events and self._room is None and self.is_read else None
+
     async def get(self) -> T:
         """The next event; waits for it. Raises what `end` was given, after the last one."""
         self.is_read = True
         while not self._events:
             if self._end is not None:
                 raise self._end
-            if self._waiter is None:
-                self._waiter = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._waiter)
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
         event = self._events.popleft()
         if self._room is not None and len(self._events) <= self._events_max // 2:
             self.release()
@@ -81,6 +85,7 @@ class Stream(Generic[T]):
         self._room = None
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-        self._waiter = None
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()

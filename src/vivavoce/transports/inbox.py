@@ -13,7 +13,10 @@ from collections.abc import Callable
 
 from vivavoce.errors import ConnectionClosed
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "Sink"]
+
+Sink = Callable[[str | bytes], bool]
+"""Takes a message at once; says whether it wants another."""
 
 
 class Inbox:
@@ -30,11 +33,16 @@ class Inbox:
         self._bytes = 0
         self._end: tuple[int, str] | None = None
         self._changed = asyncio.Event()
+        self._sink: Sink | None = None
+        self._forwarding: asyncio.Future[None] | None = None
         self.full = False
 
     def put(self, message: str | bytes, size_bytes: int) -> None:
         """Add a message; after the end it is dropped."""
         if self._end is not None:
+            return
+        if self._sink is not None:
+            self._hand_over(self._sink, message)
             return
         self._messages.append((message, size_bytes))
         self._bytes += size_bytes
@@ -49,11 +57,45 @@ class Inbox:
             self._messages.clear()
             self._bytes = 0
         self._changed.set()
+        if self._forwarding is not None and not self._forwarding.done():
+            self._forwarding.set_result(None)
 
     @property
     def ended(self) -> ConnectionClosed | None:
         """A fresh exception that says how the connection ended; None while it has not."""
         return ConnectionClosed(*self._end) if self._end is not None else None
+
+    async def forward(self, sink: Sink) -> None:
+        """Hand every message to `sink`, those that come at once as they come, until it returns False.
+
+        Saves a turn of the event loop for every message. Raises `ConnectionClosed` after the last one, and what `sink`
+        raises.
+        """
+        while self._messages:
+            if not sink(self._take()):
+                return
+        if self.ended is None:
+            self._sink, self._forwarding = sink, asyncio.get_running_loop().create_future()
+            try:
+                await self._forwarding
+            finally:
+                self._sink = self._forwarding = None
+        if self.ended is not None and not self._messages:
+            raise self.ended
+
+    def _hand_over(self, sink: Sink, message: str | bytes) -> None:
+        """Whoever puts must not suffer from what the sink does."""
+        assert self._forwarding is not None
+        try:
+            if sink(message):
+                return
+        except Exception as error:
+            if not self._forwarding.done():
+                self._forwarding.set_exception(error)
+        else:
+            if not self._forwarding.done():
+                self._forwarding.set_result(None)
+        self._sink = None
 
     async def get(self) -> str | bytes:
         """The next message; waits for it. Raises `ConnectionClosed` after the last one."""
@@ -62,6 +104,9 @@ class Inbox:
                 raise self.ended
             self._changed.clear()
             await self._changed.wait()
+        return self._take()
+
+    def _take(self) -> str | bytes:
         message, size_bytes = self._messages.popleft()
         self._bytes -= size_bytes
         if self.full and len(self._messages) <= self._messages_max // 2 and self._bytes <= self._bytes_max // 2:

@@ -31,7 +31,7 @@ from picows import (
 from python_socks import ProxyError
 
 from vivavoce.errors import ConnectionFailed, LocalProtocolError
-from vivavoce.transports.inbox import Inbox
+from vivavoce.transports.inbox import Inbox, Sink
 
 __all__ = ["MESSAGE_BYTES_MAX", "WebSocket", "dial"]
 
@@ -114,6 +114,10 @@ class WebSocket(WSListener):
     async def receive(self) -> str | bytes:
         """The next message. Raises `ConnectionClosed`: after the last message, or at once where this end closed."""
         return await self._inbox.get()
+
+    async def forward(self, sink: Sink) -> None:
+        """Hand every message to `sink` as it comes, until it returns False. Raises as `receive`, and what it raises."""
+        await self._inbox.forward(sink)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye, wait up to `CLOSE_TIMEOUT_S` for the peer's, and drop the connection. Twice is harmless.
