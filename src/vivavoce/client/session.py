@@ -203,6 +203,9 @@ class Session(Receiving, Sending):
         return self
 
     async def __anext__(self) -> ServerMessage:
+        event = self._audience.events.stream.get_nowait()
+        if event is not None:
+            return event
         self._check_readable()
         return await self._audience.events.__anext__()
 
