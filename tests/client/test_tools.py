@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from vivavoce import LocalProtocolError, config
 from vivavoce.client import tools
+from vivavoce.client.threads import Threads
 from vivavoce.client.tools import Tool, ToolCall, ToolContext, tool
 from vivavoce.testing.virtual_time import run as virtual
 
@@ -46,9 +47,9 @@ def answer(made: Tool, arguments: str = "{}", context: object = None) -> Any:
 
 
 @pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> tools._Threads:
+def threads(monkeypatch: pytest.MonkeyPatch) -> Threads:
     """Two threads and room for two to wait."""
-    few = tools._Threads(2, 2)
+    few = Threads(2, 2)
     monkeypatch.setattr(tools, "_THREADS", few)
     return few
 
@@ -467,7 +468,7 @@ def test_cancelling_run_cancels_an_async_function() -> None:
 
 
 def test_cancelling_run_leaves_a_blocking_function_to_its_thread(
-    threads: tools._Threads, caplog: pytest.LogCaptureFixture
+    threads: Threads, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun, go, ended = threading.Event(), threading.Event(), threading.Event()
 
@@ -520,7 +521,7 @@ def test_calls_overlap_only_where_they_may(parallel: bool, most: int) -> None:
 # --- threads ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_blocking_function_does_not_block_the_loop(threads: tools._Threads) -> None:
+def test_a_blocking_function_does_not_block_the_loop(threads: Threads) -> None:
     go = threading.Event()
 
     @tool
@@ -538,7 +539,7 @@ def test_a_blocking_function_does_not_block_the_loop(threads: tools._Threads) ->
 
 
 def test_threads_are_limited_and_what_waits_too_long_never_begins(
-    threads: tools._Threads, caplog: pytest.LogCaptureFixture
+    threads: Threads, caplog: pytest.LogCaptureFixture
 ) -> None:
     go = threading.Event()
     both = threading.Barrier(3)
@@ -571,7 +572,7 @@ def test_threads_are_limited_and_what_waits_too_long_never_begins(
 
 
 def test_a_call_that_was_given_up_before_it_began_is_passed_over() -> None:
-    one = tools._Threads(1, 3)
+    one = Threads(1, 3)
     begun, go = threading.Event(), threading.Event()
     ran: list[str] = []
     first = one.submit(lambda: (begun.set(), go.wait(10)))

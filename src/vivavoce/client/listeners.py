@@ -137,6 +137,7 @@ class Listeners:
 
     async def run(self) -> None:
         """Call the listeners, one after the other, until cancelled."""
+        self._more, self._drained = asyncio.Event(), asyncio.Event()  # the last event loop may be another
         while True:
             while self._queue:
                 found, event = self._queue.popleft()

@@ -9,13 +9,10 @@ nothing but the cancellation of `run` itself is raised.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextvars
 import inspect
 import logging
 import re
-import threading
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial, update_wrapper
@@ -29,6 +26,7 @@ from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol.config import FunctionTool
 
 from .signatures import ArgumentsError, Signature, ToolContext, follow, read, to_plain
+from .threads import Threads
 
 __all__ = ["CallableTool", "Tool", "ToolCall", "ToolContext", "tool"]
 
@@ -357,46 +355,7 @@ async def _in_thread(call: Callable[[], Any], name: str) -> Any:
     return result
 
 
-class _Threads(concurrent.futures.Executor):
-    """Threads that live as long as there is work, and that the program does not wait for when it ends.
-
-    Those of the standard library would keep a program from ending as long as one function hangs.
-    """
-
-    def __init__(self, threads_max: int, waiting_max: int) -> None:
-        self._threads_max = threads_max
-        self._waiting_max = waiting_max
-        self._lock = threading.Lock()
-        self._running = 0
-        self._waiting: deque[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = deque()
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        """Run `fn` as soon as a thread is free. `fn` must not raise."""
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        with self._lock:
-            if len(self._waiting) >= self._waiting_max:
-                self._waiting = deque(entry for entry in self._waiting if not entry[0].cancelled())
-            if len(self._waiting) >= self._waiting_max:
-                raise RuntimeError(f"{self._waiting_max} calls are waiting for a thread already")
-            self._waiting.append((future, lambda: fn(*args, **kwargs)))
-            is_new = self._running < self._threads_max
-            self._running += is_new
-        if is_new:
-            threading.Thread(target=self._work, name="vivavoce tool", daemon=True).start()
-        return future
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._running -= 1
-                    return
-                future, call = self._waiting.popleft()
-            if future.set_running_or_notify_cancel():
-                future.set_result(call())
-
-
-_THREADS: Final = _Threads(THREADS_MAX, WAITING_MAX)
+_THREADS: Final = Threads(THREADS_MAX, WAITING_MAX)
 """One for the process, since threads are the process's."""
 
 
