@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vivavoce.client.app import App, ToolResult
     from vivavoce.client.connect import connect
     from vivavoce.client.line import Reconnect
     from vivavoce.client.pool import Pool
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vivavoce.client.player import Player, VirtualPlayer
     from vivavoce.client.session import Session
     from vivavoce.client.tools import Tool, ToolCall, ToolContext, tool
+    from vivavoce.core.caller import updates
     from vivavoce.core.caller.memory import ItemView
     from vivavoce.core.caller.messages import Heard
     from vivavoce.core.conversation import Conversation
@@ -42,6 +44,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Pool": "vivavoce.client.pool",
+    "App": "vivavoce.client.app",
+    "ToolResult": "vivavoce.client.app",
     "connect": "vivavoce.client.connect",
     "Reconnect": "vivavoce.client.line",
     "LiveResponse": "vivavoce.client.live",
@@ -76,10 +80,12 @@ _MODULES = {
     "config": "vivavoce.protocol.config",
     "events": "vivavoce.protocol.events",
     "items": "vivavoce.protocol.items",
+    "updates": "vivavoce.core.caller.updates",
     "sync": "vivavoce.sync",
 }
 
 __all__ = [
+    "App",
     "BudgetExceeded",
     "ConnectionClosed",
     "ConnectionFailed",
@@ -102,6 +108,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolContext",
+    "ToolResult",
     "VirtualPlayer",
     "VivavoceError",
     "config",
@@ -112,6 +119,7 @@ __all__ = [
     "record",
     "record_as_stream",
     "tool",
+    "updates",
 ]
 
 
