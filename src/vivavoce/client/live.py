@@ -29,7 +29,8 @@ class _Over(Exception):
 class LiveItem:
     """One item of a response. `async for chunk in item` gives `Delta`s with text, audio, transcript or arguments."""
 
-    def __init__(self, item: Item) -> None:
+    def __init__(self, item: Item, response: LiveResponse) -> None:
+        self._response: LiveResponse | None = response  # who is fed only as long as somebody holds it
         self.id = given(item.id, "")
         self.item = item
         self._chunks: Stream[Delta] = Stream(CHUNKS_MAX)
@@ -66,6 +67,7 @@ class LiveItem:
 
     def _finish(self, item: Item | None = None) -> None:
         self.item = item or self.item
+        self._response = None
         self._chunks.end(_Over())
 
 
@@ -109,7 +111,7 @@ class LiveResponse:
                 return
 
     def __await__(self) -> Generator[Any, None, Response]:
-        return asyncio.shield(self._done).__await__()
+        return (yield from asyncio.shield(self._done).__await__())  # a generator of ours, so that it holds us
 
     async def done(self) -> Response:
         """The response when it is over, with its status, items and usage."""
@@ -155,7 +157,7 @@ class LiveResponse:
                 self._finish(event.response)
 
     def _add(self, item: Item) -> LiveItem:
-        live = LiveItem(item)
+        live = LiveItem(item, self)
         self._known[live.id] = live
         self._items.put(live)
         return live
