@@ -7,6 +7,7 @@ for the acknowledgement, and to get the server's error for this very event as an
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, cast
 
@@ -175,12 +176,12 @@ class Sending:
         event = ev.InputAudioBufferAppend(event_id=self._new_id("event"), audio=bytes(audio))
         return self._send(event, _nothing)
 
-    async def send_audio(self, source: AudioSource, *, pace: float | None = None) -> float:
+    async def send_audio(self, source: AudioSource, *, pace: float | None = None, chunk_ms: int = 100) -> float:
         """Send all of a source in chunks, and return how many seconds that were.
 
         A source is samples in the session's input format, a file in any format, a binary stream, chunks as they come, a
-        microphone. `pace` 1.0 is real time; without it audio is sent as fast as it comes. Raises `LocalProtocolError`
-        where another source is being sent already, or this one cannot be read.
+        microphone. `pace` 1.0 is real time; without it audio is sent as fast as it comes, in pieces of `chunk_ms`.
+        Raises `LocalProtocolError` where another source is being sent already, or this one cannot be read.
         """
         from .sources import chunks
 
@@ -189,9 +190,10 @@ class Sending:
         self._is_streaming = True
         format, sent = self._input_format, 0
         try:
-            async for chunk in chunks(source, format=format, pace=pace):
-                await self.append_audio(chunk)
-                sent += len(chunk)
+            async with aclosing(chunks(source, chunk_ms=chunk_ms, format=format, pace=pace)) as pieces:
+                async for chunk in pieces:
+                    await self.append_audio(chunk)
+                    sent += len(chunk)
         finally:
             self._is_streaming = False
         return sent / float(format.rate_hz * format.sample_bytes)
