@@ -70,6 +70,21 @@ def test_each_turn_of_a_recording_becomes_a_caption(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.splitlines() == found
 
 
+def test_an_app_streams_speech_and_gets_the_sound_and_the_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording, played = tmp_path / "speech.wav", list[bytes]()
+    recording.write_bytes(wav.encoded(tone(400) + silence(1000), 24_000))
+
+    async def play(audio: bytes) -> None:
+        played.append(audio)
+
+    app_for = example("decorators_streaming_audio")["app_for"]
+    with_server(lambda url: app_for(url, str(recording), play, pace=None).serve())
+    assert capsys.readouterr().out == "echo: audio of 600 ms\n"
+    assert [len(audio) for audio in played] == [24_000 * 2 * 60 * len("echo: audio of 600 ms") // 1000]
+
+
 def test_the_mounted_voice_is_ready_with_the_app_and_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("VIVAVOCE_CONFIG", "VIVAVOCE_API_KEYS", "VIVAVOCE_HOST"):
         monkeypatch.delenv(variable, raising=False)
@@ -109,7 +124,7 @@ def test_an_example_without_its_argument_tells_its_usage(name: str) -> None:
 
 def test_an_example_is_short_and_says_how_to_run_it() -> None:
     files = sorted(EXAMPLES.glob("*.py"))
-    assert len(files) == 6
+    assert len(files) == 7
     for file in files:
         text = file.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= LINES_MAX
