@@ -146,8 +146,8 @@ class _Handler:
         return hash(self.callback)
 
     async def __call__(self, event: Any) -> None:
-        attempt = functools.partial(contextvars.copy_context().run, self._attempt, event)
-        result, error = await asyncio.get_running_loop().run_in_executor(_THREADS, attempt)
+        attempt = contextvars.copy_context().run
+        result, error = await asyncio.get_running_loop().run_in_executor(_THREADS, attempt, self._attempt, event)
         if isinstance(error, Exception):
             raise error
         if error is not None:
