@@ -20,12 +20,13 @@ from vivavoce import LocalProtocolError, ServerError, ToolResult, config
 from vivavoce.audio import wav
 from vivavoce.client.microphone import record, record_as_stream
 from vivavoce.client.player import VirtualPlayer
+from vivavoce.core.account import Price
 from vivavoce.core.limits import Limits
 from vivavoce.core.session import Session
 from vivavoce.engines import Pipeline
 from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
 from vivavoce.protocol import events as ev
-from vivavoce.protocol.codec import ServerCodec
+from vivavoce.protocol.codec import Dialect, ServerCodec
 from vivavoce.server.runtime import Runtime
 from vivavoce.testing.playbook import counting_ids
 from vivavoce.testing.real_server import RealServer
@@ -56,7 +57,8 @@ class Noted:
 class House:
     """A server in this process, which an app dials; `sent` is what the app has sent over all connections."""
 
-    def __init__(self, pipeline: Pipeline | None = None) -> None:
+    def __init__(self, pipeline: Pipeline | None = None, dialect: Dialect = "ga") -> None:
+        self.dialect = dialect
         self.pipeline = pipeline or scripted_pipeline()
         self.sent: list[dict[str, Any]] = []
         self.ends: list[Transport] = []
@@ -66,7 +68,7 @@ class House:
         client_end, server_end = pair(messages_max=10_000)
         name = f"sess_{len(self.running)}"
         session = Session(id=name, model="scripted", ids=counting_ids(), expires_at=0, limits=Limits())
-        runtime = Runtime(session, self.pipeline, ServerCodec("ga"), server_end)
+        runtime = Runtime(session, self.pipeline, ServerCodec(self.dialect), server_end)
         self.ends.append(server_end)
         self.running.append(asyncio.create_task(runtime.run()))
         return Noted(client_end, self.sent)
@@ -101,6 +103,10 @@ class House:
 
 def format_book(title: str, author: str) -> str:
     return f"{title} by {author}"
+
+
+class OwnError(Exception):
+    pass
 
 
 # --- C1: senders ------------------------------------------------------------------------------------------------------
@@ -483,6 +489,23 @@ def test_c2_speech_comes_whole_and_in_chunks() -> None:
     assert not got["text"]
 
 
+def test_c2_the_kinds_are_those_of_today_in_the_beta_dialect_too() -> None:
+    house, said, results = House(dialect="beta"), list[str](), list[ToolResult]()
+    app = house.app(dialect="beta")
+    app.tool(format_book)
+
+    @app.sender(wait_for="text")
+    async def ask() -> AsyncIterator[str]:
+        yield "hello"
+        yield CALL
+
+    app.receiver("text")(said.append)
+    app.receiver("tool")(results.append)
+    house.serve(app)
+    assert said == ["echo: hello", "tool said: Emma by Austen"]
+    assert [(result.name, result.output) for result in results] == [("format_book", "Emma by Austen")]
+
+
 def test_c2_a_tool_comes_with_its_answer_and_in_chunks() -> None:
     got = received(CALL, "tool", "tool_chunk", "text")
     arguments = "".join(got["tool_chunk"])
@@ -744,6 +767,59 @@ def test_c6_the_player_plays_the_last_answer_out() -> None:
     assert run(main()) >= 60 * len("echo: hello") / 1000
 
 
+def test_c6_an_app_that_is_stopped_is_silent_at_once() -> None:
+    player = VirtualPlayer()
+    house = House()
+    app = house.app(session=MANUAL, player=player)
+
+    @app.sender
+    async def say() -> str:
+        return "a long story"
+
+    @app.receiver("transcript")
+    def stop(transcript: str) -> None:
+        assert player.is_playing
+        app.stop()
+
+    house.serve(app)
+    assert not player.is_playing
+
+
+class Device(VirtualPlayer):
+    """A player that is opened and closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    async def __aenter__(self) -> Device:
+        self.calls.append("open")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.calls.append("close")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_c6_a_device_is_opened_and_given_back_however_it_ends(fails: bool) -> None:
+    house, device = House(), Device()
+    app = house.app(session=MANUAL, player=device)
+
+    @app.sender
+    async def say() -> str:
+        assert device.calls == ["open"]
+        if fails:
+            raise OwnError
+        return "hello"
+
+    if fails:
+        with pytest.raises(OwnError):
+            house.serve(app)
+    else:
+        house.serve(app)
+    assert device.calls == ["open", "close"]
+
+
 def test_c6_stop_ends_an_app_that_would_go_on_for_ever() -> None:
     house, said = House(), list[str]()
     app = house.app(session=MANUAL, player=VirtualPlayer())
@@ -784,10 +860,6 @@ def test_c6_without_senders_an_app_runs_until_it_is_stopped() -> None:
 
     house.serve(app)
     assert said == ["echo: from elsewhere"]
-
-
-class OwnError(Exception):
-    pass
 
 
 @pytest.mark.parametrize("where", ["sender", "generator", "receiver", "async receiver"])
@@ -875,6 +947,58 @@ def test_c6_a_session_that_ends_before_its_time_says_why() -> None:
 
     with pytest.raises(vivavoce.ConnectionClosed, match="out of order"):
         house.serve(app)
+
+
+def test_c6_a_spent_budget_ends_the_app_and_says_so() -> None:
+    house = House()
+    prices = {"gpt-realtime": Price(text_in=1000.0, text_out=1000.0)}
+    app = house.app(prices=prices, budget=0.001)
+
+    @app.sender(wait_for="response", repeat=True)
+    async def say() -> str:
+        return "one two three"
+
+    with pytest.raises(vivavoce.BudgetExceeded):
+        house.serve(app)
+
+
+def test_c6_where_there_is_no_session_to_be_had_nobody_speaks() -> None:
+    said = list[str]()
+
+    async def dial(headers: Mapping[str, str]) -> Transport:
+        raise vivavoce.ConnectionFailed("nobody is there")
+
+    app = House().app(dial=dial)
+
+    @app.sender
+    async def say() -> str:
+        said.append("hello")
+        return "hello"
+
+    with pytest.raises(vivavoce.ConnectionFailed, match="nobody is there"):
+        run(app.serve())
+    assert not said
+
+
+def test_c6_an_app_holds_conversations_alone() -> None:
+    with pytest.raises(LocalProtocolError, match=r"for kind='transcription' use vivavoce\.connect"):
+        vivavoce.App(kind="transcription")
+
+
+def test_c6_a_lost_line_is_no_answer() -> None:
+    """Speech is over, the line is lost before its turn was found: the app waits for the answer all the same."""
+    house, said = House(), list[str]()
+    app = house.app(session=config.RealtimeSession(), reconnect=vivavoce.Reconnect(first_s=30, max_s=30))
+
+    @app.sender
+    async def speak() -> AsyncIterator[bytes]:
+        yield tone(200)
+        await house.ends[-1].close(1011)
+        yield tone(200)
+
+    app.receiver("transcript")(said.append)
+    house.serve(app)
+    assert said == ["echo: audio of 600 ms"]
 
 
 def test_c6_an_app_can_be_run_again_and_not_twice_at_once() -> None:

@@ -88,6 +88,8 @@ class App:
     @_as_connect(connect)
     def __init__(self, *args: Any, **options: Any) -> None:
         self.session: Session = connect(*args, **options)
+        if (kind := self.session._options.target.kind) != "conversation":
+            raise LocalProtocolError(f"an App holds conversations; for kind={kind!r} use vivavoce.connect")
         self._senders: list[Sender] = []
         self._receivers: defaultdict[str, list[Callable[[Any], Awaitable[None]]]] = defaultdict(list)
         self._tools: dict[str, Tool] = {}
@@ -246,8 +248,6 @@ class App:
         player = self.session._options.player
         if hasattr(player, "__aexit__"):
             await stack.enter_async_context(cast(Any, player))
-        elif player is not None:
-            stack.callback(player.stop)
 
     async def _watch(self, stopping: asyncio.Future[None]) -> None:
         """Let receivers and senders work until it is over; the first failure ends it."""
@@ -261,6 +261,8 @@ class App:
             if error is not None:
                 raise error
         finally:
+            if (player := self.session._options.player) is not None:
+                player.stop()
             await _ended(receiving, speaking)
 
     # --- speaking -----------------------------------------------------------------------------------------------------
@@ -294,7 +296,8 @@ class App:
 
     def _is_over(self, turns: Turns) -> bool:
         """Whether nothing is to be expected any more."""
-        if self._is_receiving or not self.session._caller.is_idle or self.session._audience.events.stream:
+        is_read = not self._is_receiving and not self.session._audience.events.stream
+        if not (is_read and self.session.is_connected and self.session._caller.is_idle):
             return False
         if turns.heard_out_s is None:
             return True
@@ -362,7 +365,9 @@ class App:
         """What those who wait for an answer, or for its end, have to know."""
         self._heard_s = asyncio.get_running_loop().time()
         match event:
-            case ev.ResponseCreated():
+            case ev.ResponseCreated() if (
+                event.response.conversation_id is not None
+            ):  # beside the conversation otherwise
                 self._given[event.response.id] = set()
                 if len(self._given) > RESPONSES_MAX:
                     del self._given[next(iter(self._given))]
