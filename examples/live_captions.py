@@ -1,8 +1,8 @@
-"""Captions for speech as it is spoken: a transcription session, fed from a WAV file at the pace of a microphone.
+"""Captions for speech as it is spoken: a transcription session, fed from a file at the pace of a microphone.
 
 uv run vivavoce serve                                          # in one terminal: the embedded engines
-uv run python examples/live_captions.py speech.wav             # in another; any PCM WAV
-uv run python examples/live_captions.py speech.wav "wss://api.openai.com/v1/realtime?intent=transcription"
+uv run python examples/live_captions.py speech.wav             # in another; with PyAV any audio or video
+uv run python examples/live_captions.py speech.wav wss://api.openai.com/v1      # with OPENAI_API_KEY
 """
 
 import asyncio
@@ -10,14 +10,9 @@ import sys
 
 import vivavoce
 from vivavoce import config, events
-from vivavoce.audio import wav
-from vivavoce.audio.resample import resample
 
-URL = "http://127.0.0.1:8080/v1/realtime?intent=transcription"
-RATE_HZ = 24_000
-CHUNK_S = 0.1
-CHUNK_BYTES = int(RATE_HZ * CHUNK_S) * 2
-TAIL = bytes(RATE_HZ * 2)
+URL = "http://127.0.0.1:8080/v1"
+TAIL = bytes(48_000)
 """A second of silence, so that the end of the last turn is found."""
 HEARING = config.AudioInput(
     transcription=config.Transcription(model="whisper-1"), turn_detection=config.ServerVad(silence_duration_ms=500)
@@ -25,15 +20,14 @@ HEARING = config.AudioInput(
 SESSION = config.TranscriptionSession(audio=config.TranscriptionAudioConfig(input=HEARING))
 
 
-async def captions(url: str, speech: bytes, chunk_s: float = CHUNK_S) -> list[str]:
-    """Speak PCM16 mono at 24 kHz, print each caption as it comes; returns them."""
+async def captions(url: str, speech: str, pace: float | None = 1.0) -> list[str]:
+    """Speak what is in the file, print each caption as it comes; returns them."""
     found: list[str] = []
-    async with vivavoce.connect(url=url) as connection, asyncio.TaskGroup() as tasks:
-        await connection.update_session(SESSION)
-        tasks.create_task(speak(connection, speech + TAIL, chunk_s))
+    async with vivavoce.connect(url=url, kind="transcription", session=SESSION) as session:
+        speaking = asyncio.create_task(speak(session, speech, pace))
         is_over, pending = False, set[str]()
         while not is_over or pending:
-            match await connection.recv():
+            match await session.recv():
                 case events.InputAudioBufferCommitted() as turn:
                     pending.add(turn.item_id)
                 case events.ConversationItemInputAudioTranscriptionCompleted() as caption:
@@ -44,25 +38,21 @@ async def captions(url: str, speech: bytes, chunk_s: float = CHUNK_S) -> list[st
                     is_over = True
                 case events.ErrorEvent() | events.ConversationItemInputAudioTranscriptionFailed() as failure:
                     raise SystemExit(failure.error.message)
+        await speaking
     return found
 
 
-async def speak(connection: vivavoce.Session, speech: bytes, chunk_s: float) -> None:
-    """Append the audio, piece by piece, as a microphone would; the answer to the last event says that all was heard."""
-    for at in range(0, len(speech), CHUNK_BYTES):
-        await connection.append_audio(speech[at : at + CHUNK_BYTES])
-        await asyncio.sleep(chunk_s)
-    await connection.send(events.InputAudioBufferClear())
+async def speak(session: vivavoce.Session, speech: str, pace: float | None) -> None:
+    """All of the file, as a microphone would; the answer to the last event says that all was heard."""
+    await session.send_audio(speech, pace=pace)
+    await session.send_audio(TAIL, pace=pace)
+    await session.clear_audio()
 
 
 if __name__ == "__main__":
     if not 2 <= len(sys.argv) <= 3:
-        raise SystemExit("usage: live_captions.py FILE.wav [URL]")
-    failed: BaseException | None = None
+        raise SystemExit("usage: live_captions.py FILE [URL]")
     try:
-        samples, rate_hz = wav.read(sys.argv[1])
-        asyncio.run(captions(sys.argv[2] if len(sys.argv) > 2 else URL, resample(samples, rate_hz, RATE_HZ)))
-    except* (vivavoce.VivavoceError, OSError, ValueError) as group:  # a task group has them in groups
-        failed = group.exceptions[0]
-    if failed:
-        raise SystemExit(str(failed))
+        asyncio.run(captions(sys.argv[2] if len(sys.argv) > 2 else URL, sys.argv[1]))
+    except (vivavoce.VivavoceError, OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None

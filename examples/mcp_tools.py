@@ -28,28 +28,27 @@ def weather(city: str) -> str:
 async def ask(url: str, mcp_url: str) -> str:
     """Let the model call the tool, approve it, and return what it says in the end."""
     house = config.McpTool(server_label="house", server_url=mcp_url, require_approval="always")
-    async with vivavoce.connect("gpt-realtime", url=url) as connection:
-        await connection.update_session(config.RealtimeSession(output_modalities=("text",), tools=(house,)))
-        async for event in connection:
+    async with vivavoce.connect("gpt-realtime", url=url) as session:
+        await session.update_session(modality="text", tools=[house])
+        async for event in session:
             match event:
                 case events.McpListToolsCompleted():
-                    await connection.create_item(items.Message(role="user", content=(items.InputText(text=QUESTION),)))
-                    await connection.create_response()
+                    await session.send_user_message(QUESTION)
                 case events.McpListToolsFailed():
                     raise SystemExit(f"the server cannot list the tools at {mcp_url}; may it reach them?")
                 case events.ConversationItemDone(item=items.McpApprovalRequest() as asked):
                     print(f"the model wants {asked.name}({asked.arguments}); approved")
                     yes = items.McpApprovalResponse(approval_request_id=str(asked.id), approve=True)
-                    await connection.create_item(yes)
+                    await session.create_item(yes)
                 case events.ConversationItemDone(item=items.McpCall() as call):
                     print(f"the tool says: {call.output or call.error}")
-                    await connection.create_response()
+                    await session.create_response()
                 case events.ResponseOutputTextDone():
                     print(f"the model says: {event.text}")
                     return event.text
                 case events.ErrorEvent():
                     raise SystemExit(event.error.message)
-    raise SystemExit("the server closed the connection")
+    raise SystemExit("the server closed the session")
 
 
 async def main(url: str) -> str:

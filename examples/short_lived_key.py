@@ -11,7 +11,7 @@ import sys
 from urllib.request import Request, urlopen
 
 import vivavoce
-from vivavoce import config, events, items
+from vivavoce import config
 
 URL = "http://127.0.0.1:8080/v1"
 SESSION = {"type": "realtime", "model": "gpt-realtime", "instructions": "Be brief.", "output_modalities": ["text"]}
@@ -28,19 +28,12 @@ def make_key(url: str, key: str, seconds: int = 60) -> str:
 
 async def ask(url: str, short_lived: str, question: str) -> str:
     """What the client does; it needs to know nothing but the key."""
-    async with vivavoce.connect("gpt-realtime", url=url, api_key=short_lived) as connection:
-        assert isinstance(connection.session, config.RealtimeSession)
-        print(f"the session comes with {connection.session.instructions!r}")
-        await connection.create_item(items.Message(role="user", content=(items.InputText(text=question),)))
-        await connection.create_response()
-        async for event in connection:
-            match event:
-                case events.ResponseOutputTextDone():
-                    print(event.text)
-                    return event.text
-                case events.ErrorEvent():
-                    raise SystemExit(event.error.message)
-    raise SystemExit("the server closed the connection")
+    async with vivavoce.connect("gpt-realtime", url=url, api_key=short_lived) as session:
+        assert isinstance(session.session, config.RealtimeSession)
+        print(f"the session comes with {session.session.instructions!r}")
+        answer = await session.ask(question)
+    print(answer)
+    return answer
 
 
 async def main(key: str, url: str = URL) -> str:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 
 import vivavoce
-from vivavoce import config, events, items
 
 URL = "http://127.0.0.1:8080/v1"
 
@@ -18,30 +17,16 @@ URL = "http://127.0.0.1:8080/v1"
 async def chat(url: str, read_line: Callable[[], str]) -> list[str]:
     """Say each line, show the answer as it comes, up to an empty line; returns the answers."""
     answers = []
-    async with vivavoce.connect("gpt-realtime", url=url) as connection:
-        await connection.update_session(config.RealtimeSession(output_modalities=("text",)))
+    async with vivavoce.connect("gpt-realtime", url=url) as session:
+        await session.update_session(modality="text")
         # In a thread: while somebody types, the connection still has to answer the server's pings.
         while line := await asyncio.to_thread(read_line):
-            await connection.create_item(items.Message(role="user", content=(items.InputText(text=line),)))
-            await connection.create_response()
-            answers.append(await show_answer(connection))
+            response = await session.send_user_message(line)
+            async for words in response.words():
+                print(words, end="", flush=True)
+            print()
+            answers.append(await response.text())
     return answers
-
-
-async def show_answer(connection: vivavoce.Session) -> str:
-    """Print one answer word by word, until it is complete."""
-    answer = ""
-    async for event in connection:
-        match event:
-            case events.ResponseOutputTextDelta():
-                print(event.delta, end="", flush=True)
-                answer += event.delta
-            case events.ResponseDone():
-                break
-            case events.ErrorEvent():
-                raise SystemExit(event.error.message)
-    print()
-    return answer
 
 
 def typed_line() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import runpy
 import subprocess
 import sys
@@ -14,12 +15,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from vivavoce.audio import wav
+from vivavoce.audio.formats import PCM16_24K
+from vivavoce.engines.scripted.speaking import CHARACTER_MS
 from vivavoce.server import running
 from vivavoce.server.settings import settings_of
+from vivavoce.testing.real_server import RealServer
 from vivavoce.testing.sounds import silence, tone
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-LINES_MAX = 75
+LINES_MAX = {"mcp_tools": 70}  # it is two programs
 TIMEOUT_S = 20.0
 
 
@@ -44,9 +48,49 @@ def test_a_text_chat_shows_every_answer(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == "echo: hello\necho: good bye\n"
 
 
-def test_a_function_is_called_and_its_output_answered(capsys: pytest.CaptureFixture[str]) -> None:
-    assert with_server(example("function_call")["ask"]) == "tool said: It is sunny in Oslo."
-    assert 'the model calls weather({"city": "Oslo"})' in capsys.readouterr().out
+def test_a_function_is_called_and_its_output_answered_by_the_session_and_by_hand(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = example("overview_tool_call")
+    told = 'tool said: {"location":"Oslo","sky":"sunny","days":1}'
+    assert with_server(lambda url: program["ask"](url, program["QUESTION"])) == told
+    assert with_server(lambda url: program["ask_by_hand"](url, 'call get_weather {"location": "Oslo"}')) == told
+    assert capsys.readouterr().out == 'the model calls get_weather({"location": "Oslo"})\n'
+
+
+def test_speech_goes_out_of_a_file_while_typed_updates_come_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = tmp_path / "speech.wav"
+    recording.write_bytes(wav.encoded(tone(700), 24_000))
+    reply = with_server(lambda url: example("session_with_file_audio")["converse"](recording, url))
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert re.fullmatch(r"session sess_\w+ has begun", lines[0])
+    assert lines[1].startswith('session.updated: {"')  # as it came: whatever has no case is shown by kind and raw
+    assert [line for line in lines if line.startswith(("you", "assistant", "error"))] == [
+        "you: audio of 700 ms",
+        "assistant: echo: audio of 700 ms",
+    ]
+    assert PCM16_24K.duration_ms(reply) == len("echo: audio of 700 ms") * CHARACTER_MS
+
+
+def test_a_listener_sees_the_conversation_grow_and_both_ends_remember_what_was_heard(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = 'tool said: {"place":"Oslo","sky":"sunny"}'
+    *conversation, cut_short = with_server(example("conversation_cache")["converse"])
+    assert conversation == [
+        'user: call get_weather {"place": "Oslo"}',
+        "function_call: ",
+        "function_call_output: ",
+        f"assistant: {told}",
+        "user: Tell me a story that never ends.",
+    ]
+    assert cut_short.rstrip() in ("assistant: echo: Tell me", "assistant: echo: Tell me a")  # a second was heard
+    out = capsys.readouterr().out
+    assert out.startswith("[message completed]\n[function_call completed]\n[function_call_output completed]\n")
+    assert f"{told}[message completed]" in out
+    assert "[interrupted]\n" in out
 
 
 def test_a_short_lived_key_opens_the_session_that_it_carries(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,13 +105,28 @@ def test_a_tool_of_an_mcp_server_is_called_once_it_is_approved(capsys: pytest.Ca
     assert 'the model wants weather({"city": "Oslo"}); approved' in capsys.readouterr().out
 
 
-def test_each_turn_of_a_recording_becomes_a_caption(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_turn_of_a_recording_becomes_a_caption(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     captions = example("live_captions")["captions"]
-    speech = tone(400) + silence(1000) + tone(200)
-    found = with_server(lambda url: captions(f"{url}/realtime?intent=transcription", speech, 0.0))
+    recording = tmp_path / "speech.wav"
+    recording.write_bytes(wav.encoded(tone(400) + silence(1000) + tone(200), 24_000))
+    found = with_server(lambda url: captions(url, str(recording), None))
     # What the scripted ear hears is how long the turn was: padding, speech, and the silence that ended it.
     assert found == ["audio of 900 ms", "audio of 1000 ms"]
     assert capsys.readouterr().out.splitlines() == found
+
+
+def test_events_are_shown_in_colors_as_they_come(
+    realtime_server_factory: Callable[..., RealServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = realtime_server_factory(api_key=None)
+    server.answers("It is near.", "It burns.")
+    server.error("Out of luck.", code="bad_luck", after="conversation.item.added", count=3)
+    example("event_subscription")["main"](server.url)
+    told = capsys.readouterr().out
+    assert told.startswith("\033[32mConnected (session sess_")
+    for line in ("It is near.", "It burns."):
+        assert "".join(re.findall(r"\033\[34m(.*?)\033\[0m", told)).count(line) == 1
+    assert "\033[31mError: Out of luck.\033[0m\n" in told
 
 
 def test_an_app_streams_speech_and_gets_the_sound_and_the_words(
@@ -103,30 +162,28 @@ def failure_of(name: str, *arguments: str) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("name", ["function_call", "mcp_tools", "short_lived_key", "live_captions"])
+@pytest.mark.parametrize("name", ["text_chat", "mcp_tools", "short_lived_key", "live_captions", "event_subscription"])
 def test_a_server_that_wants_a_key_is_told_of_in_one_line(name: str, tmp_path: Path) -> None:
     recording = tmp_path / "speech.wav"
     recording.write_bytes(wav.encoded(tone(100), 24_000))
     before = {"short_lived_key": ["sk-wrong"], "live_captions": [str(recording)]}.get(name, [])
 
     async def told(url: str) -> str:
-        at = f"{url}/realtime?intent=transcription" if name == "live_captions" else url
-        return await asyncio.to_thread(failure_of, name, *before, at)
+        return await asyncio.to_thread(failure_of, name, *before, url)
 
     (line,) = with_server(told, api_keys=["sk-house"]).splitlines()
     assert "Missing bearer authentication" in line or "401" in line
 
 
-@pytest.mark.parametrize("name", ["short_lived_key", "live_captions"])
+@pytest.mark.parametrize("name", ["short_lived_key", "live_captions", "session_with_file_audio"])
 def test_an_example_without_its_argument_tells_its_usage(name: str) -> None:
     assert failure_of(name).startswith(f"usage: {name}.py ")
 
 
-def test_an_example_is_short_and_says_how_to_run_it() -> None:
-    files = sorted(EXAMPLES.glob("*.py"))
-    assert len(files) == 7
-    for file in files:
-        text = file.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= LINES_MAX
-        assert "uv run" in text
-        assert file.stem in text
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.stem)
+def test_an_example_is_short_says_how_to_run_it_and_is_tested(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LINES_MAX.get(file.stem, 60)
+    assert "uv run" in text
+    assert file.stem in text
+    assert f'example("{file.stem}")' in Path(__file__).read_text(encoding="utf-8")
