@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from vivavoce.core.caller import Caller
@@ -36,13 +37,14 @@ from vivavoce.core.caller.messages import (
     WakeUp,
 )
 from vivavoce.core.caller.restoring import restoration
-from vivavoce.core.caller.updates import Update
+from vivavoce.core.caller.updates import Failed, Update
 from vivavoce.errors import ConnectionClosed, ConnectionFailed, LocalProtocolError, ServerError, VivavoceError
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
 from vivavoce.protocol.client_codec import ClientCodec
 from vivavoce.protocol.config import RealtimeSessionResource
 from vivavoce.transports import Transport
+from vivavoce.transports.lasting import LEFT
 
 from .line import Line, Opened, Reconnect
 from .player import Player
@@ -54,6 +56,10 @@ OUTGOING_BYTES_MAX = 4 * 1024 * 1024
 """Bytes on their way out beyond which `append_audio` waits, where it is awaited."""
 OUTGOING_BYTES_LIMIT = 64 * 1024 * 1024
 """Bytes on their way out beyond which nothing more is taken."""
+GOODBYE_S = 5.0
+"""Time for what was said before the end to be sent."""
+RENEW_AGAIN_S = 15.0
+"""Wait after a renewal that has failed."""
 SILENCE_POLL_S = 0.25
 """How often is looked for a silence in which a session can be renewed."""
 BATCH_MAX = 64
@@ -108,8 +114,8 @@ class Surroundings:
     policy: Reconnect
     new_id: Callable[[str], str]
     player: Player | None = None
-    wrap: Callable[[Transport], Transport] = lambda transport: transport
-    """Around every connection: a tape."""
+    wrap: Callable[[Transport, str | bytes | None], Transport] = lambda transport, first: transport
+    """Around every connection, with the message that was read of it already: a tape."""
     raw: Callable[[str, str | bytes], None] | None = None
     """Sees every frame: `client` or `server`, and the frame."""
     explained: Callable[[Any], Any] = lambda error: error
@@ -126,12 +132,15 @@ class Life:
         self.ended: ConnectionClosed | None = None
         self.is_connected = False
         self._transport: Transport
-        self._next: Opened | None = None
+        self._old: Opened | None = None
         self._outgoing: deque[bytes] = deque()
         self._outgoing_bytes = 0
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._said = asyncio.Event()
+        """Nothing is on its way out."""
+        self._said.set()
         self._tickets: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
         self._clock = asyncio.get_running_loop().time
@@ -140,7 +149,13 @@ class Life:
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._events = 0
-        self._is_closing = False
+        self._is_mute = False
+        self._goodbye: ConnectionClosed | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[None]
+        self._reading: asyncio.Task[None] | None = None
+        self._left: ConnectionClosed | None = None
+        """Why the present connection is not read any more, where it was given up."""
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 
@@ -148,44 +163,44 @@ class Life:
         """Open it. Raises `ConnectionFailed` or `ServerError`, with the likely cause."""
         try:
             opened = await self.line.open()
-            first = await self._first(opened)
+            try:
+                first = await self._first(opened)
+            except BaseException:
+                await opened.transport.close()
+                raise
         except (ConnectionFailed, ServerError) as error:
-            await self.line.close()
             raise self.given.explained(error) from error
-        self._transport = self.given.wrap(opened.transport)
+        self.line.adopt(opened)
+        self._transport = self.given.wrap(opened.transport, opened.first)
         self.is_connected = True
         self._take(first)
         self._handle(Connected())
-        self._spawn(self._run())
-        self._spawn(self._write())
+        self._running = self._spawn(self._run())
+        self._running.add_done_callback(lambda _: self._end(self._goodbye or ConnectionClosed(1006)))  # never begun
+        self._writing = self._spawn(self._write())
         if self.given.policy.tries:
             self._spawn(self._renew())
 
     async def _first(self, opened: Opened) -> ServerMessage:
         """The first event, so that a refused connection is told here and not later (reference §1.5)."""
-        try:
-            frame = opened.first if opened.first is not None else await opened.transport.receive()
-        except ConnectionClosed as closed:
-            raise ConnectionFailed(f"the server closed at once: {closed.code} {closed.reason}".rstrip()) from closed
-        event = self._decode(frame)
+        event = self._decode(await self.line.first(opened))
         if isinstance(event, ev.ErrorEvent):
             raise server_error(event.error)
         return event
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End it; doing it twice is harmless."""
-        if not self._is_closing:
-            self._is_closing = True
-            while self._outgoing and self.is_connected:  # what was said before the goodbye is said
-                self._room.clear()
+        if self._goodbye is None:
+            self._goodbye = ConnectionClosed(code, reason)
+            if self.ended is None and self.given.caller.is_connected:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await self._room.wait()
-                        continue
-                break
-            await self.line.close()
-            if not self._over.done() and not self._tasks:
-                self._end(ConnectionClosed(code, reason))
+                    async with asyncio.timeout(GOODBYE_S):
+                        await self._said.wait()
+            if self._running is not None:
+                self._running.cancel()  # whatever it waits for: a message, the application, another connection
+            await self.line.close(code, reason)
+            if self._running is None or self._running.done():
+                self._end(self._goodbye)
         await asyncio.shield(self._over)
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
@@ -194,6 +209,8 @@ class Life:
 
     def _end(self, closed: ConnectionClosed) -> None:
         """Nothing comes any more."""
+        if self._over.done():
+            return
         self.ended = closed
         self.is_connected = False
         if self._alarm is not None:
@@ -203,14 +220,14 @@ class Life:
                 future.set_exception(ConnectionClosed(closed.code, closed.reason))
         self._tickets.clear()
         self._room.set()
-        if not self._over.done():
-            self._over.set_result(None)
-            self.owner.ended(closed)
+        self._over.set_result(None)
+        self.owner.ended(closed)
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -219,15 +236,9 @@ class Life:
         closed = ConnectionClosed(1006)
         try:
             while True:
-                try:
-                    await self._read(self._transport)
-                except ConnectionClosed as error:
-                    closed = error
-                if self._is_closing:
-                    return
-                if self._next is not None:
-                    self._next = None
-                else:
+                ended = await self._read_to_the_end()
+                if ended is not None:
+                    closed = ended
                     await self._reopen(closed)
         except ConnectionClosed as error:
             closed = error
@@ -239,21 +250,38 @@ class Life:
             closed = ConnectionClosed(1006, f"{type(error).__name__}: {error}")
             closed.__cause__ = error
         finally:
-            self._end(ConnectionClosed(1000) if self._is_closing else closed)
+            self._end(self._goodbye or closed)
+
+    async def _read_to_the_end(self) -> ConnectionClosed | None:
+        """Take what comes over the present connection; say how it ended. None: another has taken its place."""
+        reading = self._reading = asyncio.get_running_loop().create_task(self._read(self._transport))
+        try:
+            await asyncio.wait((reading,))
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        left, self._left = self._left, None
+        if reading.cancelled():
+            return left
+        error = reading.exception()
+        if error is None or isinstance(error, ConnectionClosed):
+            return error
+        raise error
 
     async def _read(self, transport: Transport) -> None:
         """Take what comes over one connection, to its end."""
-        receive, taken = transport.receive, 0
-        while True:
-            frame = await receive()
+        forward = getattr(transport, "forward", None) or partial(_forward, transport)
+
+        def take(frame: str | bytes) -> bool:
             if transport is not self._transport:
-                return  # another has taken its place
+                return False  # another has taken its place
             self._take(self._decode(frame))
-            taken += 1
+            return not self.owner.is_behind
+
+        while transport is self._transport:
+            await forward(take)
             if self.owner.is_behind:
                 await self.owner.hold()
-            elif taken % BATCH_MAX == 0:
-                await asyncio.sleep(0)
 
     def _decode(self, frame: str | bytes) -> ServerMessage:
         if self.given.raw is not None:
@@ -267,6 +295,8 @@ class Life:
         if not effects:
             if type(event) is not ev.ErrorEvent:  # one that nobody is to care about
                 self.owner.heard(event)
+            if type(event) is not ev.ResponseOutputAudioDelta:  # which is never the reason for a deadline
+                self._set_alarm()
             return
         if isinstance(event, ev.ErrorEvent):
             effects = [effect for effect in effects if not _repeats(effect, event)]
@@ -281,7 +311,7 @@ class Life:
 
     @property
     def _now_ms(self) -> int:
-        return round((self._clock() - self._began_s) * 1000)
+        return int((self._clock() - self._began_s) * 1000 + 0.5)
 
     def handle(self, input: CallerInput) -> None:
         """Hand an input to the caller and do what it asks for. Raises `LocalProtocolError` for an `Ask`."""
@@ -321,8 +351,7 @@ class Life:
         for effect in effects:
             match effect:
                 case Play():
-                    if self.given.player is not None:
-                        self.given.player.play(effect.item_id, effect.audio, effect.format)
+                    self._play(effect)
                 case Transmit():
                     self._transmit(effect.event)
                 case Acknowledge():
@@ -338,6 +367,18 @@ class Life:
                     self.owner.told(effect.update)
                 case RunTool() | CancelTool():
                     self.owner.runs(effect)
+
+    def _play(self, effect: Play) -> None:
+        """A player that fails is told of once; the session goes on without sound."""
+        if self.given.player is None or self._is_mute:
+            return
+        try:
+            self.given.player.play(effect.item_id, effect.audio, effect.format)
+        except Exception as error:
+            self._is_mute = True
+            log.exception("the player has failed; the session goes on without it")
+            message = f"The player has failed: {error}"
+            self.owner.told(Failed(ev.ErrorDetail(type="vivavoce", code="player_failed", message=message)))
 
     def _transmit(self, event: ev.AnyClientEvent) -> None:
         try:
@@ -355,6 +396,7 @@ class Life:
         """Send a message as it is."""
         self._outgoing.append(frame)
         self._outgoing_bytes += len(frame)
+        self._said.clear()
         self._more.set()
 
     def _set_alarm(self) -> None:
@@ -392,6 +434,8 @@ class Life:
                 if self._outgoing_bytes <= OUTGOING_BYTES_MAX // 2:
                     self._room.set()
             self._room.set()
+            if not self._outgoing:
+                self._said.set()
             self._more.clear()
             await self._more.wait()
 
@@ -407,30 +451,39 @@ class Life:
         self.handle(Connected())
         self.owner.changed("resumed")
 
+    def leave(self) -> None:
+        """Give the present connection up, dead or not, and look for another at once."""
+        if self.line.leave() or self._reading is None or not self.given.caller.is_connected:
+            return
+        self._left = ConnectionClosed(LEFT, "the connection was given up")
+        self._reading.cancel()
+        self._spawn(self._transport.close(LEFT))
+
     async def _reopen(self, closed: ConnectionClosed) -> None:
         """A session in place of the one that has ended, told what was before. Raises `ConnectionClosed` and others."""
-        was_resuming = not self.given.caller.is_connected
         self.is_connected = False
-        if not was_resuming:
+        if self.given.caller.is_connected and self.line.may_reopen(closed):
             self.lost(closed)
-        for _ in range(max(self.given.policy.tries, 1)):
+        while True:
             opened = await self.line.reopen(closed)
-            if opened is None:
-                raise closed
             try:
                 await self._move(opened)
-            except (ConnectionClosed, TimeoutError) as error:
+            except (ConnectionClosed, TimeoutError, ServerError) as error:
                 await opened.transport.close()
-                closed = error if isinstance(error, ConnectionClosed) else ConnectionClosed(1006, "no answer")
+                if isinstance(error, ServerError) and not self.line.is_passing(error):
+                    raise
+                closed = error if isinstance(error, ConnectionClosed) else ConnectionClosed(1006, str(error))
                 continue
+            except BaseException:
+                await opened.transport.close()
+                raise
             self.owner.changed("restored")
             return
-        raise closed
 
     async def _move(self, opened: Opened, is_wanted: Callable[[], bool] = lambda: True) -> bool:
         """Tell a fresh session what was before, and go on in it, if that is still wanted when it is ready."""
         caller = self.given.caller
-        transport = self.given.wrap(opened.transport)
+        transport = self.given.wrap(opened.transport, opened.first)
         events = restoration(caller.memory, caller.configured, self.given.new_id)
         try:
             fresh = await restore(transport, self.given.codec, events, opened.first)
@@ -438,8 +491,11 @@ class Life:
             raise self.given.explained(error) from error
         if not is_wanted():
             return False
+        self._old = self.line.adopt(opened)
         self._transport = transport
         self.is_connected = True
+        self._writing.cancel()  # it may wait for a connection that takes nothing any more
+        self._writing = self._spawn(self._write())
         self._outgoing.clear()
         self._outgoing_bytes = 0
         self._events += 1
@@ -451,21 +507,23 @@ class Life:
         """Before the server's limit on a session another one takes its place."""
         while True:
             expires_at = self._expires_at
-            if expires_at is None:
-                return
-            await asyncio.sleep(max(expires_at - self.given.policy.renew_before_s - self.given.wall_s(), 1.0))
-            while not self._is_silent:  # noqa: ASYNC110 - that the player is silent is no event
-                await asyncio.sleep(SILENCE_POLL_S)
-            if self._expires_at == expires_at:
+            left_s = 0.0 if expires_at is None else expires_at - self.given.wall_s()
+            if left_s <= 0:
+                return  # the server does not say, or by another clock
+            await asyncio.sleep(max(left_s - self.given.policy.renew_before_s, left_s / 2))
+            while self._expires_at == expires_at:
+                if not self._is_silent:
+                    await asyncio.sleep(SILENCE_POLL_S)  # that the player is silent is no event
+                    continue
                 try:
                     await self._renew_now()
                 except (VivavoceError, TimeoutError) as error:
                     log.warning("the session could not be renewed, and goes on: %s", error)
-                    await asyncio.sleep(self.given.policy.max_s)
+                    await asyncio.sleep(RENEW_AGAIN_S)
 
     async def _renew_now(self) -> None:
         """Make before break: the old session lives until the new one knows everything."""
-        opened = await self.line.another()
+        opened = await self.line.open()
         events = self._events
         try:
             is_moved = await self._move(opened, lambda: self._is_silent and self._events == events)
@@ -475,16 +533,17 @@ class Life:
         if not is_moved:
             await opened.transport.close()
             return
-        self._next = opened
-        old = self.line.replace(opened)
+        if self._reading is not None:
+            self._reading.cancel()  # at once: saying goodbye may take its time
         self.owner.changed("renewed")
-        if old is not None:
-            await old.transport.close()
+        if self._old is not None:
+            await self._old.transport.close()
 
     @property
     def _is_silent(self) -> bool:
         is_playing = self.given.player is not None and self.given.player.is_playing
-        return self.is_connected and self.given.caller.is_idle and not is_playing
+        caller = self.given.caller
+        return self.is_connected and caller.is_connected and caller.is_idle and not is_playing
 
     @property
     def _expires_at(self) -> int | None:
@@ -492,6 +551,15 @@ class Life:
         if not isinstance(session, RealtimeSessionResource):
             return None
         return given(session.expires_at, None) or None
+
+
+async def _forward(transport: Transport, sink: Callable[[str | bytes], bool]) -> None:
+    """For transports that are asked for each message."""
+    taken = 0
+    while sink(await transport.receive()):
+        taken += 1
+        if taken % BATCH_MAX == 0:
+            await asyncio.sleep(0)
 
 
 def _repeats(effect: CallerEffect, event: ev.ErrorEvent) -> bool:

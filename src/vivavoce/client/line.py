@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 from vivavoce.errors import ConnectionClosed, ConnectionFailed, RemoteProtocolError, VivavoceError
 from vivavoce.transports import Transport
 from vivavoce.transports.lasting import HEADER, LEFT, NEW, Lasting, Resumption, greet
+
+T = TypeVar("T")
 
 Dial = Callable[[Mapping[str, str]], Awaitable[Transport]]
 """Opens a connection, with these headers besides its own. Raises `ConnectionFailed`."""
@@ -28,7 +32,7 @@ class Reconnect:
     """What is done about a lost connection. The waits double from `first_s` up to `max_s`, each shortened by chance."""
 
     tries: int = 12
-    """Attempts for one loss; 0 is for none."""
+    """Attempts for one loss; 0 is for none. A connection that is lost again within `max_s` is the same loss."""
     first_s: float = 0.25
     max_s: float = 8.0
     resume: bool = True
@@ -44,7 +48,7 @@ class Reconnect:
             longest = min(longest * 2, self.max_s)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Opened:
     """A connection on which a session has been asked for. `first` is its first message, where it was read already."""
 
@@ -57,7 +61,10 @@ class Opened:
 
 
 class Line:
-    """Connections to one endpoint. `lost` and `resumed` are told what happens under the session's hands."""
+    """Connections to one endpoint. `lost` and `resumed` are told what happens under the session's hands.
+
+    What `open` and `reopen` give is the caller's to close, until it is adopted.
+    """
 
     def __init__(
         self,
@@ -74,79 +81,91 @@ class Line:
         self._policy = policy
         self._random = random
         self._open_timeout_s = open_timeout_s
-        self._is_passing = is_passing
+        self.is_passing = is_passing
         self._lost = lost
         self._resumed = resumed
         self._current: Opened | None = None
         self._resuming: asyncio.Task[None] | None = None
         self._fresh: Opened | None = None
         self._has_given_up = False
-        self.attempts = 0
-        """Attempts for the present loss."""
+        self._waits: Iterator[float] | None = None
+        self._stands_since: float | None = None
+        self._hurry = asyncio.Event()
 
     async def open(self) -> Opened:
         """A connection with a session of its own. Raises `ConnectionFailed`."""
-        opened = await self._open(NEW if self._policy.resume and self._policy.tries else None)
-        self._adopt(opened)
-        return opened
+        return await self._open(NEW if self._policy.resume and self._policy.tries else None)
 
-    async def another(self) -> Opened:
-        """A second connection beside the present one; `replace` puts it in its place."""
-        return await self._open(NEW if self._policy.resume else None)
+    async def first(self, opened: Opened) -> str | bytes:
+        """The first message of its session. Raises `ConnectionFailed`."""
+        if opened.first is None:
+            opened.first = await self._within_time(opened.transport.receive())
+        return opened.first
 
-    def replace(self, opened: Opened) -> Opened | None:
-        """The present connection, which is the caller's to close now."""
-        old, self._current = self._current, None
+    def adopt(self, opened: Opened) -> Opened | None:
+        """The session lives on this one from now on; the one before is the caller's to close."""
+        old, self._current = self._current, opened
         self._stop_resuming()
-        self._adopt(opened)
+        self._has_given_up = False
+        self._stand()
         return old
 
-    async def reopen(self, closed: ConnectionClosed) -> Opened | None:
-        """A fresh connection after the session's own has ended for good; None where there shall be none.
+    def may_reopen(self, closed: ConnectionClosed) -> bool:
+        """Whether `reopen` would try."""
+        if self._fresh is not None:
+            return True
+        is_over = closed.code in NORMAL_CODES or self._has_given_up or not self.is_passing(closed)
+        return not is_over and self._policy.tries > 0
 
-        Raises `ConnectionFailed` where trying again cannot help, and after the last try.
+    async def reopen(self, closed: ConnectionClosed) -> Opened:
+        """A fresh connection after the session's own has ended for good.
+
+        Raises `closed` where there shall be none, and `ConnectionFailed` where trying again cannot help, and after the
+        last try.
         """
         if self._fresh is not None:
             opened, self._fresh = self._fresh, None
-            self._adopt(opened)
             return opened
-        if closed.code in NORMAL_CODES or self._has_given_up or not self._is_passing(closed):
-            return None
+        if not self.may_reopen(closed):
+            raise closed
         failure: VivavoceError = closed
-        for wait_s in self._policy.waits(self._random):
-            await asyncio.sleep(wait_s)
+        for wait_s in self._attempts():
+            await self._pause(wait_s)
             try:
                 return await self.open()
-            except (ConnectionFailed, ConnectionClosed) as error:
+            except (ConnectionFailed, RemoteProtocolError) as error:
                 failure = error
-                if not self._is_passing(error):
+                if not self.is_passing(error):
                     break
         raise failure
 
-    async def close(self) -> None:
+    def leave(self) -> bool:
+        """Give the present connection up and look for another at once; False where that is the caller's to do."""
+        self._waits = None
+        if self._current is None or not isinstance(lasting := self._current.transport, Lasting):
+            self._hurry.set()
+            return False
+        if lasting.is_attached:
+            lasting.resuming("")  # nothing that it still brings counts
+            self._on_lost(self._current, ConnectionClosed(LEFT, "the connection was given up"))
+        self._hurry.set()
+        return True
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
         """End whatever goes on."""
         self._stop_resuming()
-        for opened in (self._fresh, self._current):
-            if opened is not None:
-                await opened.transport.close()
+        opened = [one for one in (self._fresh, self._current) if one is not None]
         self._fresh = self._current = None
+        for one in opened:
+            await one.transport.close(code, reason)
 
     # --- leaves -------------------------------------------------------------------------------------------------------
 
     async def _open(self, resume: str | None) -> Opened:
         """Dial, and see whether the server offers to resume."""
         transport = await self._dial({} if resume is None else {HEADER: resume})
-        if resume is None:
-            return Opened(transport)
         try:
-            async with asyncio.timeout(self._open_timeout_s):
-                first = await greet(transport)
-        except TimeoutError:
-            await transport.close(LEFT)
-            raise ConnectionFailed(
-                f"the server accepted the connection and then said nothing for {self._open_timeout_s:g} s; it may "
-                "still be loading its models, or be no Realtime endpoint"
-            ) from None
+            first = await self._within_time(greet(transport))
         except BaseException:
             await transport.close(LEFT)
             raise
@@ -154,38 +173,71 @@ class Line:
             return Opened(transport, first)
         if first.resumed:
             return Opened(transport, token=first.token, received=first.received)
-        lasting = Lasting(lost=self._on_lost)
+        lasting = Lasting(lost=lambda closed: self._on_lost(opened, closed))
+        opened = Opened(lasting, token=first.token)
         lasting.attach(transport, received=first.received)
-        return Opened(lasting, token=first.token)
+        return opened
 
-    def _adopt(self, opened: Opened) -> None:
-        self._current = opened
-        self._has_given_up = False
+    async def _within_time(self, first: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._open_timeout_s):
+                return await first
+        except TimeoutError:
+            raise ConnectionFailed(
+                f"the server accepted the connection and then said nothing for {self._open_timeout_s:g} s; it may "
+                "still be loading its models, or be no Realtime endpoint"
+            ) from None
+        except ConnectionClosed as closed:
+            raise ConnectionFailed(f"the server closed at once: {closed.code} {closed.reason}".rstrip()) from closed
 
-    def _on_lost(self, closed: ConnectionClosed) -> None:
-        """The connection under the session is gone, the session may not be."""
-        self._lost(closed)
-        if self._current is not None and isinstance(self._current.transport, Lasting):
-            self._stop_resuming()
-            self._resuming = asyncio.get_running_loop().create_task(self._resume(self._current, closed))
+    # --- waiting ------------------------------------------------------------------------------------------------------
 
-    async def _resume(self, opened: Opened, closed: ConnectionClosed) -> None:
-        lasting, token = opened.transport, opened.token
+    def _stand(self) -> None:
+        """There is a connection."""
+        self._stands_since = asyncio.get_running_loop().time()
+
+    def _attempts(self) -> Iterator[float]:
+        """The waits for one loss. They go on where a connection did not stand for long, so that nobody is hammered."""
+        since, self._stands_since = self._stands_since, None
+        has_stood = since is not None and asyncio.get_running_loop().time() - since > self._policy.max_s
+        if self._waits is None or has_stood:
+            self._waits = self._policy.waits(self._random)
+        return self._waits
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless somebody knows that there is a network again."""
+        self._hurry.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+
+    # --- resuming -----------------------------------------------------------------------------------------------------
+
+    def _on_lost(self, opened: Opened, closed: ConnectionClosed) -> None:
+        """The connection under a session is gone, the session may not be."""
+        lasting = opened.transport
         assert isinstance(lasting, Lasting)
-        assert token is not None
+        if opened is not self._current:  # it was never lived in: there is nothing in it to come back to
+            lasting.end(closed)
+            return
+        self._lost(closed)
+        self._stop_resuming()
+        self._resuming = asyncio.get_running_loop().create_task(self._resume(opened, lasting, closed))
+
+    async def _resume(self, opened: Opened, lasting: Lasting, closed: ConnectionClosed) -> None:
+        assert opened.token is not None
         failure: ConnectionClosed = closed
-        for number, wait_s in enumerate(self._policy.waits(self._random), 1):
-            self.attempts = number
-            await asyncio.sleep(wait_s)
+        for wait_s in self._attempts():
+            await self._pause(wait_s)
             try:
-                again = await self._resume_once(lasting, token)
+                again = await self._resume_once(lasting, opened.token)
             except (ConnectionFailed, ConnectionClosed, RemoteProtocolError) as error:
-                failure = error if isinstance(error, ConnectionClosed) else closed
-                if self._is_passing(error):
+                failure = next((one for one in (error, error.__cause__) if isinstance(one, ConnectionClosed)), closed)
+                if self.is_passing(error):
                     continue
                 break
             if again is None:
-                self.attempts = 0
+                self._stand()
                 self._resumed()
             else:
                 self._fresh = again

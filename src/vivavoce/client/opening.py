@@ -6,6 +6,7 @@ Heavy modules are imported here when a session is opened, so that `import vivavo
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -60,6 +61,8 @@ class Options:
     """Opens connections otherwise than by WebSocket: memory, in tests."""
     random: Random = field(default_factory=Random)
     new_ids: Callable[[], Callable[[str], str]] = ids
+    wall_s: Callable[[], float] = time.time
+    """Unix seconds, as in `expires_at` of a session."""
 
 
 def begin(owner: Owner, caller: Caller, new_id: Callable[[str], str], options: Options) -> tuple[Life, Meter]:
@@ -78,6 +81,7 @@ def begin(owner: Owner, caller: Caller, new_id: Callable[[str], str], options: O
         wrap=_taping(options),
         raw=_raw(options),
         explained=explain,
+        wall_s=options.wall_s,
     )
     life = Life(owner, surroundings)
     life.line = Line(
@@ -113,13 +117,13 @@ def _dial(endpoint: Endpoint | None, options: Options) -> Dial:
     return dial
 
 
-def _taping(options: Options) -> Callable[[Transport], Transport]:
+def _taping(options: Options) -> Callable[[Transport, str | bytes | None], Transport]:
     tape = options.tape
     if tape is None:
-        return lambda transport: transport
+        return lambda transport, first: transport
     from vivavoce.transports.taping import Taping
 
-    return lambda transport: Taping(transport, tape)
+    return lambda transport, first: Taping(transport, tape, first)
 
 
 def _raw(options: Options) -> RawHook | None:

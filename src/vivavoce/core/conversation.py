@@ -221,6 +221,10 @@ class Conversation:
         index = self._order.index(item_id)
         return self._order[index - 1] if index else None
 
+    def owner(self, item_id: str) -> str | None:
+        """The id of the response that is making this item; None for any other, and once the response is done."""
+        return self._owner.get(item_id)
+
     @property
     def active_responses(self) -> tuple[Response, ...]:
         """Responses that are not done."""

@@ -318,22 +318,20 @@ class Caller:
         response = event.response
         if not self.requests.is_aside(response.id):
             self.calls.response_done(response)
-        was_to_speak = "audio" in given(response.output_modalities, ("audio",))
-        if self._text_fallback and response.status == "failed" and was_to_speak:
-            self.requests.again_as_text(response.id)
+        if self._text_fallback:
+            self.requests.again_as_text(response)
         self.requests.done(response, self._now_ms)
 
     def _item(self, event: ev.AnyServerEvent) -> None:
         match event:
             case ev.ConversationItemAdded() | ev.ConversationItemCreated():
-                self._appended(event.item, is_only_word=isinstance(event, ev.ConversationItemCreated))
+                self._appended(event.item)
             case ev.ConversationItemDone():
-                self._complete(event.item)
+                # Before `response.output_item.done`, which may not come any more: a call that is told to another
+                # session has to be answered there.
+                self._made(self.conversation.owner(given(event.item.id, "")), event.item)
             case ev.ResponseOutputItemDone():
-                self.requests.came(event.response_id)
-                if not self.requests.is_aside(event.response_id):
-                    self.calls.item_done(event.response_id, event.item)
-                self._complete(event.item)
+                self._made(event.response_id, event.item)
             case ev.ResponseOutputAudioTranscriptDone():
                 self.memory.all_words(event.item_id, event.transcript)
                 self._update(event.item_id)
@@ -350,14 +348,22 @@ class Caller:
             case _:
                 pass
 
-    def _appended(self, item: Item, *, is_only_word: bool) -> None:
-        """`is_only_word`: beta announces an item once, complete or not."""
+    def _appended(self, item: Item) -> None:
+        """An item that is announced as complete is so: beta says no more of it, and GA says it once more."""
         view = self.memory.view(given(item.id, ""))
         if view is None or not self.memory.append(view.id):
             return
         self._tell(ItemAppended(view))
-        if is_only_word and view.status != "in_progress":
+        if view.status == "completed":
             self._complete(item)
+
+    def _made(self, response_id: str | None, item: Item) -> None:
+        """An item is final. What is called beside the conversation is the application's: nobody could be answered."""
+        if response_id is not None:
+            self.requests.came(response_id)
+            if not self.requests.is_aside(response_id):
+                self.calls.item_done(response_id, item)
+        self._complete(item)
 
     def _complete(self, item: Item, *, is_restored: bool = False) -> None:
         item_id = given(item.id, "")

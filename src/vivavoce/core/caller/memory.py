@@ -92,10 +92,9 @@ class Memory:
         self._speech_of(item_id).audio_bytes += audio_bytes
 
     def cut(self, item_id: str, audio_bytes: int) -> None:
-        """No more than this was heard. The first cut counts."""
+        """No more than this was heard. Of several cuts the shortest counts."""
         said = self._speech_of(item_id)
-        if said.cut is None:
-            said.cut = audio_bytes
+        said.cut = audio_bytes if said.cut is None else min(said.cut, audio_bytes)
 
     def is_cut(self, item_id: str) -> bool:
         """Whether the item was cut off."""
