@@ -105,8 +105,6 @@ def check_name(name: str) -> None:
     if name in known and name not in _OTHER_WORDS:
         return
     meant = _OTHER_WORDS.get(name) or next(iter(get_close_matches(name, known, n=1, cutoff=0.5)), None)
-    if name in known and meant is not None and name == "conversation.item.created":
-        return  # beta says so, and no other event does
     hint = f"; {meant!r} is probably meant" if meant else ""
     raise LocalProtocolError(
         f"there is no event {name!r}{hint}. For one that this version does not know write 'server.{name}'"

@@ -33,6 +33,7 @@ from .acks import Ack
 from .audience import Audience, ServerMessage
 from .configuring import Content
 from .life import Life
+from .line import NORMAL_CODES
 from .listeners import Listeners
 from .live import LiveResponse
 from .opening import Options, begin
@@ -376,6 +377,8 @@ class Session(Receiving, Sending):
 
     def ended(self, closed: ConnectionClosed) -> None:
         """The session is over."""
+        if self._over is None and closed.code not in NORMAL_CODES:
+            self.told(Failed(ev.ErrorDetail(type="vivavoce", code="connection_lost", message=str(closed))))
         self.changed("closed", code=closed.code, reason=closed.reason)
         self._audience.end(closed, self._over)
 
