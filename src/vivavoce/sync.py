@@ -19,13 +19,14 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from vivavoce.client import connect as _connect
 from vivavoce.client import live as _live
 from vivavoce.client.acks import Ack
 from vivavoce.client.audience import ServerMessage
 from vivavoce.client.background import Stay, held, wait
+from vivavoce.client.receiving import Listening
 from vivavoce.client.session import Session as AsyncSession
 from vivavoce.client.threads import Threads
 from vivavoce.core.caller.updates import Delta
@@ -41,7 +42,6 @@ __all__ = ["LiveItem", "LiveResponse", "Session", "connect"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-C = TypeVar("C", bound=Callable[..., Any])
 
 THREADS_MAX: Final = 256
 """Handlers that run at once; a session runs one at a time."""
@@ -254,11 +254,12 @@ class LiveResponse:
         return _iterated(self._live.words())
 
 
-class Session:
+class Session(Listening):
     """A conversation with a Realtime endpoint, from any thread. Made by `connect`; opened by `with` or `connect()`.
 
     Every call waits for what `vivavoce.Session` would have awaited: an item for the server's word on it, a response for
-    its beginning, audio for room. Iterate it for the server's events.
+    its beginning, audio for room. Iterate it for the server's events; handlers are called on a thread, one after the
+    other in the order of the events, while the program does what it likes, and may make any call of the session.
     """
 
     def __init__(self, session: AsyncSession) -> None:
@@ -377,35 +378,12 @@ class Session:
         """Every response from now on, whoever asked for it: `for response in session.responses()`."""
         return map(LiveResponse, _iterated(self._call(self._session.responses)))
 
-    @overload
-    def on(self, name: str, callback: Callable[[Any], object]) -> Callable[[Any], object]: ...
-    @overload
-    def on(self, name: str) -> Callable[[C], C]: ...
-    def on(self, name: str, callback: Callable[[Any], object] | None = None) -> Any:
-        """Call back for every event of this name: `session.on("response.done", f)`, or as a decorator.
-
-        The names are those of `vivavoce.Session.on`. Handlers are called on a thread, one after the other in the order
-        of the events, while the program does what it likes; they may make any call of the session. Raises
-        `LocalProtocolError` for a name that there is not.
-        """
-        return self._register(self._session.on, name, callback)
-
-    @overload
-    def once(self, name: str, callback: Callable[[Any], object]) -> Callable[[Any], object]: ...
-    @overload
-    def once(self, name: str) -> Callable[[C], C]: ...
-    def once(self, name: str, callback: Callable[[Any], object] | None = None) -> Any:
-        """As `on`, for the next event alone."""
-        return self._register(self._session.once, name, callback)
-
-    def _register(self, register: Callable[..., Any], name: str, callback: Callable[[Any], object] | None) -> Any:
-        if callback is None:
-            return lambda function: self._register(register, name, function)
+    def _register(self, name: str, callback: Callable[..., object], *, once: bool) -> None:
         told = _Handler(callback, self._session) if callable(callback) else callback
+        register = self._session.once if once else self._session.on
         self._call(lambda: register(name, told))
-        return callback
 
-    def off(self, name: str, callback: Callable[[Any], object] | None = None) -> None:
+    def off(self, name: str | type[Any], callback: Callable[[Any], object] | None = None) -> None:
         """Call back no more; without a callback, none of this name. Raises `LocalProtocolError` for an unknown one."""
         told = None if callback is None else _Handler(callback, self._session)
         self._call(lambda: self._session.off(name, told))

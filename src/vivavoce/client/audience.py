@@ -20,7 +20,7 @@ from vivavoce.protocol.base import given
 
 from .acks import Ack
 from .line import NORMAL_CODES
-from .listeners import Callback, Listeners
+from .listeners import Listeners
 from .live import LiveResponse
 from .names import ConnectionChanged, check_name, names_of, realtime_event
 from .streams import Stream
@@ -70,14 +70,6 @@ class Audience:
         self._closed: ConnectionClosed | None = None
 
     # --- the application's side ---------------------------------------------------------------------------------------
-
-    def on(self, name: str, callback: Callback | None, *, once: bool) -> Any:
-        """Register a callback, or give the decorator that does. Raises `LocalProtocolError` for an unknown name."""
-        check_name(name)
-        if callback is None:
-            return lambda function: self.on(name, function, once=once)
-        self.listeners.on(name, callback, once=once)
-        return callback
 
     @property
     def wants_deltas(self) -> bool:

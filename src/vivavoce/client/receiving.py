@@ -16,7 +16,7 @@ from vivavoce.protocol import events as ev
 
 from .audience import Audience
 from .listeners import ListenerFailed, Listeners
-from .names import ConnectionChanged, RealtimeEvent, name_of
+from .names import ConnectionChanged, RealtimeEvent, check_name, name_of
 
 if TYPE_CHECKING:
     from vivavoce.core.caller.memory import ItemView
@@ -38,14 +38,11 @@ ConnectionName = Literal[
 ]
 
 
-class Receiving:
-    """The listening half of a session; what is iterated is the session's own."""
+class Listening:
+    """How listeners are named, with or without an event loop."""
 
-    _audience: Audience
-    _caller: Caller
-    _listeners: Listeners
-
-    # --- listeners ----------------------------------------------------------------------------------------------------
+    def _register(self, name: str, callback: Callable[..., object], *, once: bool) -> None:
+        raise NotImplementedError
 
     @overload
     def on(self, name: type[E], callback: Call[E]) -> Call[E]: ...
@@ -126,7 +123,7 @@ class Receiving:
         type of `vivavoce.events` is a name as well, and tells type checkers what the callback gets. Callbacks may be
         coroutine functions; they run one after the other. Raises `LocalProtocolError` for a name that there is not.
         """
-        return self._register(name_of(name), callback, once=False)
+        return self._registered(name_of(name), callback, once=False)
 
     @overload
     def once(self, name: type[E], callback: Call[E]) -> Call[E]: ...
@@ -202,21 +199,31 @@ class Receiving:
     def once(self, name: str) -> Callable[[C], C]: ...
     def once(self, name: Any, callback: Any = None) -> Any:
         """As `on`, for the next event alone."""
-        return self._register(name_of(name), callback, once=True)
+        return self._registered(name_of(name), callback, once=True)
 
-    def _register(self, name: str, callback: Callable[..., object] | None, *, once: bool) -> Any:
-        registered = self._audience.on(name, callback, once=once)
+    def _registered(self, name: str, callback: Any, *, once: bool) -> Any:
+        check_name(name)
         if callback is None:
-            return lambda function: self._register(name, function, once=once)
+            return lambda function: self._registered(name, function, once=once)
+        self._register(name, callback, once=once)
+        return callback
+
+
+class Receiving(Listening):
+    """The listening half of a session; what is iterated is the session's own."""
+
+    _audience: Audience
+    _caller: Caller
+    _listeners: Listeners
+
+    def _register(self, name: str, callback: Callable[..., object], *, once: bool) -> None:
+        self._listeners.on(name, callback, once=once)
         self._caller.tells_deltas = self._audience.wants_deltas
-        return registered
 
     def off(self, name: str | type[Any], callback: Callable[..., object] | None = None) -> None:
         """Call back no more; without a callback, none of this name. Raises `LocalProtocolError` for an unknown one."""
         self._listeners.off(name_of(name), callback)
         self._caller.tells_deltas = self._audience.wants_deltas
-
-    # --- waiting ------------------------------------------------------------------------------------------------------
 
     @overload
     async def wait_for(self, name: type[E], timeout_s: Seconds = None, where: Where[E] = None) -> E: ...
