@@ -1001,6 +1001,46 @@ def test_c6_a_lost_line_is_no_answer() -> None:
     assert said == ["echo: audio of 600 ms"]
 
 
+def test_c6_receivers_get_what_came_before_the_end_however_late() -> None:
+    house, said = House(), list[str]()
+    app = house.app(reconnect=False)
+
+    @app.sender(wait_for="text")
+    async def say() -> AsyncIterator[str]:
+        yield "one two"
+        await house.ends[-1].close(1011)
+        yield "three"
+
+    @app.receiver()
+    async def slow(event: Any) -> None:
+        await asyncio.sleep(1)  # on virtual time
+        said.append(event.type)
+
+    with pytest.raises(vivavoce.ConnectionClosed):
+        house.serve(app)
+    assert said[-1] == "response.done"
+
+
+def test_c6_a_response_beside_the_conversation_is_no_answer() -> None:
+    house, log = House(scripted_pipeline(synthesizer=ScriptedSettings(first_delay_s=1.0))), list[str]()
+    app = house.app(session=MANUAL)
+
+    @app.sender(wait_for="text")
+    async def say() -> AsyncIterator[str]:
+        yield "hello"
+        log.append("goes on")
+
+    @app.receiver()
+    def aside(event: Any) -> None:
+        if isinstance(event, ev.ResponseCreated) and len(house.of("response.create")) == 1:
+            app.session.create_response(out_of_band=True, modality="text")
+
+    app.receiver("text")(lambda text: log.append("aside"))
+    app.receiver("transcript")(lambda text: log.append("answer"))
+    house.serve(app)
+    assert log == ["aside", "answer", "goes on"]
+
+
 def test_c6_an_app_can_be_run_again_and_not_twice_at_once() -> None:
     house, said = House(), list[str]()
     app = house.app()

@@ -352,8 +352,6 @@ class App:
                 yield "tool", ToolResult(call.name, call.arguments, given(call.call_id, ""))
             case ev.ConversationItemAdded(item=FunctionCallOutput() as output):
                 yield "tool", self._result(output)
-            case ev.ConversationItemCreated(item=FunctionCallOutput() as output):  # beta says so
-                yield "tool", self._result(output)
 
     def _result(self, output: FunctionCallOutput) -> ToolResult:
         calls = (item for item in reversed(self.session.get_items()) if item.type == "function_call")
@@ -365,9 +363,7 @@ class App:
         """What those who wait for an answer, or for its end, have to know."""
         self._heard_s = asyncio.get_running_loop().time()
         match event:
-            case ev.ResponseCreated() if (
-                event.response.conversation_id is not None
-            ):  # beside the conversation otherwise
+            case ev.ResponseCreated() if event.response.conversation_id is not None:  # not beside the conversation
                 self._given[event.response.id] = set()
                 if len(self._given) > RESPONSES_MAX:
                     del self._given[next(iter(self._given))]
