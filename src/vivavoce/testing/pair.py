@@ -60,9 +60,9 @@ STEPS_MAX = 100_000
 Outcome = Acknowledge | Refuse
 
 
-def plain_session() -> Session:
+def plain_session(ids: Callable[[str], str]) -> Session:
     """A session machine with everything at its default."""
-    return Session(id="sess_1", model="scripted", ids=counting_ids(), expires_at=0)
+    return Session(id=ids("sess"), model="scripted", ids=ids, expires_at=0)
 
 
 class Pair:
@@ -70,7 +70,7 @@ class Pair:
 
     def __init__(
         self,
-        new_session: Callable[[], Session] = plain_session,
+        new_session: Callable[[Callable[[str], str]], Session] = plain_session,
         *,
         dialect: Dialect = "ga",
         pipeline: Pipeline | None = None,
@@ -94,16 +94,20 @@ class Pair:
         self._new_session = new_session
         self._pipeline = pipeline
         self._witness = witness or (lambda message: None)
-        numbers = counting_ids()
-        self._ids = lambda prefix: numbers(f"{prefix}_of_client")  # unlike the server's own
+        self._server_ids = counting_ids()
+        self._client_numbers = counting_ids()
         self.player = VirtualPlayer(lambda: self.now_ms / 1000)
+        """Plays what the caller says, by the clock of the pair."""
         self.caller = Caller(ids=self._ids, runs=runs, plays=True, text_fallback=text_fallback, limits=limits)
         self._begin()
         self.hear(Connected())
 
+    def _ids(self, prefix: str) -> str:
+        return self._client_numbers(f"{prefix}_of_client")  # unlike the server's own
+
     def _begin(self) -> None:
         self.server_codec, self.client_codec = ServerCodec(self.dialect), ClientCodec(self.dialect)
-        self.server = self._new_session()
+        self.server = self._new_session(self._server_ids)
         self.rehearsal = Rehearsal(self.server, self._pipeline, witness=self._sent)
         self.rehearsal.now_ms = self.now_ms
         self.rehearsal.say(Opened())

@@ -225,6 +225,7 @@ class Caller:
                 return
             case ev.ConversationItemInputAudioTranscriptionDelta():
                 self.conversation.apply(event)
+                self.memory.understands(event.item_id)
                 self._tell_delta(event.item_id, Delta(transcript=given(event.delta, "")))
                 return
             case ev.ConversationItemInputAudioTranscriptionCompleted():
@@ -304,6 +305,7 @@ class Caller:
         """The whole transcript; where it did not come in pieces, it is one."""
         view = self.memory.view(event.item_id)
         is_news = view is not None and not view.text
+        self.memory.has_understood(event.item_id)
         self.conversation.apply(event)
         self._update(event.item_id, Delta(transcript=event.transcript) if is_news and event.transcript else None)
 

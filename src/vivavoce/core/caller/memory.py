@@ -53,6 +53,7 @@ class Memory:
         self._speech: OrderedDict[str, bytes] = OrderedDict()
         self._speech_bytes = 0
         self._said: OrderedDict[str, Speech] = OrderedDict()
+        self._half_understood: OrderedDict[str, None] = OrderedDict()
         self._stopped: OrderedDict[str, None] = OrderedDict()
         self._told: OrderedDict[str, bool] = OrderedDict()
         """Items that the application was told of, and whether as final."""
@@ -69,6 +70,19 @@ class Memory:
     def speech(self, item_id: str) -> bytes:
         """The user's speech of an item; empty where there is none, or where it was let go."""
         return self._speech.get(item_id, b"")
+
+    def understands(self, item_id: str) -> None:
+        """Some of its transcript has come."""
+        self._half_understood[item_id] = None
+        self._bound(self._half_understood)
+
+    def has_understood(self, item_id: str) -> None:
+        """No more of its transcript comes."""
+        self._half_understood.pop(item_id, None)
+
+    def is_understood(self, item_id: str) -> bool:
+        """Whether the transcript of a user's speech is not half there."""
+        return item_id not in self._half_understood
 
     # --- the assistant's ----------------------------------------------------------------------------------------------
 
@@ -151,6 +165,7 @@ class Memory:
         self._speech_bytes -= len(self._speech.pop(item_id, b""))
         self._said.pop(item_id, None)
         self._told.pop(item_id, None)
+        self._half_understood.pop(item_id, None)
 
     def view(self, item_id: str) -> ItemView | None:
         """An item as the application sees it; None where there is none."""

@@ -199,6 +199,7 @@ class Requests:
 
     def _tagged(self, request: Request) -> ev.ResponseCreate:
         """With a tag, where the server may begin responses by itself or several run side by side."""
+        request.is_tagged = False
         if not (request.is_aside or self._answers_turns):
             return request.event
         params = given(request.event.response, ev.ResponseParams())
@@ -291,24 +292,25 @@ class Requests:
         running = self._running.pop(response.id, None)
         if running is None:
             return
-        if response.status == "completed" and not response.output:
-            # It had nothing to say, as to a noise: what it saw is still to be talked about.
+        if running.request is None and response.status == "completed" and not response.output:
+            # The server has answered a noise with nothing: what this response saw is still to be talked about.
             for request in running.seen:
                 request.is_seen = False
             self._queue.extendleft(reversed(running.seen))
         self.proceed(now_ms)
 
-    def again_as_text(self, response_id: str) -> None:
-        """Speech has failed: where nothing has come ask once more, for text. Call it before `done`."""
-        running = self._running.get(response_id)
-        if running is None or running.is_aside or running.has_come:
+    def again_as_text(self, response: Response) -> None:
+        """Where speech has failed, and nothing of it has come, ask once more, for text. Call it before `done`."""
+        running = self._running.get(response.id)
+        was_to_speak = "audio" in given(response.output_modalities, ("audio",))
+        if response.status != "failed" or not was_to_speak or running is None or running.is_aside or running.has_come:
             return
         if running.request is not None and running.request.why == "text":
             return
         event = running.request.event if running.request is not None else ev.ResponseCreate()
         params = structs.replace(given(event.response, ev.ResponseParams()), output_modalities=("text",))
         event = ev.ResponseCreate(event_id=self._new_id("event"), response=params)
-        self._queue.appendleft(Request(event, why="text", replaces=response_id))
+        self._queue.appendleft(Request(event, why="text", replaces=response.id))
 
     def refused(self, error: ev.ErrorDetail, now_ms: int) -> bool:
         """An error; says whether it was about a request."""

@@ -56,20 +56,24 @@ def restoration(
         yield ev.SessionUpdate(event_id=new_id("event"), session=configured)
     calls = set()
     for view in memory.views():
-        item = restored(view, memory.speech(view.id))
+        item = restored(view, memory.speech(view.id), is_understood=memory.is_understood(view.id))
         if isinstance(item, FunctionCall):
             calls.add(item.call_id)
         if item is not None and (not isinstance(item, FunctionCallOutput) or item.call_id in calls):
             yield ev.ConversationItemCreate(event_id=new_id("event"), item=item)
 
 
-def restored(view: ItemView, speech: bytes) -> Item | None:
-    """An item as a client may create it; None for what cannot be told (MCP items, half a call, what says nothing)."""
+def restored(view: ItemView, speech: bytes, *, is_understood: bool = True) -> Item | None:
+    """An item as a client may create it; None for what cannot be told (MCP items, half a call, what says nothing).
+
+    `speech` is the user's, and is told where its transcript is not there, or not `is_understood` to its end.
+    """
     match view.item:
         case Message(role="assistant"):
             return Message(id=view.id, role="assistant", content=(OutputText(text=view.text),)) if view.text else None
         case Message() as message:
-            content = tuple(part for part in (_told(part, speech) for part in message.content) if part is not None)
+            told = (_told(part, speech, is_understood) for part in message.content)
+            content = tuple(part for part in told if part is not None)
             return Message(id=view.id, role=message.role, content=content) if content else None
         case FunctionCall() as call:
             if call.status in ("in_progress", "incomplete") or given(call.call_id, None) is None:
@@ -81,11 +85,12 @@ def restored(view: ItemView, speech: bytes) -> Item | None:
             return None
 
 
-def _told(part: Content, speech: bytes) -> Content | None:
+def _told(part: Content, speech: bytes, is_understood: bool) -> Content | None:
     """Speech as what was understood of it; as sound, where nothing was, yet."""
     match part:
         case InputAudio():
-            if words := given(part.transcript, None):
+            words = given(part.transcript, None)
+            if words and (is_understood or not speech):
                 return InputText(text=words)
             return InputAudio(audio=speech) if speech else None
         case InputText() | InputImage():
