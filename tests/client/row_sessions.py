@@ -1,4 +1,4 @@
-"""What the tests of the rows share: a session with the test server, what it tells, and a server to be played by hand."""
+"""What the tests of the rows share: a session with the test server, what it tells, and a server played by hand."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def types(told: list[Any]) -> list[str]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let other tasks run until it is so."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - what is waited for is no event of a loop
         await asyncio.sleep(0)
 
 

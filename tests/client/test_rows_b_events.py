@@ -92,7 +92,7 @@ def test_b1_off_of_an_unknown_listener_is_an_error_that_names_those_there_are() 
     with pytest.raises(LocalProtocolError, match=r"off\('response.done'\): no such listener.*there are: none"):
         talk.off("response.done")
     talk.on("response.done", print)
-    with pytest.raises(LocalProtocolError, match="there are: response.done"):
+    with pytest.raises(LocalProtocolError, match=r"there are: response\.done"):
         talk.off("response.created", print)
     with pytest.raises(LocalProtocolError, match="no such listener"):
         talk.off("response.done", len)
@@ -394,7 +394,7 @@ def test_b11_a_custom_event_is_sent_from_a_mapping_or_a_struct(server: RealServe
 def test_b11_send_refuses_what_is_no_event_and_says_which_field() -> None:
     async def main() -> None:
         async with played() as (_, talk):
-            with pytest.raises(LocalProtocolError, match="event: .*type"):
+            with pytest.raises(LocalProtocolError, match=r"event: .*type"):
                 talk.send({"type": "conversation.item.make"})
             with pytest.raises(LocalProtocolError, match=r"event: .*item_id"):
                 talk.send({"type": "conversation.item.delete"})
@@ -415,7 +415,7 @@ def test_b11_send_raw_sends_what_no_version_knows_byte_for_byte(server: RealServ
 
     error = run(main())
     assert "session.dance" in error.error.message
-    assert [seen.text for seen in server.messages if seen.type == "session.dance"][0] == raw
+    assert next(seen.text for seen in server.messages if seen.type == "session.dance") == raw
 
 
 def test_b11_events_of_the_server_that_nobody_knows_are_reachable_raw(server: RealServer) -> None:

@@ -63,6 +63,7 @@ class Audience:
         self.listeners = listeners
         self.events: Feed[ServerMessage] = Feed()
         self.is_waited_for: Callable[[], bool] = lambda: False
+        self.give_turn: Callable[[], None] = lambda: None
         self._waiters: list[tuple[str, Callable[[Any], bool] | None, asyncio.Future[Any]]] = []
         self._acks: WeakSet[Ack[LiveResponse]] = WeakSet()
         self._live: dict[str, ref[LiveResponse]] = {}
@@ -152,6 +153,7 @@ class Audience:
         for name, where, future in self._waiters:
             if not future.done() and any(fnmatchcase(own, name) for own in names) and (where is None or where(event)):
                 future.set_result(event)
+                self.give_turn()
 
     def told(self, update: Update) -> None:
         """Something has changed."""

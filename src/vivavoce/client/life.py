@@ -62,6 +62,8 @@ RENEW_AGAIN_S = 15.0
 """Wait after a renewal that has failed."""
 SILENCE_POLL_S = 0.25
 """How often is looked for a silence in which a session can be renewed."""
+TURNS = 3
+"""Turns of the event loop in which whoever got what they waited for can go on, through a task or two between."""
 BATCH_MAX = 64
 """Events that are taken in one go, before other tasks have their turn."""
 
@@ -149,6 +151,7 @@ class Life:
         self._tasks: set[asyncio.Task[None]] = set()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._events = 0
+        self._is_turn_given = False
         self._is_mute = False
         self._goodbye: ConnectionClosed | None = None
         self._running: asyncio.Task[None] | None = None
@@ -169,7 +172,7 @@ class Life:
                 await opened.transport.close()
                 raise
         except (ConnectionFailed, ServerError) as error:
-            raise self.given.explained(error) from error
+            raise self.given.explained(error) from error.__cause__  # by which is judged whether it passes
         self.line.adopt(opened)
         self._transport = self.given.wrap(opened.transport, opened.first)
         self.is_connected = True
@@ -276,12 +279,20 @@ class Life:
             if transport is not self._transport:
                 return False  # another has taken its place
             self._take(self._decode(frame))
-            return not self.owner.is_behind
+            return not (self._is_turn_given or self.owner.is_behind)
 
         while transport is self._transport:
             await forward(take)
+            if self._is_turn_given:
+                self._is_turn_given = False
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
             if self.owner.is_behind:
                 await self.owner.hold()
+
+    def give_turn(self) -> None:
+        """Somebody has got what they waited for: they go on before the next event, which may be what they want next."""
+        self._is_turn_given = True
 
     def _decode(self, frame: str | bytes) -> ServerMessage:
         if self.given.raw is not None:
@@ -357,6 +368,7 @@ class Life:
                 case Acknowledge():
                     if (future := self._tickets.pop(effect.ticket, None)) is not None and not future.done():
                         future.set_result(effect.event)
+                        self.give_turn()
                 case Refuse():
                     if (future := self._tickets.pop(effect.ticket, None)) is not None and not future.done():
                         future.set_exception(server_error(effect.error))
@@ -488,7 +500,7 @@ class Life:
         try:
             fresh = await restore(transport, self.given.codec, events, opened.first)
         except ServerError as error:
-            raise self.given.explained(error) from error
+            raise self.given.explained(error) from error.__cause__
         if not is_wanted():
             return False
         self._old = self.line.adopt(opened)

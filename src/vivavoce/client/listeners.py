@@ -68,6 +68,7 @@ class Listeners:
         self._more = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
+        self._is_over = False
 
     def __bool__(self) -> bool:
         return bool(self._listeners)
@@ -131,12 +132,18 @@ class Listeners:
         """Whether too many events wait."""
         return len(self._queue) >= QUEUE_MAX
 
+    def end(self) -> None:
+        """Let `run` return as soon as all is told."""
+        self._is_over = True
+        self._more.set()
+
     async def drained(self) -> None:
         """Wait until nothing waits any more."""
         await self._drained.wait()
 
     async def run(self) -> None:
-        """Call the listeners, one after the other, until cancelled."""
+        """Call the listeners, one after the other, until `end`."""
+        self._is_over = False
         self._more, self._drained = asyncio.Event(), asyncio.Event()  # the last event loop may be another
         while True:
             while self._queue:
@@ -145,6 +152,8 @@ class Listeners:
                     if not listener.is_over:
                         await self._call(listener, event)
             self._drained.set()
+            if self._is_over:
+                return
             self._more.clear()
             await self._more.wait()
 

@@ -103,6 +103,7 @@ class Session(Receiving, Sending):
             self._begin_anew()
         self._life, self._meter = begin(self, self._caller, self._ids, self._options)
         self._audience.is_waited_for = lambda: self._life is not None and self._life.is_waited_for
+        self._audience.give_turn = self._life.give_turn
         self._dispatch = asyncio.get_running_loop().create_task(self._listeners.run())
         try:
             await self._life.open()
@@ -132,13 +133,12 @@ class Session(Receiving, Sending):
         await life.close()
         if self._options.tape is not None:
             self._options.tape.close()
-        if self._dispatch is not None and self._dispatch is not asyncio.current_task():
-            drained = asyncio.create_task(self._listeners.drained())
-            await asyncio.wait((drained, self._dispatch), timeout=GOODBYE_S, return_when=asyncio.FIRST_COMPLETED)
-            drained.cancel()
-            self._dispatch.cancel()
-            await asyncio.gather(drained, self._dispatch, return_exceptions=True)
-        self._dispatch = None
+        self._listeners.end()
+        dispatch = self._dispatch
+        if dispatch is not None and dispatch is not asyncio.current_task():
+            await asyncio.wait((dispatch,), timeout=GOODBYE_S)
+            dispatch.cancel()
+            await asyncio.gather(dispatch, return_exceptions=True)
 
     close = disconnect
 
