@@ -26,7 +26,9 @@ async def judge(session: Session, seen: Seen, visitor: Visitor, house: House, wo
     _same_state(session, house, world)
     _nothing_twice(session, seen, visitor)
     _nothing_lost(session, seen, world)
-    _tools(session, seen, visitor, world)
+    _tools(session, seen, visitor, house)
+    _configured(session, visitor)
+    await _spoken(session, visitor)
     await _heard(session, visitor, house)
 
 
@@ -90,7 +92,21 @@ def _nothing_lost(session: Session, seen: Seen, world: World) -> None:
         assert view.text.startswith(text), f"{item_id}: {view.text!r} was {text!r}"
 
 
-def _tools(session: Session, seen: Seen, visitor: Visitor, world: World) -> None:
+def _configured(session: Session, visitor: Visitor) -> None:
+    """What was changed is in force."""
+    assert given(session.session.instructions, "") == visitor.instructions
+    assert [tool.name for tool in given(session.session.tools, ())] == ["look_up"]
+
+
+async def _spoken(session: Session, visitor: Visitor) -> None:
+    """What was held down a key for is one message, whole, wherever its audio had to be sent again."""
+    for length_ms, ack in visitor.spoken:
+        view = session.get_item(await ack)
+        if view is not None:
+            assert view.text == f"audio of {length_ms} ms", f"{view.text!r} was {length_ms} ms"
+
+
+def _tools(session: Session, seen: Seen, visitor: Visitor, house: House) -> None:
     for n, count in visitor.runs.items():
         assert count == 1, f"call {n} was run {count} times"
     calls = [item for item in session.conversation.items if isinstance(item, FunctionCall)]
@@ -100,6 +116,16 @@ def _tools(session: Session, seen: Seen, visitor: Visitor, world: World) -> None
     for call in calls:
         if call.status == "completed":
             assert given(call.call_id, "") in answered, f"a call without an answer: {call}"
+    read = {item.call_id for prompt in house.prompts for item in prompt.items if isinstance(item, FunctionCallOutput)}
+    ended = {
+        given(item.call_id, "")
+        for response in seen.done.values()
+        if response.status != "completed"
+        for item in response.output
+        if isinstance(item, FunctionCall)
+    }
+    unread = {item.call_id for item in outputs} - read - ended
+    assert not unread, f"the model was never shown the outputs of {unread}"
     told = Counter(number for words in seen.words.values() for number in FOUND.findall(words))
     for number, count in told.items():
         assert count == 1, f"output {number} was talked about {count} times"

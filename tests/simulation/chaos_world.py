@@ -71,12 +71,12 @@ class Cuts:
 
     def omen(self, direction: str, message: str) -> Fate:
         """What becomes of it."""
+        if self.is_over:
+            return "arrives"
         self.messages += 1
         fate = self._fates.get(self.messages, "arrives")
         if self._share and self._random.random() < self._share:
             fate = self._random.choice(("lost", "last"))
-        if self.is_over:
-            return "arrives"
         self.trace.take(direction, message)
         if fate != "arrives":
             self.cuts += 1
@@ -296,7 +296,9 @@ class Visitor:
         self.acks: list[tuple[str, Ack[Any]]] = []
         self.runs: Counter[int] = Counter()
         self.outputs: dict[int, str] = {}
-        self.asides: dict[str, str] = {}
+        self.spoken: list[tuple[int, Ack[str]]] = []
+        """How long each message was that was spoken, and the acknowledgement of its item."""
+        self.instructions = "be brief"
         self._number = itertools.count(1)
         self.honest = HONEST
         self._has_detection = False
@@ -399,8 +401,11 @@ class Visitor:
 
     async def _hold_to_talk(self) -> None:
         await self._detect(False)
-        await self._stream(tone(self._length_ms()))
+        self.noted("clear", self.session.clear_audio())
+        length_ms = self._length_ms()
+        await self._stream(tone(length_ms))
         ack = self.noted("commit", self.session.commit_audio())
+        self.spoken.append((length_ms, ack))
         self.noted("answer to speech", self.session.create_response(metadata=self._metadata()))
         if self.random.random() < 0.5:
             await self._settled(ack)
@@ -545,12 +550,12 @@ async def converse(
             reading = asyncio.create_task(seen.read(session))
             await visitor.act(steps)
             cuts.is_over = True
+            for what, ack in visitor.acks:
+                assert ack.done(), f"nobody has answered: {what}"
             await judge(session, seen, visitor, house, world)
             await session.disconnect()
             await asyncio.wait_for(reading, PATIENCE_S)
             await house.close()
-            for what, ack in visitor.acks:
-                assert ack._future is None or ack.done(), f"nobody has answered: {what}"
         assert not complaints.records, f"complaints: {complaints.records}"
         await asyncio.sleep(0)
         left = asyncio.all_tasks() - before
