@@ -146,8 +146,10 @@ class _Handler:
         return hash(self.callback)
 
     async def __call__(self, event: Any) -> None:
-        attempt = contextvars.copy_context().run
-        result, error = await asyncio.get_running_loop().run_in_executor(_THREADS, attempt, self._attempt, event)
+        context = contextvars.copy_context()
+        result, error = await asyncio.get_running_loop().run_in_executor(
+            _THREADS, lambda: context.run(self._attempt, event)
+        )
         if isinstance(error, Exception):
             raise error
         if error is not None:
