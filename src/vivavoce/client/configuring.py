@@ -39,8 +39,12 @@ DetectionLike = config.TurnDetection | Mapping[str, Any] | Literal["server_vad",
 
 def converted(value: object, type: type[S] | Any, what: str) -> S:
     """A mapping as a struct; a struct stays what it is. Raises `LocalProtocolError` that names the field."""
+    if isinstance(value, type):
+        return cast(S, value)
+    if not isinstance(value, Mapping):
+        raise LocalProtocolError(f"{what}: expected a mapping or a struct of vivavoce for it, not {value!r:.60}")
     try:
-        return cast(S, msgspec.convert(value, type)) if isinstance(value, Mapping) else cast(S, value)
+        return cast(S, msgspec.convert(value, type))
     except msgspec.ValidationError as error:
         raise LocalProtocolError(f"{what}: {error}") from None
 
@@ -121,7 +125,9 @@ def _transcription(
 ) -> Maybe[config.Transcription | None]:
     if isinstance(value, str):
         return config.Transcription(model=value)
-    return cast("Maybe[config.Transcription | None]", converted(value, config.Transcription, "transcription"))
+    if value is None or isinstance(value, UnsetType):
+        return value
+    return cast(config.Transcription, converted(value, config.Transcription, "transcription"))
 
 
 def _detection(value: Maybe[DetectionLike]) -> Maybe[config.TurnDetection | None]:
@@ -132,7 +138,9 @@ def _detection(value: Maybe[DetectionLike]) -> Maybe[config.TurnDetection | None
             return config.SemanticVad()
         case str():
             raise LocalProtocolError(f"turn_detection is 'server_vad', 'semantic_vad' or None, not {value!r}")
-    return cast("Maybe[config.TurnDetection | None]", converted(value, config.TurnDetection, "turn_detection"))
+    if value is None or isinstance(value, UnsetType):
+        return value
+    return cast(config.TurnDetection, converted(value, config.TurnDetection, "turn_detection"))
 
 
 def response_of(
