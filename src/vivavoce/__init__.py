@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vivavoce.client.player import Player, VirtualPlayer
     from vivavoce.client.session import Session
     from vivavoce.client.tools import Tool, ToolCall, ToolContext, tool
+    from vivavoce.core.account import Price
     from vivavoce.core.caller import updates
     from vivavoce.core.caller.memory import ItemView
     from vivavoce.core.caller.messages import Heard
@@ -63,6 +64,7 @@ _HOMES = {
     "tool": "vivavoce.client.tools",
     "ItemView": "vivavoce.core.caller.memory",
     "Heard": "vivavoce.core.caller.messages",
+    "Price": "vivavoce.core.account",
     "Conversation": "vivavoce.core.conversation",
     "BudgetExceeded": "vivavoce.errors",
     "ConnectionClosed": "vivavoce.errors",
@@ -99,6 +101,7 @@ __all__ = [
     "Loudspeaker",
     "Microphone",
     "Player",
+    "Price",
     "Reconnect",
     "RemoteProtocolError",
     "ResponseFailed",
