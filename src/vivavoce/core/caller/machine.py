@@ -80,15 +80,7 @@ class Caller:
         self._answers = Answers(self._effects.append, self.limits.answer_ms_max)
         self.requests = Requests(lambda: self.conversation, self._transmit, self._effects.append, ids, self.limits)
         self.calls = Calls(runs, self._effects.append, self._asked_by_us, ids, self._follow_up)
-        self.voice = Voice(
-            lambda: self.conversation,
-            self.memory,
-            self.requests,
-            self._asked_by_us,
-            self._effects.append,
-            ids,
-            plays=plays,
-        )
+        self.voice = Voice(self.memory, self.requests, self._asked_by_us, self._effects.append, ids, plays=plays)
         self.ear = Ear(format_of(UNSET), self.memory, self.limits)
 
     # --- the door -----------------------------------------------------------------------------------------------------
@@ -100,8 +92,6 @@ class Caller:
             self._audio(input)
         else:
             self._take(input)
-        if not self._effects:
-            return []
         effects = self._effects[:]
         self._effects.clear()
         return effects
@@ -327,7 +317,10 @@ class Caller:
     def _item(self, event: ev.AnyServerEvent) -> None:
         match event:
             case ev.ConversationItemAdded() | ev.ConversationItemCreated():
-                self._appended(event.item)
+                view = self._appended(given(event.item.id, ""))
+                is_only_word = isinstance(event, ev.ConversationItemCreated)  # beta does not say when it is complete
+                if view is not None and (view.status == "completed" or (is_only_word and view.status is None)):
+                    self._complete(view.id)
             case ev.ConversationItemDone():
                 # Before `response.output_item.done`, which may not come any more: a call that is told to another
                 # session has to be answered there.
@@ -350,30 +343,30 @@ class Caller:
             case _:
                 pass
 
-    def _appended(self, item: Item) -> None:
-        """An item that is announced as complete is so: beta says no more of it, and GA says it once more."""
-        view = self.memory.view(given(item.id, ""))
-        if view is None or not self.memory.append(view.id):
-            return
-        self._tell(ItemAppended(view))
-        if view.status == "completed":
-            self._complete(item)
-
     def _made(self, response_id: str | None, item: Item) -> None:
         """An item is final. What is called beside the conversation is the application's: nobody could be answered."""
         if response_id is not None:
             self.requests.came(response_id)
             if not self.requests.is_aside(response_id):
                 self.calls.item_done(response_id, item)
-        self._complete(item)
+        self._complete(given(item.id, ""))
 
-    def _complete(self, item: Item, *, is_restored: bool = False) -> None:
-        item_id = given(item.id, "")
+    def _appended(self, item_id: str) -> ItemView | None:
+        """The item, where it is in the conversation; it is told of, if it is new."""
         view = self.memory.view(item_id)
-        is_whole = view is not None and view.status != "incomplete" and not is_restored
-        if view is None or not self.memory.complete(item_id, is_whole=is_whole):
+        if view is None or item_id not in self.conversation:
+            return None
+        if self.memory.append(item_id):
+            self._tell(ItemAppended(view))
+        return view
+
+    def _complete(self, item_id: str, *, is_restored: bool = False) -> None:
+        view = self._appended(item_id)
+        if view is None:
             return
-        self._tell(ConversationUpdated(view) if view.status == "incomplete" else ItemCompleted(view))
+        is_cut_off = view.status == "incomplete"
+        if self.memory.complete(item_id, is_whole=not (is_cut_off or is_restored)):
+            self._tell(ConversationUpdated(view) if is_cut_off else ItemCompleted(view))
 
     def _update(self, item_id: str, delta: Delta | None = None) -> None:
         view = self.memory.view(item_id)
@@ -484,7 +477,7 @@ class Caller:
                 self.memory.forget(view.id)
                 self._tell(ConversationUpdated(view))
             elif (now := self.memory.view(view.id)) is not None:
-                self._complete(now.item, is_restored=True)
+                self._complete(now.id, is_restored=True)
                 if self.memory.is_cut(view.id) and now.text != now.stated_text:
                     self.voice.tell_heard(view.id)  # it was cut while the other session was being told
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vivavoce.core.conversation import Conversation, Entry
+from vivavoce.core.conversation import Entry
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.items import Item, Message, OutputAudio, OutputText
 
@@ -23,7 +23,6 @@ class Voice:
 
     def __init__(
         self,
-        conversation: Callable[[], Conversation],
         memory: Memory,
         requests: Requests,
         send: Callable[[ev.AnyClientEvent], None],
@@ -33,7 +32,6 @@ class Voice:
         plays: bool,
     ) -> None:
         self.plays = plays
-        self._conversation = conversation
         self._memory = memory
         self._requests = requests
         self._send = send
@@ -63,9 +61,10 @@ class Voice:
 
     def cut(self, heard: Heard) -> None:
         """What was not heard was not said: the server's copy is cut, and what nobody heard is deleted."""
-        item_id, entry = heard.item_id, self._conversation().entry(heard.item_id)
+        conversation, item_id = self._memory.conversation, heard.item_id
+        entry = conversation.entry(item_id)
         self._memory.stop(item_id)
-        if entry is None or entry.truncated or item_id not in self._conversation() or self._memory.is_cut(item_id):
+        if entry is None or entry.truncated or item_id not in conversation or self._memory.is_cut(item_id):
             return
         samples = min(max(heard.samples, 0), entry.audio_bytes // entry.format.sample_bytes)
         end_ms = entry.format.ms(samples)
@@ -83,9 +82,9 @@ class Voice:
 
     def tell_heard(self, item_id: str) -> None:
         """A session that was told an answer in words cannot truncate it: tell it what was heard instead."""
-        conversation, view = self._conversation(), self._memory.view(item_id)
+        view = self._memory.view(item_id)
         words = "" if view is None else view.text
-        previous = conversation.previous_item_id(item_id) or "root"
+        previous = self._memory.conversation.previous_item_id(item_id) or "root"
         self._send(ev.ConversationItemDelete(event_id=self._new_id(OWN), item_id=item_id))
         if words:
             item = Message(id=item_id, role="assistant", content=(OutputText(text=words),))
