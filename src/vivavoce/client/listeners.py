@@ -142,20 +142,23 @@ class Listeners:
         await self._drained.wait()
 
     async def run(self) -> None:
-        """Call the listeners, one after the other, until `end`."""
+        """Call the listeners, one after the other, until `end`, or until another task does it."""
         self._is_over = False
-        self._more, self._drained = asyncio.Event(), asyncio.Event()  # the last event loop may be another
+        more = self._more = asyncio.Event()  # the last event loop may be another
+        self._drained = asyncio.Event()
         while True:
-            while self._queue:
+            while self._queue and self._more is more:
                 found, event = self._queue.popleft()
                 for listener in found:
                     if not listener.is_over:
                         await self._call(listener, event)
+            if self._more is not more:
+                return
             self._drained.set()
             if self._is_over:
                 return
-            self._more.clear()
-            await self._more.wait()
+            more.clear()
+            await more.wait()
 
     async def _call(self, listener: _Listener, event: Any) -> None:
         try:

@@ -100,6 +100,7 @@ class Session(Receiving, Sending):
         if self._life is not None and self._life.ended is None:
             raise LocalProtocolError("the session is connected already; disconnect() before connecting again")
         if self._life is not None:
+            await self._end_life(self._life)
             self._begin_anew()
         self._life, self._meter = begin(self, self._caller, self._ids, self._options)
         self._audience.is_waited_for = lambda: self._life is not None and self._life.is_waited_for
@@ -126,16 +127,17 @@ class Session(Receiving, Sending):
 
     async def disconnect(self) -> None:
         """End the session: what was said is sent, tools are ended, listeners have their say. Twice is harmless."""
-        life = self._life
-        if life is None:
-            return
+        if self._life is not None:
+            await self._end_life(self._life)
+            if self._options.tape is not None:
+                self._options.tape.close()
+
+    async def _end_life(self, life: Life) -> None:
         await self._tools.end()
         await life.close()
-        if self._options.tape is not None:
-            self._options.tape.close()
         self._listeners.end()
         dispatch = self._dispatch
-        if dispatch is not None and dispatch is not asyncio.current_task():
+        if dispatch is not None and not dispatch.done() and dispatch is not asyncio.current_task():
             await asyncio.wait((dispatch,), timeout=GOODBYE_S)
             dispatch.cancel()
             await asyncio.gather(dispatch, return_exceptions=True)
