@@ -18,10 +18,10 @@ from typing import Any, get_args
 import pytest
 from chaos_world import Chaos, Outcome, World, converse
 
+from vivavoce.client import life
 from vivavoce.core.caller import answers, ear, memory, requests, restoring
 from vivavoce.core.caller.calls import Calls
 from vivavoce.core.conversation import Conversation
-from vivavoce.client import life
 from vivavoce.testing.network import Fate
 from vivavoce.testing.virtual_time import run
 from vivavoce.transports.lasting import Lasting
@@ -106,3 +106,70 @@ def test_f1_a_cut_at_any_message_keeps_every_promise(world: World) -> None:
 def test_f1_so_do_cuts_again_and_again(world: World, share: float) -> None:
     outcomes = [simulate(seed, world, share=share, steps=8) for seed in SEEDS]
     assert sum(outcome.cuts for outcome in outcomes) > len(SEEDS)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_f1_sessions_are_renewed_before_their_end_and_nobody_notices(world: World) -> None:
+    changes = [
+        change
+        for seed in SEEDS
+        for share in (0.0, 0.01)
+        for change in simulate(seed, world, share=share, steps=8, session_ms_max=30_000).changes
+    ]
+    assert changes.count("renewed") > 5
+
+
+# --- every promise has been seen to break -----------------------------------------------------------------------------
+
+
+def broken(world: World) -> str:
+    """What the first conversation that is broken says."""
+    for seed in range(60):
+        try:
+            simulate(seed, world, share=0.03, steps=8)
+        except AssertionError as error:
+            return str(error)
+    return "nothing was noticed"
+
+
+def nothing(*_: object, **__: object) -> None:
+    """In place of what has to be done."""
+
+
+def shortened(telling: Any) -> Any:
+    return lambda *arguments: list(telling(*arguments))[:-1]
+
+
+def reversed_(telling: Any) -> Any:
+    return lambda *arguments: reversed(list(telling(*arguments)))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "planted", "noticed"),
+    [
+        (requests.Requests, "came", nothing, "was answered"),
+        (requests.Requests, "moved", nothing, "TimeoutError"),
+        (life, "restoration", shortened(restoring.restoration), "lost: "),
+        (life, "restoration", reversed_(restoring.restoration), "the order has changed"),
+        (life, "restoration", lambda memory, _, ids: restoring.restoration(memory, None, ids), ""),
+        (ear.Ear, "begin_again", lambda _: [], ""),
+        (answers.Answers, "take_all", lambda _: [], "TimeoutError"),
+        (Calls, "moved", nothing, "the model was never shown"),
+        (memory.Memory, "is_understood", lambda *_: True, "'audio"),
+        (Conversation, "owner", nothing, "a call without an answer"),
+    ],
+)
+def test_f1_what_is_not_restored_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, planted: Any, noticed: str
+) -> None:
+    monkeypatch.setattr(owner, name, planted)
+    told = broken("forgotten")
+    assert told.startswith("seed")
+    assert noticed in told
+
+
+@pytest.mark.parametrize("error", [-1, 1])
+def test_f1_what_is_not_resumed_is_noticed(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    received = Lasting.received
+    monkeypatch.setattr(Lasting, "received", property(lambda end: max(0, received.__get__(end) + error)))
+    assert broken("kept").startswith("seed")

@@ -175,7 +175,11 @@ class Line:
             return Opened(transport, token=first.token, received=first.received)
         lasting = Lasting(lost=lambda closed: self._on_lost(opened, closed))
         opened = Opened(lasting, token=first.token)
-        lasting.attach(transport, received=first.received)
+        try:
+            lasting.attach(transport, received=first.received)
+        except RemoteProtocolError:
+            await transport.close(LEFT)
+            raise
         return opened
 
     async def _within_time(self, first: Awaitable[T]) -> T:
