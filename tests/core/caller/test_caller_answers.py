@@ -17,11 +17,14 @@ from caller_dialogue import (
     stopped,
 )
 
-from vivavoce.core.caller import CallerLimits
+from vivavoce.audio.formats import PCM16_24K
+from vivavoce.core.caller import Caller, CallerLimits
 from vivavoce.core.caller.messages import Ask, Connected, Lost, WakeUp
+from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.items import user_message
+from vivavoce.testing.playbook import counting_ids
 
 ITEM = user_message("hello", id="mine")
 BETA_ADDED = ev.ConversationItemCreated(item=ITEM, previous_item_id=None)
@@ -161,3 +164,27 @@ def test_what_was_configured_is_what_the_server_has_taken() -> None:
     assert talk.caller.configured == cfg.RealtimeSession(
         instructions="Be brief.", audio=cfg.AudioConfig(output=cfg.AudioOutput(voice="coral"))
     )
+
+
+def test_an_id_that_is_used_twice_is_refused_before_anything_is_sent() -> None:
+    talk = Dialogue()
+    talk.ask(QUESTIONS["commit"][0])
+    with pytest.raises(LocalProtocolError, match="an event with event_id 'e' is on its way"):
+        talk.ask(QUESTIONS["delete"][0])
+    assert talk.say(committed("new")) == ["ack 1 input_audio_buffer.committed"]
+
+
+def test_what_nobody_waits_for_is_given_up_in_silence() -> None:
+    talk = Dialogue(limits=CallerLimits(answer_ms_max=1_000))
+    talk.say(Ask(QUESTIONS["update"][0]))  # type: ignore[arg-type]
+    assert talk.after(1_000) == []
+    assert talk.say(ev.SessionUpdated(session=session())) == []
+    assert talk.caller.configured is None
+
+
+def test_before_the_server_has_greeted_a_refusal_changes_nothing() -> None:
+    caller = Caller(ids=counting_ids())
+    caller.handle(Connected(), 0)
+    caller.handle(Ask(QUESTIONS["update"][0], 1), 0)  # type: ignore[arg-type]
+    assert len(caller.handle(error("bad", "e"), 0)) == 1
+    assert caller.ear.format == PCM16_24K

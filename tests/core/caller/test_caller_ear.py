@@ -6,7 +6,7 @@ from caller_dialogue import SERVER_VAD, Dialogue, append, committed, error, sess
 
 from vivavoce.audio.formats import PCM16_24K, ULAW_8K
 from vivavoce.core.caller import CallerLimits
-from vivavoce.core.caller.messages import Connected, Lost
+from vivavoce.core.caller.messages import Ask, Connected, Lost, ToolEnded
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 
@@ -47,7 +47,7 @@ def test_commits_by_hand_cut_where_they_were_sent() -> None:
     talk.ask(COMMIT)
     assert not talk.caller.ear.has_audio
     counted(talk, 10, 30)
-    talk.ask(COMMIT)
+    talk.ask(ev.InputAudioBufferCommit(event_id="second"))
     counted(talk, 30, 40)
     talk.say(committed("a"), committed("b"))
     assert (heard_as(talk, "a"), heard_as(talk, "b")) == (list(range(10)), list(range(10, 30)))
@@ -191,3 +191,29 @@ def test_audio_of_a_time_without_connection_is_kept_up_to_a_limit_and_that_is_to
     talk.say(committed("a"))
     assert heard_as(talk, "a") == [2] * 10 + [3] * 10 + [4] * 10
     assert talk.say(Lost(), Connected()) == []
+
+
+def test_the_oldest_audio_is_dropped_wherever_it_stands() -> None:
+    talk = Dialogue(limits=CallerLimits(unsent_audio_ms_max=10))
+    talk.say(Lost())
+    talk.ask(CLEAR)
+    talk.say(Ask(append(10, 1)), ToolEnded("call", ""), Ask(append(10, 2)))
+    assert talk.say(Connected()) == [
+        "tell error audio_dropped",
+        "send input_audio_buffer.clear",
+        "send input_audio_buffer.append",
+    ]
+
+
+def test_a_clear_of_the_server_s_own_takes_no_commit_of_ours_away() -> None:
+    talk = Dialogue()
+    counted(talk, 0, 10)
+    talk.ask(COMMIT)
+    counted(talk, 10, 20)
+    talk.ask(CLEAR)
+    talk.say(error("bad", "commit"), ev.InputAudioBufferCleared(), ev.InputAudioBufferCleared())
+    counted(talk, 20, 30)
+    talk.ask(COMMIT)
+    talk.say(ev.InputAudioBufferCleared(), committed("a"))
+    assert heard_as(talk, "a") == []  # the server has thrown it away before
+    assert not talk.caller.ear.has_audio

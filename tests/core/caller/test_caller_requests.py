@@ -400,3 +400,22 @@ def test_a_fallback_that_is_refused_takes_the_response_with_it() -> None:
 def test_who_begins_responses(configured: cfg.SessionResource | None, answers: bool, cuts_in: bool) -> None:
     assert answers_turns(configured) == answers
     assert interrupts(configured) == cuts_in
+
+
+def test_where_turns_bring_no_response_outputs_wait_for_no_turn() -> None:
+    talk = Dialogue(detection=cfg.ServerVad(create_response=False))
+    talk.say(created(), item_done(call()), done(), started())
+    assert talk.say(ToolEnded("call_1", "{}"))[-1] == CREATE
+    assert talk.say(stopped(), committed()) == []
+    assert talk.caller.deadline() == 30_000  # that of the output
+
+
+def test_of_two_responses_the_one_that_is_named_is_cancelled() -> None:
+    talk = Dialogue()
+    talk.ask(aside(1))
+    talk.say(created("a", conversation_id=None, tag="ask_1"), created("b"))
+    talk.ask(ev.ResponseCancel(event_id="c", response_id="a"))
+    unwanted = {one.response_id for one in talk.caller.requests._running.values() if one.is_unwanted}
+    assert unwanted == {"a"}
+    talk.ask(ev.ResponseCancel(event_id="d"))
+    assert all(one.is_unwanted for one in talk.caller.requests._running.values())

@@ -36,7 +36,7 @@ from vivavoce.core.caller.messages import (
     Tell,
     ToolEnded,
 )
-from vivavoce.core.caller.restoring import Leftovers, merged, restoration
+from vivavoce.core.caller.restoring import Leftovers, merged, restoration, restored
 from vivavoce.core.caller.updates import Failed
 from vivavoce.core.conversation import Conversation
 from vivavoce.errors import LocalProtocolError
@@ -58,7 +58,7 @@ from vivavoce.testing.playbook import counting_ids
 
 OUTPUT = FunctionCallOutput(id="out_1", call_id="call_1", output="{}")
 ITEM = ev.ConversationItemCreate(event_id="e", item=user_message("hello", id="mine"))
-DELETE = ev.ConversationItemDelete(event_id="e", item_id="mine")
+DELETE = ev.ConversationItemDelete(event_id="d", item_id="mine")
 ANSWER = Message(id="item_1", role="assistant", content=(OutputText(text="one two three fo"),))
 CREATE = "send response.create"
 
@@ -108,6 +108,32 @@ def test_items_are_told_in_order_behind_the_configuration() -> None:
     assert first == ev.SessionUpdate(event_id="event_1", session=cfg.RealtimeSession(instructions="Be brief."))
     assert [event.event_id for event in rest] == ["event_2", "event_3", "event_4", "event_5"]
     assert [item.id for item in told(talk)] == ["u", "fc_1", "out_1", "item_1"]
+
+
+def test_speech_of_which_the_transcript_is_still_coming_is_told_as_sound() -> None:
+    talk = Dialogue(detection=SERVER_VAD)
+    talk.ask(append(100, 7))
+    talk.say(started("u"), stopped("u", 50), committed("u"))
+    talk.say(added(Message(id="u", role="user", content=(InputAudio(transcript=None),))))
+    piece = ev.ConversationItemInputAudioTranscriptionDelta(item_id="u", content_index=0, delta="on")
+    talk.say(piece)
+    [view] = talk.caller.memory.views()
+    assert restored(view, b"12", is_understood=False).content == (InputAudio(audio=b"12"),)  # type: ignore[union-attr]
+    assert restored(view, b"12").content == (InputText(text="on"),)  # type: ignore[union-attr]
+    assert restored(view, b"", is_understood=False).content == (InputText(text="on"),)  # type: ignore[union-attr]
+
+
+def test_parts_that_nobody_can_make_are_left_out() -> None:
+    talk = Dialogue()
+    item = Message(id="u", role="user", content=(OutputText(text="odd"), InputText(text="hi")))
+    talk.say(added(item))
+    assert told(talk) == [Message(id="u", role="user", content=(InputText(text="hi"),))]
+
+
+def test_an_answer_to_a_call_that_was_told_is_told() -> None:
+    talk = Dialogue()
+    talk.say(added(call()), added(OUTPUT), added(structs.replace(OUTPUT, id="out_2", call_id="call_9")))
+    assert [item.id for item in told(talk)] == ["fc_1", "out_1"]
 
 
 def test_speech_that_was_not_understood_yet_is_told_as_sound() -> None:
@@ -180,7 +206,7 @@ def test_requests_beyond_the_limit_are_refused_when_the_connection_is_back() -> 
     talk.say(Lost())
     talk.ask(create(1), create(2), create(3))
     talk.say(Ask(create(4)))
-    assert talk.say(Connected()) == [CREATE, "refuse 3 too_many_requests", "tell error too_many_requests"]
+    assert talk.say(Connected()) == [CREATE, "refuse 3 not_sent", "tell error not_sent"]
 
 
 def test_what_waited_for_its_turn_goes_before_what_was_said_without_a_connection() -> None:
@@ -338,7 +364,7 @@ def test_items_end_with_their_session() -> None:
     empty = Message(id="empty", role="assistant", status="in_progress", content=())
     talk.say(created(), *spoken(), added(empty), Lost())
     lines = talk.say(Restored(conversation_of(structs.replace(ANSWER, status="completed"))))
-    assert lines == ["tell item.completed item_1", "tell updated empty", "tell lost resp_1"]
+    assert lines == ["tell updated empty", "tell item.completed item_1", "tell lost resp_1"]
     [view] = talk.caller.memory.views()
     assert (view.text, len(view.audio)) == ("one two three fo", 48_000)
 
@@ -377,3 +403,10 @@ def test_a_failure_to_ask_again_names_the_response_that_was_lost() -> None:
     assert talk.after(1_000) == ["tell error response_timeout"]
     failed = [effect.update for effect in talk.effects if isinstance(effect, Tell)]
     assert [one.error.param for one in failed if isinstance(one, Failed)] == ["resp_1"]
+
+
+def test_a_round_that_was_over_before_its_session_waits_for_its_tools() -> None:
+    talk = Dialogue()
+    talk.say(created(), item_done(call()), done(), Lost())
+    assert talk.say(Restored(conversation_of(call()))) == []
+    assert talk.say(ToolEnded("call_1", "{}")) == ["send conversation.item.create item_1", CREATE]

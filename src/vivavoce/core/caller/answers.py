@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
 from vivavoce.protocol.items import Item
@@ -60,12 +61,18 @@ class Answers:
         return len(self._pending)
 
     def expect(self, event: ev.AnyClientEvent, ticket: int, now_ms: int) -> None:
-        """The event is being sent. Those that no server answers are answered now."""
+        """The event is being sent. Those that no server answers are answered now.
+
+        Raises `LocalProtocolError` where another event of the same id waits: errors about them could not be told apart.
+        """
         if type(event) not in ANSWERS:
             if ticket:
                 self._ask(Acknowledge(ticket))
             return
-        self._pending[given(event.event_id, "")] = Pending(event, ticket, now_ms + self._answer_ms_max)
+        event_id = given(event.event_id, "")
+        if event_id in self._pending:
+            raise LocalProtocolError(f"an event with event_id {event_id!r} is on its way; each needs an id of its own")
+        self._pending[event_id] = Pending(event, ticket, now_ms + self._answer_ms_max)
 
     def take(self, event: ev.AnyServerEvent) -> None:
         """An event that may be the answer that somebody waits for."""

@@ -67,10 +67,7 @@ class Ear:
 
     def was_refused(self, *, commit: bool) -> None:
         """The oldest commit, or clear, on its way was refused, or never answered."""
-        for cut in self._cuts:
-            if cut[0] == commit:
-                self._cuts.remove(cut)
-                return
+        self._next_cut(commit=commit)
 
     def speech_started(self, item_id: str, audio_start_ms: int) -> None:
         """A turn begins there."""
@@ -87,15 +84,14 @@ class Ear:
             self._ended = None
             return True
         begin = self._begin_of(item_id)
-        if not self._cuts:  # nothing was told of its end
-            self._cut(item_id, begin, self._audio.end)
-            return True
-        self._cut(item_id, begin, self._next_cut())
-        return False
+        end = self._next_cut(commit=True)
+        self._cut(item_id, begin, self._audio.end if end is None else end)
+        return end is None  # nothing was told of its end
 
     def cleared(self) -> None:
         """The server's buffer is empty."""
-        self._boundary = self._next_cut() if self._cuts else self._audio.end
+        end = self._next_cut(commit=False)
+        self._boundary = self._audio.end if end is None else end
         self._open = None
 
     def _begin_of(self, item_id: str) -> int:
@@ -104,8 +100,13 @@ class Ear:
         self._open = None
         return begin
 
-    def _next_cut(self) -> int:
-        return self._cuts.popleft()[1]
+    def _next_cut(self, *, commit: bool) -> int | None:
+        """Where the oldest commit, or clear, on its way was sent; it is not on its way any more."""
+        first = next((cut for cut in self._cuts if cut[0] == commit), None)
+        if first is None:
+            return None
+        self._cuts.remove(first)
+        return first[1]
 
     def _cut(self, item_id: str, begin: int, end: int) -> None:
         self._memory.keep_speech(item_id, self._between(begin, end))

@@ -149,10 +149,11 @@ class Caller:
             self._keep(asked, is_own=is_own)
             return
         event = asked.event
+        if isinstance(event, ev.ResponseCreate):
+            self.requests.add(event, asked.ticket, self._now_ms)
+            return
+        self._answers.expect(event, asked.ticket, self._now_ms)
         match event:
-            case ev.ResponseCreate():
-                self.requests.add(event, asked.ticket, self._now_ms)
-                return
             case ev.InputAudioBufferAppend():
                 self.ear.append(event.audio)
             case ev.InputAudioBufferCommit():
@@ -163,7 +164,6 @@ class Caller:
                 self.ear.use(input_format(event.session) or self.ear.format)
             case ev.ResponseCancel():
                 self.requests.cancelling(given(event.response_id, None))
-        self._answers.expect(event, asked.ticket, self._now_ms)
         self._transmit(event)
 
     def _keep(self, asked: Ask, *, is_own: bool) -> None:
@@ -272,8 +272,9 @@ class Caller:
         said = [format for change in changes if (format := input_format(change)) is not None]
         if said:
             self.ear.use(said[-1])
-        elif self.conversation.session is not None:
-            self.ear.use(input_format(self.conversation.session) or format_of(UNSET))
+        else:
+            session = self.conversation.session
+            self.ear.use((input_format(session) if session else None) or format_of(UNSET))
 
     def _words(
         self,
@@ -450,7 +451,7 @@ class Caller:
         try:
             self._send_again(kept, leftovers)
         except LocalProtocolError as error:
-            detail = ev.ErrorDetail(type="vivavoce", code="too_many_requests", message=str(error))
+            detail = ev.ErrorDetail(type="vivavoce", code="not_sent", message=str(error))
             self._effects.append(Refuse(kept.ticket, detail) if kept.ticket else Tell(Failed(detail)))
 
     def _restored(self, conversation: Conversation) -> None:
@@ -472,14 +473,14 @@ class Caller:
 
     def _tell_what_became_of(self, views: tuple[ItemView, ...]) -> None:
         """Items end with their session: in the new one they are complete, as far as they came, or they are not."""
-        for view in views:
-            if view.id not in self.conversation:
-                self.memory.forget(view.id)
-                self._tell(ConversationUpdated(view))
-            elif (now := self.memory.view(view.id)) is not None:
-                self._complete(now.id, is_restored=True)
-                if self.memory.is_cut(view.id) and now.text != now.stated_text:
-                    self.voice.tell_heard(view.id)  # it was cut while the other session was being told
+        for gone in (view for view in views if view.id not in self.conversation):
+            self.memory.forget(gone.id)
+            self._tell(ConversationUpdated(gone))
+        for view in self.memory.views():
+            if self.memory.is_told(view.id):
+                self._complete(view.id, is_restored=True)
+            if self.memory.is_cut(view.id) and view.text != view.stated_text:
+                self.voice.tell_heard(view.id)  # it was cut while the other session was being told
 
     def _send_audio_again(self, pending: list[Pending]) -> None:
         """The audio that is in no item, with the commits and clears that were on their way."""
@@ -487,7 +488,7 @@ class Caller:
         for piece in self.ear.begin_again():
             if isinstance(piece, bytes):
                 self._asked_by_us(ev.InputAudioBufferAppend(event_id=self._new_id("event"), audio=piece))
-            elif cuts:
+            else:
                 cut = cuts.pop(0)
                 self._asked(Ask(cut.event, cut.ticket))
 

@@ -147,6 +147,10 @@ class Memory:
         self._bound(self._told)
         return True
 
+    def is_told(self, item_id: str) -> bool:
+        """Whether the application was told of it, and that is remembered."""
+        return item_id in self._told
+
     def complete(self, item_id: str, *, is_whole: bool) -> bool:
         """The item is final, and whole or cut off. Says whether that is news."""
         if self._told.get(item_id, True):

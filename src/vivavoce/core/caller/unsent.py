@@ -55,12 +55,10 @@ class Unsent:
     def _shorten(self, bytes_max: int) -> None:
         """Drop the oldest audio until the rest fits."""
         while self._audio_bytes > bytes_max:
-            for index, kept in enumerate(self._kept):
-                if isinstance(kept, Ask) and isinstance(kept.event, ev.InputAudioBufferAppend):
-                    del self._kept[index]
-                    self._audio_bytes -= len(kept.event.audio)
-                    self.dropped_bytes += len(kept.event.audio)
-                    break
+            index, audio = next((index, audio) for index, kept in enumerate(self._kept) if (audio := _audio_of(kept)))
+            del self._kept[index]
+            self._audio_bytes -= len(audio)
+            self.dropped_bytes += len(audio)
 
     def take_all(self) -> list[Kept]:
         """All of it, in order; nothing is kept any more."""
@@ -68,3 +66,9 @@ class Unsent:
         self._kept.clear()
         self._audio_bytes = self._events = 0
         return kept
+
+
+def _audio_of(kept: Kept) -> bytes:
+    if isinstance(kept, Ask) and isinstance(kept.event, ev.InputAudioBufferAppend):
+        return kept.event.audio
+    return b""
