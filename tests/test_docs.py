@@ -1,9 +1,9 @@
 """The pages under docs/ and beside the README: links lead somewhere, settings are settings, programs run and print.
 
-On a how-to page a `python` block is a program. It is run against a server with the scripted engines, which has the
-settings of the last `# vivavoce.toml` before it; a `text` block right below is what it prints, `…` standing for
-anything. Blocks that begin with `# NAME.toml` are files. Commands that begin with `vivavoce` or `uv run` are parsed,
-not run.
+On a how-to page and in the README a `python` block is a program. It is run against a server with the scripted engines,
+which has the settings of the last `# vivavoce.toml` before it; a `text` block right below is what it prints, `…`
+standing for anything. Blocks that begin with `# NAME.toml` are files. Commands that begin with `vivavoce` or `uv run`
+are parsed, not run.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def test_events_are_events_of_a_client(page: Path) -> None:
             assert not isinstance(decoded, ErrorDetail), decoded
 
 
-@pytest.mark.parametrize("page", HOW_TO, ids=name)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *HOW_TO], ids=name)
 def test_settings_are_settings_and_programs_print_what_is_shown(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
