@@ -62,6 +62,8 @@ RENEW_AGAIN_S = 15.0
 """Wait after a renewal that has failed."""
 SILENCE_POLL_S = 0.25
 """How often is looked for a silence in which a session can be renewed."""
+NOT_IN_DIALECT = "not_in_dialect"
+"""The code of an error about an event that was never sent, because the dialect cannot say it."""
 TURNS = 3
 """Turns of the event loop in which whoever got what they waited for can go on, through a task or two between."""
 BATCH_MAX = 64
@@ -371,7 +373,10 @@ class Life:
                         self.give_turn()
                 case Refuse():
                     if (future := self._tickets.pop(effect.ticket, None)) is not None and not future.done():
-                        future.set_exception(server_error(effect.error))
+                        is_ours = effect.error.code == NOT_IN_DIALECT
+                        future.set_exception(
+                            LocalProtocolError(effect.error.message) if is_ours else server_error(effect.error)
+                        )
                 case StopPlayback():
                     unfinished = self.given.player.stop() if self.given.player is not None else ()
                     self._do(self.given.caller.handle(PlaybackStopped(unfinished), self._now_ms))
@@ -397,7 +402,7 @@ class Life:
             frame = self.given.codec.encode(event)
         except LocalProtocolError as error:  # the dialect cannot say it
             detail = ev.ErrorDetail(
-                type="vivavoce", code="not_in_dialect", message=str(error), event_id=given(event.event_id, None)
+                type="vivavoce", code=NOT_IN_DIALECT, message=str(error), event_id=given(event.event_id, None)
             )
             self._do(self.given.caller.handle(ev.ErrorEvent(error=detail), self._now_ms))
             return
