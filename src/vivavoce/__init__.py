@@ -10,14 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vivavoce import sync
     from vivavoce.client.app import App, ToolResult
     from vivavoce.client.connect import connect
     from vivavoce.client.line import Reconnect
-    from vivavoce.client.pool import Pool
     from vivavoce.client.live import LiveResponse
     from vivavoce.client.loudspeaker import Loudspeaker, play
     from vivavoce.client.microphone import Microphone, record, record_as_stream
     from vivavoce.client.player import Player, VirtualPlayer
+    from vivavoce.client.pool import Pool
     from vivavoce.client.session import Session
     from vivavoce.client.tools import Tool, ToolCall, ToolContext, tool
     from vivavoce.core.account import Price
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
         SettingsError,
         VivavoceError,
     )
-    from vivavoce import sync
     from vivavoce.protocol import config, events, items
 
 __version__ = "0.1.0"
@@ -101,6 +101,7 @@ __all__ = [
     "Loudspeaker",
     "Microphone",
     "Player",
+    "Pool",
     "Price",
     "Reconnect",
     "RemoteProtocolError",
@@ -121,6 +122,7 @@ __all__ = [
     "play",
     "record",
     "record_as_stream",
+    "sync",
     "tool",
     "updates",
 ]

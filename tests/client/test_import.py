@@ -59,3 +59,11 @@ def test_what_dials_is_loaded_by_what_dials() -> None:
 def test_a_codec_of_clients_loads_nothing_of_servers_and_no_beta() -> None:
     loaded = modules_after('from vivavoce.protocol.client_codec import ClientCodec as C; C().decode(\'{"type":"x"}\')')
     assert not loaded & OF_SERVERS
+
+
+def test_every_public_name_is_listed_and_there() -> None:
+    import vivavoce
+
+    assert set(vivavoce.__all__) == {*vivavoce._HOMES, *vivavoce._MODULES}
+    assert all(getattr(vivavoce, name) is not None for name in vivavoce.__all__)
+    assert vivavoce.__all__ == sorted(vivavoce.__all__)

@@ -36,7 +36,10 @@ class Ack(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         if self._future is None:
-            raise LocalProtocolError("nothing is sent before the session connects, so there is no answer to wait for")
+            raise LocalProtocolError(
+                "nothing is sent before the session connects, so there is no answer to wait for; open it first with "
+                "`async with` or `await session.connect()`, or call without await, and it is said when it opens"
+            )
         if self._room is not None:
             yield from self._room().__await__()
         return self._convert((yield from asyncio.shield(self._future).__await__()))

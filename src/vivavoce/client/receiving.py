@@ -337,6 +337,8 @@ class Receiving(Listening):
         try:
             async with asyncio.timeout(timeout_s):
                 return await waiter
+        except TimeoutError:
+            raise TimeoutError(f"no {name_of(name)} came within {timeout_s:g} s") from None
         finally:
             waiter.cancel()
             self._caller.tells_deltas = self._audience.wants_deltas
