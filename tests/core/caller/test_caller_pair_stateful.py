@@ -70,6 +70,10 @@ class PairMachine(RuleBasedStateMachine):
         self.untagged: set[str] = set()
         self.told: dict[str, str] = {}
         self.is_lost = False
+        self.sees: dict[str, set[str]] = {}
+        self.talked_about: set[str] = set()
+        self.seen: set[str] = set()
+        self.owed: set[str] = set()
 
     # --- what is watched ----------------------------------------------------------------------------------------------
 
@@ -77,7 +81,11 @@ class PairMachine(RuleBasedStateMachine):
         match message:
             case ev.ResponseCreate():
                 self.request_sent(message)
+            case ev.ResponseDone():
+                self.response_done(message)
             case ev.ResponseCreated():
+                if message.response.conversation_id is not None:
+                    self.sees[message.response.id] = set(self.pair.caller.conversation.item_ids)
                 tag = (given(message.response.metadata, None) or {}).get(TAG)
                 if tag is not None:
                     self.in_flight.discard(tag)
@@ -97,9 +105,26 @@ class PairMachine(RuleBasedStateMachine):
         assert not self.in_flight, "two requests are on their way"
         known = [one for one in self.pair.caller.conversation.active_responses if one.conversation_id is not None]
         assert not known, "it is asked while an answer is running"
+        request = self.pair.caller.requests._in_flight
+        assert request is not None
+        assert request.why != "needed" or request.items - self.talked_about, "it is asked a second time"
         self.in_flight.add(given(event.event_id, ""))
         if TAG not in (given(params.metadata, None) or {}):
             self.untagged.add(given(event.event_id, ""))
+
+    def response_done(self, event: ev.ResponseDone) -> None:
+        """Note which items a response of the conversation has seen, and which calls are to be talked about."""
+        response = event.response
+        sees = self.sees.pop(response.id, None)
+        if sees is None or (response.status == "completed" and not response.output):
+            return
+        self.seen |= sees
+        if response.status != "completed":
+            return
+        self.talked_about |= sees
+        calls = [item for item in response.output if isinstance(item, FunctionCall)]
+        if all(item.name != "theirs" for item in calls):
+            self.owed |= {given(item.call_id, "") for item in calls}
 
     def item_told(self, update: ItemAppended | ItemCompleted | ConversationUpdated) -> None:
         item_id = update.item.id
@@ -152,6 +177,33 @@ class PairMachine(RuleBasedStateMachine):
     def ask(self, modality: object, is_aside: bool) -> None:
         params = ev.ResponseParams(output_modalities=modality, conversation="none" if is_aside else UNSET)  # type: ignore[arg-type]
         self.pair.ask(ev.ResponseCreate(response=params))
+
+    # Whole stretches, because single steps seldom add up to one.
+
+    @precondition(lambda self: self.pair.is_connected)
+    @rule(ms=st.sampled_from([200, 700]), is_asked=st.booleans())
+    def end_a_turn_that_the_client_does_not_know_of(self, ms: int, is_asked: bool) -> None:
+        self.pair.ask(ev.InputAudioBufferAppend(audio=tone(ms) + silence(300)))
+        while self.pair.to_server:
+            self.pair.reach_server()
+        if is_asked:  # before or after the server answers by itself
+            self.pair.ask(ev.ResponseCreate())
+        while DETECTION in self.pair.rehearsal.streams:
+            self.pair.rehearsal.deliver(DETECTION)
+        if not is_asked:
+            self.pair.ask(ev.ResponseCreate())
+
+    @precondition(lambda self: self.pair.is_connected)
+    @rule(text=st.sampled_from(TEXTS[3:5]))
+    def have_tools_called(self, text: str) -> None:
+        self.say_and_ask(text)
+        while not self.pair.calls and not self.pair.is_at_rest:
+            if self.pair.to_server:
+                self.pair.reach_server()
+            elif self.pair.to_client:
+                self.pair.reach_client()
+            else:
+                self.pair.rehearsal.deliver(self.pair.rehearsal.streams[0])
 
     @rule(ms=st.sampled_from([200, 200, 700]))
     def speak(self, ms: int) -> None:
@@ -332,7 +384,7 @@ class PairMachine(RuleBasedStateMachine):
         assert requests.is_idle, (requests._queue, requests._in_flight, requests._aside, requests._running)
         assert not self.pair.caller.calls.open
         self.every_lost_response_was_replaced()
-        self.no_call_is_left_without_an_answer()
+        self.tool_outputs_were_answered_once_and_talked_about()
 
     def every_lost_response_was_replaced(self) -> None:
         updates = self.pair.updates
@@ -342,16 +394,14 @@ class PairMachine(RuleBasedStateMachine):
         for response_id in lost:
             assert (response_id in replaced) != (response_id in failed)
 
-    def no_call_is_left_without_an_answer(self) -> None:
-        items = self.pair.caller.conversation.items
-        calls = {
-            item.call_id
-            for item in items
-            if isinstance(item, FunctionCall) and item.name != "theirs" and item.status == "completed"
-        }
-        outputs = [item.call_id for item in items if isinstance(item, FunctionCallOutput)]
-        assert len(outputs) == len(set(outputs)), "a call is answered twice"
-        del calls
+    def tool_outputs_were_answered_once_and_talked_about(self) -> None:
+        outputs = [item for item in self.pair.caller.conversation.items if isinstance(item, FunctionCallOutput)]
+        assert len(outputs) == len({output.call_id for output in outputs}), "a call is answered twice"
+        if any(isinstance(update, Failed) for update in self.pair.updates):
+            return  # an engine or a limit was in the way, and that was told
+        seen = self.seen.union(*self.sees.values())
+        for output in outputs:
+            assert output.call_id not in self.owed or output.id in seen, "nobody has asked about a tool's output"
 
 
 TestPair = PairMachine.TestCase

@@ -419,3 +419,15 @@ def test_of_two_responses_the_one_that_is_named_is_cancelled() -> None:
     assert unwanted == {"a"}
     talk.ask(ev.ResponseCancel(event_id="d"))
     assert all(one.is_unwanted for one in talk.caller.requests._running.values())
+
+
+def test_a_refusal_of_the_server_s_own_answer_is_not_taken_for_ours() -> None:
+    talk = Dialogue(detection=cfg.ServerVad(interrupt_response=False))
+    talk.ask(create())
+    talk.say(started("a"), stopped("a"), committed("a"), created("of_turn"))
+    talk.say(started("b"), stopped("b"), committed("b"))
+    assert talk.say(error(BUSY)) == []
+    assert talk.say(error(BUSY, "ask_1")) == []
+    assert talk.say(done("of_turn", "completed", said())) == []
+    assert talk.after(250) == [CREATE]
+    assert tag_of(talk.sent()[0]) == "ask_1"

@@ -410,3 +410,12 @@ def test_a_round_that_was_over_before_its_session_waits_for_its_tools() -> None:
     talk.say(created(), item_done(call()), done(), Lost())
     assert talk.say(Restored(conversation_of(call()))) == []
     assert talk.say(ToolEnded("call_1", "{}")) == ["send conversation.item.create item_1", CREATE]
+
+
+def test_commits_by_hand_cut_by_the_new_clock() -> None:
+    talk = Dialogue()
+    talk.ask(append(100, 1), ev.InputAudioBufferCommit(event_id="c1"))
+    talk.say(committed("a"), Lost(), Restored(conversation_of()))
+    talk.ask(append(50, 2), ev.InputAudioBufferCommit(event_id="c2"))
+    talk.say(committed("b"))
+    assert talk.caller.memory.speech("b") == bytes((2,)) * 48 * 50

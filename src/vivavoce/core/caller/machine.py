@@ -49,6 +49,14 @@ NEVER_MIND = frozenset({"response_cancel_not_active", "item_truncate_invalid_ite
 """Refusals of events that we send by ourselves, and that have lost a race: what they want is so already."""
 
 
+class Flow(msgspec.Struct, frozen=True):
+    """The speech that came last, as long as nothing else has come since: what is true of it stays true."""
+
+    response_id: str
+    item_id: str
+    speech: Speech
+
+
 class Caller:
     """The client's end of one session. `ids(prefix)` gives fresh ids; `runs(name)` says whether a function is ours.
 
@@ -75,6 +83,7 @@ class Caller:
         self._text_fallback = text_fallback
         self._now_ms = 0
         self._effects: list[CallerEffect] = []
+        self._flow: Flow | None = None
         self._is_connected = False
         self._unsent = Unsent(self.limits)
         self._answers = Answers(self._effects.append, self.limits.answer_ms_max)
@@ -88,6 +97,7 @@ class Caller:
     def handle(self, input: CallerInput, now_ms: int) -> list[CallerEffect]:
         """Take one input at a time that never goes back; return what is to be done, in order."""
         self._now_ms = now_ms
+        self._flow = None
         if type(input) is ev.ResponseOutputAudioDelta:
             self._audio(input)
         else:
@@ -95,6 +105,19 @@ class Caller:
         effects = self._effects[:]
         self._effects.clear()
         return effects
+
+    def hear(self, event: ev.ResponseOutputAudioDelta) -> bool:
+        """The short way of speech that goes on: what `handle` would do, where it would ask for nothing.
+
+        Says whether that was so; otherwise nothing was done, and `handle` is to be asked. Most of all events are such
+        ones; `handle` has to see some of them, since here no time passes.
+        """
+        flow = self._flow
+        if flow is None or flow.item_id != event.item_id or flow.response_id != event.response_id:
+            return False
+        self.conversation.apply(event)
+        flow.speech.audio_bytes += len(event.delta)
+        return True
 
     def deadline(self) -> int | None:
         """When to hand in a `WakeUp`, on the same clock as `now_ms`; None when nothing is due."""
@@ -200,8 +223,12 @@ class Caller:
         item_id = event.item_id
         self.requests.came(event.response_id)
         entry = self.conversation.entry(item_id)
-        if entry is not None and self.voice.sound(event, entry) and self.tells_deltas:
+        if entry is None or not self.voice.sound(event, entry):
+            return
+        if self.tells_deltas:
             self._tell_delta(item_id, Delta(audio=event.delta))
+        elif not self.voice.plays:
+            self._flow = Flow(event.response_id, item_id, self.memory.speech_of(item_id))
 
     def _server(self, event: ev.AnyServerEvent) -> None:
         self.requests.life_ms = self._now_ms

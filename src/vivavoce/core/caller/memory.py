@@ -86,7 +86,8 @@ class Memory:
 
     # --- the assistant's ----------------------------------------------------------------------------------------------
 
-    def _speech_of(self, item_id: str) -> Speech:
+    def speech_of(self, item_id: str) -> Speech:
+        """What the assistant says in an item."""
         said = self._said.get(item_id)
         if said is None:
             said = self._said[item_id] = Speech()
@@ -95,19 +96,19 @@ class Memory:
 
     def words(self, item_id: str, delta: str) -> None:
         """More transcript."""
-        self._speech_of(item_id).pieces.append(delta)
+        self.speech_of(item_id).pieces.append(delta)
 
     def all_words(self, item_id: str, transcript: str) -> None:
         """The whole transcript."""
-        self._speech_of(item_id).pieces = [transcript]
+        self.speech_of(item_id).pieces = [transcript]
 
     def sound(self, item_id: str, audio_bytes: int) -> None:
         """So much more speech."""
-        self._speech_of(item_id).audio_bytes += audio_bytes
+        self.speech_of(item_id).audio_bytes += audio_bytes
 
     def cut(self, item_id: str, audio_bytes: int) -> None:
         """No more than this was heard. Of several cuts the shortest counts."""
-        said = self._speech_of(item_id)
+        said = self.speech_of(item_id)
         said.cut = audio_bytes if said.cut is None else min(said.cut, audio_bytes)
 
     def is_cut(self, item_id: str) -> bool:

@@ -318,10 +318,10 @@ class Requests:
         if event_id is None:
             if error.code != BUSY:
                 return False
-            if self._in_flight is None or not self.active:
+            if self._unanswered is not None or self._in_flight is None or not self.active:
                 self._turn_was_refused(now_ms)
                 return True
-            event_id = self._in_flight.id  # which was refused, whether or not this error is about it
+            event_id = self._in_flight.id  # by a server that does not say which event it means
         request = self._in_flight if self._in_flight is not None and self._in_flight.id == event_id else None
         if request is None and (request := self._aside.pop(event_id, None)) is None:
             return False
