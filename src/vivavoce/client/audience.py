@@ -69,6 +69,7 @@ class Audience:
         self._live: dict[str, ref[LiveResponse]] = {}
         self._followers: WeakSet[Feed[LiveResponse]] = WeakSet()
         self._closed: ConnectionClosed | None = None
+        self._released = asyncio.Event()
 
     # --- the application's side ---------------------------------------------------------------------------------------
 
@@ -135,7 +136,7 @@ class Audience:
         """Follow a response, where somebody has asked for it, or for all."""
         if not self._acks and not self._followers:
             return
-        live = LiveResponse(event.response)
+        live = LiveResponse(event.response, self.release)
         self._hold(live, live.id)
         for ack in self._acks:
             if not ack.done():  # an earlier one has its own
@@ -151,7 +152,14 @@ class Audience:
     def _tell(self, names: tuple[str, ...], event: Any) -> None:
         self.listeners.hear(names, event)
         for name, where, future in self._waiters:
-            if not future.done() and any(fnmatchcase(own, name) for own in names) and (where is None or where(event)):
+            if future.done() or not any(fnmatchcase(own, name) for own in names):
+                continue
+            try:
+                is_wanted = where is None or where(event)
+            except Exception as error:  # the application's own: it is told where it waits
+                future.set_exception(error)
+                continue
+            if is_wanted:
                 future.set_result(event)
                 self.give_turn()
 
@@ -205,15 +213,23 @@ class Audience:
         if len(stream._events) < EVENTS_MAX and not self.listeners.is_full:  # asked for every event
             return False
         is_full = stream.is_full or self.listeners.is_full
-        return is_full and not self._waiters and not self.is_waited_for()
+        if not is_full or self._waiters or self.is_waited_for():
+            return False
+        return not any((live := found()) is not None and live.is_waited_for for found in list(self._live.values()))
 
     async def hold(self) -> None:
-        """Wait while it is, or until somebody waits for an answer."""
-        if self.events.stream.is_full:
-            await self.events.stream.room()
-        if self.listeners.is_full:
-            await self.listeners.drained()
+        """Wait until it has caught up, or somebody waits for what only comes when the server is read."""
+        self._released.clear()
+        catching_up = self.events.stream.room() if self.events.stream.is_full else self.listeners.drained()
+        waits = asyncio.ensure_future(self._released.wait()), asyncio.ensure_future(catching_up)
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            self.events.stream.release()
 
     def release(self) -> None:
         """Somebody is about to wait for an answer."""
-        self.events.stream.release()
+        self._released.set()

@@ -7,7 +7,7 @@ beginning; what nobody holds is not kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
 from vivavoce.core.caller.updates import Delta
@@ -33,7 +33,7 @@ class LiveItem:
         self._response: LiveResponse | None = response  # who is fed only as long as somebody holds it
         self.id = given(item.id, "")
         self.item = item
-        self._chunks: Stream[Delta] = Stream(CHUNKS_MAX)
+        self._chunks: Stream[Delta] = Stream(CHUNKS_MAX, response._on_wait)
 
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self._iterate()
@@ -78,10 +78,12 @@ class LiveResponse:
     where it failed, was lost with the connection, or never came to an end.
     """
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, on_wait: Callable[[], None] = lambda: None) -> None:
         self.id = response.id
         self.response = response
-        self._items: Stream[LiveItem] = Stream(CHUNKS_MAX)
+        self._on_wait = on_wait
+        self._awaiting = 0
+        self._items: Stream[LiveItem] = Stream(CHUNKS_MAX, on_wait)
         self._known: dict[str, LiveItem] = {}
         self._words: list[str] = []
         self._audio = bytearray()
@@ -111,7 +113,18 @@ class LiveResponse:
                 return
 
     def __await__(self) -> Generator[Any, None, Response]:
-        return (yield from asyncio.shield(self._done).__await__())  # a generator of ours, so that it holds us
+        self._awaiting += 1
+        self._on_wait()
+        try:
+            return (yield from asyncio.shield(self._done).__await__())  # a generator of ours, so that it holds us
+        finally:
+            self._awaiting -= 1
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for more of it."""
+        is_read = self._items.is_waited_for or any(item._chunks.is_waited_for for item in self._known.values())
+        return is_read or self._awaiting > 0
 
     async def done(self) -> Response:
         """The response when it is over, with its status, items and usage."""

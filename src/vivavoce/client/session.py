@@ -144,6 +144,25 @@ class Session(Receiving, Sending):
 
     close = disconnect
 
+    async def reconnect(self) -> None:
+        """Give the present connection up, as where the network has changed, and wait until there is another.
+
+        A connection that is dead without anybody knowing is noticed late; whoever knows better says so here. Raises
+        `ConnectionClosed` where the session ends instead, and `LocalProtocolError` where it is not to be reconnected.
+        """
+        if self._life is None or self._life.ended is not None:
+            raise LocalProtocolError("the session is not connected; use `async with`, or await connect()")
+        if not self._options.reconnect.tries:
+            raise LocalProtocolError("the session was made with reconnect=False; connect() makes another")
+        standing = self._audience.waiter("connection.*", lambda event: event.what in ("resumed", "restored", "closed"))
+        try:
+            self._life.leave()
+            await standing
+        finally:
+            standing.cancel()
+        if self._life.ended is not None:
+            raise ConnectionClosed(self._life.ended.code, self._life.ended.reason)
+
     async def reset(self) -> None:
         """Disconnect and forget everything: conversation, configuration, tools, listeners."""
         await self.disconnect()
@@ -341,6 +360,11 @@ class Session(Receiving, Sending):
         self._audience.heard(event)
         if type(event) in COUNTED:
             self._count(event)
+
+    @property
+    def heard_speech(self) -> Callable[[ServerMessage], None]:
+        """The short way for the pieces of speech, which cost nothing by themselves."""
+        return self._audience.heard
 
     def _count(self, event: ServerMessage) -> None:
         """What it costs; a budget that is spent ends the session."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,8 +19,9 @@ class Stream(Generic[T]):
     As long as nobody has begun to read, the oldest are dropped beyond `events_max`; `dropped` counts them.
     """
 
-    def __init__(self, events_max: int) -> None:
+    def __init__(self, events_max: int, on_wait: Callable[[], None] = lambda: None) -> None:
         self._events_max = events_max
+        self._on_wait = on_wait
         self._events: deque[T] = deque()
         self._end: BaseException | None = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -66,11 +68,17 @@ class Stream(Generic[T]):
                 raise self._end
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
+            self._on_wait()
             await waiter
         event = self._events.popleft()
         if self._room is not None and len(self._events) <= self._events_max // 2:
             self.release()
         return event
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a reader waits for the next event."""
+        return any(not waiter.done() for waiter in self._waiters)
 
     async def room(self) -> None:
         """Wait until the reader has caught up by half."""
