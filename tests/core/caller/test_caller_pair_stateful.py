@@ -405,4 +405,4 @@ class PairMachine(RuleBasedStateMachine):
 
 
 TestPair = PairMachine.TestCase
-TestPair.settings = settings(max_examples=EXAMPLES or 60, stateful_step_count=40, derandomize=not EXAMPLES)
+TestPair.settings = settings(max_examples=EXAMPLES or 100, stateful_step_count=40, derandomize=not EXAMPLES)
