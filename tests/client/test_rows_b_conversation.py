@@ -128,11 +128,12 @@ def test_b9_speech_is_cut_out_of_what_was_sent_by_the_positions_of_the_server(se
 def test_b9_speech_that_was_committed_by_hand_is_all_since_the_last_cut(server: RealServer, dialect: str) -> None:
     first, second, forgotten = tone(120), silence(70) + tone(50), tone(30)
 
-    async def main() -> tuple[bytes, bytes, str]:
+    async def main() -> tuple[bytes, bytes, tuple[str, str]]:
         async with session(server, dialect=dialect) as talk:
             await talk.update_session(turn_detection=None)
             talk.append_audio(first)
             one = await talk.commit_audio()
+            assert (await talk.wait_for_next_item(10)).id == one
             talk.append_audio(forgotten)
             talk.clear_audio()
             talk.append_audio(second)
@@ -141,11 +142,11 @@ def test_b9_speech_that_was_committed_by_hand_is_all_since_the_last_cut(server: 
             views = talk.get_item(one), talk.get_item(two)
             assert views[0] is not None
             assert views[1] is not None
-            return views[0].audio, views[1].audio, repr(views[0])
+            return views[0].audio, views[1].audio, (one, repr(views[0]))
 
-    one, two, shown = run(main())
+    one, two, (one_id, shown) = run(main())
     assert (one, two) == (first, second)
-    assert "message of the user" in shown
+    assert shown == f"<message of the user {one_id} completed: ''>"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

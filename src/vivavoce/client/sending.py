@@ -199,7 +199,10 @@ class Sending:
         return sent / float(format.rate_hz * format.sample_bytes)
 
     def commit_audio(self) -> Ack[str]:
-        """`input_audio_buffer.commit`: the audio becomes a user item, whose id is the acknowledgement."""
+        """`input_audio_buffer.commit`: the audio becomes a user item, whose id is the acknowledgement.
+
+        The item itself follows a moment later; `wait_for_next_item` waits for it.
+        """
         return self._send(ev.InputAudioBufferCommit(event_id=self._new_id("event")), lambda answer: str(answer.item_id))
 
     def clear_audio(self) -> Ack[None]:

@@ -195,7 +195,8 @@ class ItemView:
 
     def __repr__(self) -> str:
         role = f" of the {self.role}" if self.role else ""
-        return f"<{self.type}{role} {self.id} {self.status or ''}: {self.text or self.arguments or self.output!r}>"
+        what = self.text or self.arguments or self.output or ""
+        return f"<{self.type}{role} {self.id} {self.status or ''}: {what!r}>"
 
     @property
     def item(self) -> Item:
