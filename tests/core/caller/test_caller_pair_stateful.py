@@ -70,6 +70,7 @@ class PairMachine(RuleBasedStateMachine):
         self.untagged: set[str] = set()
         self.told: dict[str, str] = {}
         self.is_lost = False
+        self.turns: set[str] = set()
         self.sees: dict[str, set[str]] = {}
         self.talked_about: set[str] = set()
         self.seen: set[str] = set()
@@ -81,6 +82,8 @@ class PairMachine(RuleBasedStateMachine):
         match message:
             case ev.ResponseCreate():
                 self.request_sent(message)
+            case ev.InputAudioBufferSpeechStarted():
+                self.turns.add(message.item_id)
             case ev.ResponseDone():
                 self.response_done(message)
             case ev.ResponseCreated():
@@ -352,7 +355,8 @@ class PairMachine(RuleBasedStateMachine):
         for item_id in self.pair.caller.conversation.item_ids:
             known, mine = hearing.get(item_id), self.pair.caller.memory.speech(item_id)
             if known is not None and known.audio and mine:
-                assert mine == known.audio
+                # Before it hears a turn, a server may let go of silence without a word; then its copy is shorter.
+                assert mine == known.audio if item_id in self.turns else mine.endswith(known.audio)
 
     @invariant()
     def buffers_stay_within_their_limits(self) -> None:
