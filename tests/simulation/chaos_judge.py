@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from chaos_world import House, Seen, Visitor, World
 
 PATIENCE_S = 3_600.0
+CHARACTER_BYTES = 60 * 48
+"""What the scripted voice makes of a character."""
 QUESTION = re.compile(r"question(\d+)")
 FOUND = re.compile(r"tool said: \"?found(\d+)")
 
@@ -62,8 +64,6 @@ def _same_state(session: Session, house: House, *, is_same: bool) -> None:
 
 
 def _nothing_twice(session: Session, seen: Seen, visitor: Visitor) -> None:
-    from chaos_world import CHARACTER_BYTES
-
     twice = [event_id for event_id, count in seen.event_ids.items() if count > 1 and event_id]
     assert not twice, f"events came twice: {twice}"
     answers = Counter(n for response_id, n in seen.begun.items() if n and response_id in seen.said)

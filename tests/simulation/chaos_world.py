@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Literal
+
+from chaos_judge import judge
 
 from vivavoce import connect
 from vivavoce.client.acks import Ack
@@ -35,7 +36,7 @@ from vivavoce.engines.scripted import (
 from vivavoce.errors import ConnectionClosed, ConnectionFailed, ResponseFailed, ServerError, VivavoceError
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
-from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, Item, Message, user_message
+from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, Message, user_message
 from vivavoce.server.auth import Asked
 from vivavoce.server.pipelines import Pipelines
 from vivavoce.server.sessions import Sessions
@@ -44,6 +45,7 @@ from vivavoce.testing.complaints import Complaints
 from vivavoce.testing.network import Fate, Line, Weather
 from vivavoce.testing.simulation import Trace
 from vivavoce.testing.sounds import silence, tone
+from vivavoce.testing.virtual_time import run
 from vivavoce.transports import Transport
 
 World = Literal["kept", "forgotten", "restarted"]
@@ -55,10 +57,7 @@ QUIET_S = 8.0
 CHUNK_MS = 100
 FIRST_WORD_MS = 400
 """Of an answer that was cut off before, no word was heard."""
-CHARACTER_BYTES = 60 * 48
-"""What the scripted voice makes of a character."""
 NOT_RENEWED = "the session could not be renewed"
-BUSY = "conversation_already_has_active_response"
 
 
 # --- what happens to messages -----------------------------------------------------------------------------------------
@@ -183,8 +182,6 @@ class House:
 
 
 def _with_model(pipeline: Any, model: ScriptedLanguageModel) -> Any:
-    from dataclasses import replace
-
     return replace(pipeline, language_model=model)
 
 
@@ -501,11 +498,6 @@ HONEST = frozenset(
 )
 """Errors that this user earns."""
 
-ITEM_TYPES = (Message, FunctionCall, FunctionCallOutput)
-
-
-__all__ = ["BUSY", "Cuts", "House", "Seen", "Speaker", "Visitor", "World"]
-
 
 # --- a whole conversation ---------------------------------------------------------------------------------------------
 
@@ -538,8 +530,6 @@ async def converse(
     renew_before_s: float,
 ) -> Outcome:
     """Hold one conversation; judge it. Raises `Chaos`."""
-    from chaos_judge import judge
-
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
     cuts = Cuts(fates, share, Random(f"{seed} cuts"))
@@ -596,6 +586,14 @@ async def converse(
     )
 
 
-def brief(item: Item) -> str:
-    """An item in a line."""
-    return json.dumps(str(item))[:200]
+def hold(
+    seed: int,
+    world: World,
+    fates: Mapping[int, Fate],
+    share: float,
+    steps: int,
+    session_ms_max: int,
+    renew_before_s: float,
+) -> Outcome:
+    """The same, on virtual time from its beginning to its end."""
+    return run(converse(seed, world, fates, share, steps, session_ms_max, renew_before_s))

@@ -16,14 +16,13 @@ from random import Random
 from typing import Any, get_args
 
 import pytest
-from chaos_world import Chaos, Outcome, World, converse
+from chaos_world import Chaos, Outcome, World, hold
 
 from vivavoce.client import life
 from vivavoce.core.caller import answers, ear, memory, requests, restoring
 from vivavoce.core.caller.calls import Calls
 from vivavoce.core.conversation import Conversation
 from vivavoce.testing.network import Fate
-from vivavoce.testing.virtual_time import run
 from vivavoce.transports.lasting import Lasting
 
 FROM, _, TO = os.environ.get("VIVAVOCE_SEEDS", "0:14").partition(":")
@@ -47,7 +46,7 @@ def simulate(
 ) -> Outcome:
     """One conversation. Raises `AssertionError`, and leaves its trace behind."""
     try:
-        return run(converse(seed, world, fates or {}, share, steps, session_ms_max, session_ms_max / 4000))
+        return hold(seed, world, fates or {}, share, steps, session_ms_max, session_ms_max / 4000)
     except Chaos as chaos:
         path = TRACES / f"{world}-{seed}-{'-'.join(map(str, fates or ()))}.jsonl"
         chaos.trace.save(path)
