@@ -25,6 +25,7 @@ from vivavoce.core.caller.messages import (
     CallerInput,
     CancelTool,
     Connected,
+    Heard,
     Lost,
     Play,
     PlaybackStopped,
@@ -77,6 +78,11 @@ class Owner(Protocol):
 
     def heard(self, event: ServerMessage) -> None:
         """The server has said something that the application is to know."""
+        ...
+
+    @property
+    def heard_speech(self) -> Callable[[ServerMessage], None]:
+        """The short way for the pieces of speech, which are most of what is said."""
         ...
 
     def told(self, update: Update) -> None:
@@ -156,6 +162,7 @@ class Life:
         self._is_turn_given = False
         self._is_mute = False
         self._goodbye: ConnectionClosed | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None]
         self._reading: asyncio.Task[None] | None = None
@@ -165,11 +172,14 @@ class Life:
     # --- opening and closing ------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Open it. Raises `ConnectionFailed` or `ServerError`, with the likely cause."""
+        """Open it. Raises `ConnectionFailed` or `ServerError`, with the likely cause; `ConnectionClosed` where it is
+        closed meanwhile."""
         try:
             opened = await self.line.open()
             try:
                 first = await self._first(opened)
+                if self._goodbye is not None:
+                    raise self._goodbye  # somebody has thought better of it meanwhile
             except BaseException:
                 await opened.transport.close()
                 raise
@@ -195,19 +205,24 @@ class Life:
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End it; doing it twice is harmless."""
-        if self._goodbye is None:
+        if self._closing is None:
             self._goodbye = ConnectionClosed(code, reason)
-            if self.ended is None and self.given.caller.is_connected:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(GOODBYE_S):
-                        await self._said.wait()
-            if self._running is not None:
-                self._running.cancel()  # whatever it waits for: a message, the application, another connection
-            await self.line.close(code, reason)
-            if self._running is None or self._running.done():
-                self._end(self._goodbye)
-        await asyncio.shield(self._over)
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+            self._closing = asyncio.get_running_loop().create_task(self._close(self._goodbye))
+        await asyncio.shield(self._closing)
+
+    async def _close(self, goodbye: ConnectionClosed) -> None:
+        """In a task of its own: whoever waits for the end may be cancelled, and it comes all the same."""
+        if self.ended is None and self.given.caller.is_connected:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GOODBYE_S):
+                    await self._said.wait()
+        if self._running is not None:
+            self._running.cancel()  # whatever it waits for: a message, the application, another connection
+        await self.line.close(goodbye.code, goodbye.reason)
+        if self._running is None or self._running.done():
+            self._end(goodbye)
+        await self._over
+        tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -277,10 +292,21 @@ class Life:
         """Take what comes over one connection, to its end."""
         forward = getattr(transport, "forward", None) or partial(_forward, transport)
 
+        decode = self.given.codec.decode if self.given.raw is None else self._decode
+        hear, tell, in_a_row = self.given.caller.hear, self.owner.heard_speech, 0
+
         def take(frame: str | bytes) -> bool:
+            nonlocal in_a_row
             if transport is not self._transport:
                 return False  # another has taken its place
-            self._take(self._decode(frame))
+            event = decode(frame)
+            if type(event) is ev.ResponseOutputAudioDelta and in_a_row < BATCH_MAX and hear(event):
+                in_a_row += 1
+                self._events += 1
+                tell(event)
+                return True
+            in_a_row = 0
+            self._take(event)
             return not (self._is_turn_given or self.owner.is_behind)
 
         while transport is self._transport:
@@ -335,10 +361,7 @@ class Life:
 
     def ask(self, event: ev.AnyClientEvent) -> asyncio.Future[Any]:
         """Send an event; the future holds the server's answer. Raises `LocalProtocolError`, `ConnectionClosed`."""
-        if self.ended is not None:
-            raise ConnectionClosed(self.ended.code, self.ended.reason)
-        if self._outgoing_bytes > OUTGOING_BYTES_LIMIT:
-            raise LocalProtocolError("the server does not take what is sent; await the calls before making more")
+        self.check_open()
         self._number += 1
         number = self._number
         future = self._tickets[number] = asyncio.get_running_loop().create_future()
@@ -348,6 +371,13 @@ class Life:
             self._tickets.pop(number, None)
             raise
         return future
+
+    def check_open(self) -> None:
+        """Raises `ConnectionClosed` after the end, and `LocalProtocolError` where far too much is on its way out."""
+        if self.ended is not None:
+            raise ConnectionClosed(self.ended.code, self.ended.reason)
+        if self._outgoing_bytes > OUTGOING_BYTES_LIMIT:
+            raise LocalProtocolError("the server does not take what is sent; await the calls before making more")
 
     @property
     def is_waited_for(self) -> bool:
@@ -378,8 +408,7 @@ class Life:
                             LocalProtocolError(effect.error.message) if is_ours else server_error(effect.error)
                         )
                 case StopPlayback():
-                    unfinished = self.given.player.stop() if self.given.player is not None else ()
-                    self._do(self.given.caller.handle(PlaybackStopped(unfinished), self._now_ms))
+                    self._do(self.given.caller.handle(PlaybackStopped(self._stop_playing()), self._now_ms))
                 case Tell():
                     self.owner.told(effect.update)
                 case RunTool() | CancelTool():
@@ -392,10 +421,22 @@ class Life:
         try:
             self.given.player.play(effect.item_id, effect.audio, effect.format)
         except Exception as error:
-            self._is_mute = True
-            log.exception("the player has failed; the session goes on without it")
-            message = f"The player has failed: {error}"
-            self.owner.told(Failed(ev.ErrorDetail(type="vivavoce", code="player_failed", message=message)))
+            self._has_no_player(error)
+
+    def _stop_playing(self) -> tuple[Heard, ...]:
+        try:
+            return self.given.player.stop() if self.given.player is not None else ()
+        except Exception as error:
+            self._has_no_player(error)
+            return ()
+
+    def _has_no_player(self, error: Exception) -> None:
+        if self._is_mute:
+            return
+        self._is_mute = True
+        log.error("the player has failed; the session goes on without it", exc_info=error)
+        message = f"The player has failed: {error}"
+        self.owner.told(Failed(ev.ErrorDetail(type="vivavoce", code="player_failed", message=message)))
 
     def _transmit(self, event: ev.AnyClientEvent) -> None:
         try:
@@ -542,8 +583,12 @@ class Life:
         """Make before break: the old session lives until the new one knows everything."""
         opened = await self.line.open()
         events = self._events
+
+        def is_wanted() -> bool:
+            return self._is_silent and self._events == events and self._goodbye is None
+
         try:
-            is_moved = await self._move(opened, lambda: self._is_silent and self._events == events)
+            is_moved = await self._move(opened, is_wanted)
         except BaseException:
             await opened.transport.close()
             raise

@@ -32,7 +32,7 @@ class ListenerFailed:
     """A callback of the application has raised; told to listeners of `error`."""
 
     name: str
-    exception: Exception
+    exception: BaseException
     event: Any
 
     @property
@@ -165,8 +165,15 @@ class Listeners:
             result = listener.callback(event)
             if inspect.isawaitable(result):
                 await result
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                raise  # what it waited for was not cancelled, but we are
             name = getattr(listener.callback, "__qualname__", repr(listener.callback))
             log.exception("the listener %s of %r has failed", name, listener.pattern)
             if not isinstance(event, ListenerFailed):
                 self.hear(("error",), ListenerFailed(name, error, event))
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -272,17 +272,22 @@ class Session(Receiving, Sending):
         return self._configure(config.RealtimeSession())
 
     async def ask(self, content: Content) -> str:
-        """Say something as the user and wait for the whole answer, in words, the calling of tools included."""
+        """Say something as the user and wait for the whole answer, in words, the calling of tools included.
+
+        An answer that somebody cancels is what was said until then. Raises `ServerError`, `ResponseFailed`, and
+        `ConnectionClosed` where the session ends before.
+        """
         responses = self._audience.follow()
         response = await self.send_user_message(content)
-        while True:
-            calls = [item for item in (await response).output if isinstance(item, FunctionCall)]
-            if not calls or any(call.name not in self._tools for call in calls):
-                return await response.text()
+        for _ in range(self._options.limits.tool_rounds_max):
+            done = await response
+            calls = [item for item in done.output if isinstance(item, FunctionCall)]
+            if not calls or done.status == "cancelled" or any(call.name not in self._tools for call in calls):
+                break
             before = response.id
-            async for response in responses:
-                if response.id != before:
-                    break
+            while response.id == before:
+                response = await responses.stream.get()
+        return await response.text()
 
     # --- what `Sending` needs -----------------------------------------------------------------------------------------
 
@@ -300,6 +305,9 @@ class Session(Receiving, Sending):
     def _send_frame(self, frame: bytes) -> Ack[None]:
         if self._life is None:
             raise LocalProtocolError("there is no connection; raw messages cannot be kept for later")
+        self._life.check_open()
+        if not self._life.is_connected:
+            raise LocalProtocolError("the connection is lost; raw messages cannot be kept until there is another")
         self._life.put(frame)
         future = asyncio.get_running_loop().create_future()
         future.set_result(None)
@@ -308,8 +316,9 @@ class Session(Receiving, Sending):
     def _request(self, event: ev.ResponseCreate) -> Ack[LiveResponse]:
         if self._meter is not None and self._meter.is_exhausted:
             raise BudgetExceeded(self._meter.cost, self._meter.budget or 0.0)
-        ack: Ack[LiveResponse] = self._send(event, lambda answer: self._audience.live(answer.response.id))
-        self._audience.expects(ack)
+        audience = self._audience  # that of now, whenever it is awaited
+        ack: Ack[LiveResponse] = self._send(event, lambda answer: audience.live(answer.response.id))
+        audience.expects(ack)
         return ack
 
     def _configure(self, change: config.SessionConfig) -> Ack[config.SessionResource]:

@@ -1,13 +1,14 @@
 """The tools of a session, and their calls that run: one task each, ended with the session.
 
 The caller says which to run and which to end; what they answer goes back to it. Invariant: every call that was begun is
-answered, by its tool or for it.
+answered, by its tool or for it, as long as the session lives.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from vivavoce.core.caller.messages import CancelTool, RunTool, ToolEnded
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 REMOVED = '{"error":"there is no such function any more"}'
 CANCELLED = '{"error":"cancelled: the user has interrupted"}'
 
+_call: ContextVar[asyncio.Task[str] | None] = ContextVar("call", default=None)
+"""The call within which this runs, in whatever tasks and threads its tool has begun."""
+
 ToolSource = "Tool | Callable[..., Any] | Mapping[str, Any] | config.FunctionTool"
 
 
@@ -30,7 +34,7 @@ class ToolCalls:
         self._context = context
         self._tools: dict[str, Tool] = {}
         self._passing: dict[str, Tool] = {}
-        self._running: dict[str, tuple[asyncio.Task[None], Tool | None]] = {}
+        self._running: dict[str, tuple[asyncio.Task[str], Tool | None]] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._tools or name in self._passing
@@ -68,19 +72,21 @@ class ToolCalls:
     def run(self, effect: RunTool, answer: Callable[[ToolEnded], None]) -> None:
         """Begin a call."""
         tool = self._tools.get(effect.call.name) or self._passing.get(effect.call.name)
-        task = asyncio.get_running_loop().create_task(self._run(effect, tool, answer), name=f"tool {effect.call.name}")
+        task = asyncio.get_running_loop().create_task(self._run(effect, tool), name=f"tool {effect.call.name}")
         self._running[effect.call_id] = (task, tool)
-        task.add_done_callback(lambda _: self._running.pop(effect.call_id, None))
 
-    async def _run(self, effect: RunTool, tool: Tool | None, answer: Callable[[ToolEnded], None]) -> None:
-        output = CANCELLED
-        try:
-            if tool is None:
-                output = REMOVED
-            else:
-                output = await tool.run(effect.call.arguments, self._context, call_id=effect.call_id)
-        finally:
-            answer(ToolEnded(effect.call_id, output))
+        def ended(task: asyncio.Task[str]) -> None:  # also where it was cancelled before it could begin
+            if self._running.pop(effect.call_id, None) is not None:
+                has_failed = task.cancelled() or task.exception() is not None
+                answer(ToolEnded(effect.call_id, CANCELLED if has_failed else task.result()))
+
+        task.add_done_callback(ended)
+
+    async def _run(self, effect: RunTool, tool: Tool | None) -> str:
+        _call.set(asyncio.current_task())
+        if tool is None:
+            return REMOVED
+        return await tool.run(effect.call.arguments, self._context, call_id=effect.call_id)
 
     def interrupt(self, effect: CancelTool) -> None:
         """The user has interrupted: end the call, where its tool wants that."""
@@ -89,8 +95,9 @@ class ToolCalls:
             task.cancel()
 
     async def end(self) -> None:
-        """End all calls that run."""
-        tasks = [task for task, _ in self._running.values() if task is not asyncio.current_task()]
+        """End all calls that run, but for the one that asks for it; nobody is answered any more."""
+        running, self._running = self._running, {}
+        tasks = [task for task, _ in running.values() if task is not _call.get()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

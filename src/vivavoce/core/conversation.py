@@ -236,9 +236,10 @@ class Conversation:
         """Take one event of the server; the only thing that changes the conversation."""
         if type(event) is ev.ResponseOutputAudioDelta:  # most of all events: before anything else is asked
             if (entry := self._entries.get(event.item_id)) is not None:
-                self._count_audio(
-                    entry.stream_audio(event.delta, self._formats.get(event.response_id, PCM16_24K)),
-                )
+                kept = entry.stream_audio(event.delta, self._formats.get(event.response_id, PCM16_24K))
+                self._audio_bytes += kept
+                if self._audio_bytes > self._limits.audio_bytes_max:
+                    self._let_go_of_audio()
             return
         match event:
             case ev.ResponseOutputTextDelta() | ev.ResponseOutputAudioTranscriptDelta():
@@ -360,10 +361,8 @@ class Conversation:
         if entry is not None:
             self._audio_bytes -= entry.kept_bytes
 
-    def _count_audio(self, added: int) -> None:
-        self._audio_bytes += added
-        if self._audio_bytes <= self._limits.audio_bytes_max:
-            return
+    def _let_go_of_audio(self) -> None:
+        """Of the oldest items, until what is kept is within its limit."""
         for entry in self._entries.values():
             self._audio_bytes -= entry.let_go_of_audio()
             if self._audio_bytes <= self._limits.audio_bytes_max:

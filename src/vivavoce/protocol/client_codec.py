@@ -40,6 +40,7 @@ class ClientCodec:
             self._write, self._reader = write_beta, BETA_READER
         else:
             self._write, self._reader = _write_ga, ga_reader()
+        self._read = self._reader.read
 
     def encode(self, event: AnyClientEvent) -> bytes:
         """The message for an event. Raises `LocalProtocolError` for what the dialect cannot say."""
@@ -47,7 +48,7 @@ class ClientCodec:
 
     def decode(self, frame: str | bytes) -> AnyServerEvent | Unknown:
         """The event in a message; `raw` has the whole of it. Raises `RemoteProtocolError` if it is no JSON object."""
-        event: AnyServerEvent | Unknown = self._reader.read(frame)
+        event: AnyServerEvent | Unknown = self._read(frame)
         force_setattr(event, "raw_frame", frame)
         return event
 

@@ -42,7 +42,13 @@ class Inbox:
         if self._end is not None:
             return
         if self._sink is not None:
-            self._hand_over(self._sink, message)
+            try:
+                if self._sink(message):
+                    return
+            except Exception as error:  # whoever puts must not suffer from it
+                self._stop_forwarding(error)
+            else:
+                self._stop_forwarding(None)
             return
         self._messages.append((message, size_bytes))
         self._bytes += size_bytes
@@ -83,19 +89,14 @@ class Inbox:
         if self.ended is not None and not self._messages:
             raise self.ended
 
-    def _hand_over(self, sink: Sink, message: str | bytes) -> None:
-        """Whoever puts must not suffer from what the sink does."""
-        assert self._forwarding is not None
-        try:
-            if sink(message):
-                return
-        except Exception as error:
-            if not self._forwarding.done():
-                self._forwarding.set_exception(error)
-        else:
-            if not self._forwarding.done():
-                self._forwarding.set_result(None)
+    def _stop_forwarding(self, error: Exception | None) -> None:
+        """The sink has enough, or has failed."""
         self._sink = None
+        if self._forwarding is not None and not self._forwarding.done():
+            if error is None:
+                self._forwarding.set_result(None)
+            else:
+                self._forwarding.set_exception(error)
 
     async def get(self) -> str | bytes:
         """The next message; waits for it. Raises `ConnectionClosed` after the last one."""

@@ -59,6 +59,7 @@ REASON_BYTES_MAX = 123
 """What fits into a close frame (RFC 6455 section 5.5)."""
 
 EXCERPT_CHARS_MAX = 300
+EXTENSION = "frame uses an extension that was not agreed upon"
 
 # Looking into an enumeration takes as long as half of what is done with a message.
 _TEXT, _CONTINUATION = WSMsgType.TEXT, WSMsgType.CONTINUATION
@@ -150,12 +151,14 @@ class WebSocket(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Join fragments into messages, and messages into the inbox."""
         kind = frame.msg_type
-        if kind is _PONG:
+        if kind is _TEXT and frame.fin and self._fragments_type is None and not frame.rsv1:
+            self._take_text(frame)  # which nearly all of them are
+        elif kind is _PONG:
             return
-        if kind is _CLOSE:
+        elif kind is _CLOSE:
             self._goodbye(frame)
         elif frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._give_up(WSCloseCode.PROTOCOL_ERROR, "frame uses an extension that was not agreed upon")
+            self._give_up(WSCloseCode.PROTOCOL_ERROR, EXTENSION)
         elif (kind is _CONTINUATION) != (self._fragments_type is not None):
             self._give_up(WSCloseCode.PROTOCOL_ERROR, "fragments of messages are out of order")
         elif frame.fin and kind is not _CONTINUATION:
@@ -203,6 +206,20 @@ class WebSocket(WSListener):
             self._fragments.clear()
             self._accept(kind, payload)
 
+    def _take_text(self, frame: WSFrame) -> None:
+        """A message that is one frame of text."""
+        if frame.rsv2 or frame.rsv3:
+            self._give_up(WSCloseCode.PROTOCOL_ERROR, EXTENSION)
+            return
+        try:
+            message = frame.get_payload_as_utf8_text()
+        except UnicodeDecodeError:
+            self._give_up(WSCloseCode.INVALID_TEXT, "text message is not UTF-8")
+            return
+        self._inbox.put(message, frame.payload_size)
+        if self._inbox.full:
+            self._hold_back()
+
     def _accept(self, kind: WSMsgType, payload: bytes) -> None:
         try:
             message = payload.decode() if kind is _TEXT else payload
@@ -211,8 +228,12 @@ class WebSocket(WSListener):
             return
         self._inbox.put(message, len(payload))
         if self._inbox.full:
-            self._transport.underlying_transport.pause_reading()
-            self._transport.notify_user_specific_pong_received()
+            self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Nobody takes what comes: the socket is not read for a while."""
+        self._transport.underlying_transport.pause_reading()
+        self._transport.notify_user_specific_pong_received()
 
     def _resume_reading(self) -> None:
         if self._inbox.ended is None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from vivavoce.core.conversation import Conversation, format_of
 from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import events as ev
@@ -20,7 +22,7 @@ from .answers import Answers, Pending
 from .calls import Calls
 from .ear import Ear, input_format
 from .limits import CallerLimits
-from .memory import ItemView, Memory
+from .memory import ItemView, Memory, Speech
 from .messages import (
     Acknowledge,
     Ask,
@@ -113,7 +115,7 @@ class Caller:
         ones; `handle` has to see some of them, since here no time passes.
         """
         flow = self._flow
-        if flow is None or flow.item_id != event.item_id or flow.response_id != event.response_id:
+        if flow is None or self.tells_deltas or flow.item_id != event.item_id or flow.response_id != event.response_id:
             return False
         self.conversation.apply(event)
         flow.speech.audio_bytes += len(event.delta)
