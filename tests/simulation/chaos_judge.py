@@ -23,7 +23,8 @@ from vivavoce.protocol.items import (
 )
 
 if TYPE_CHECKING:
-    from chaos_world import House, Seen, Visitor, World
+    from chaos_user import Seen, Visitor
+    from chaos_world import House, World
 
 PATIENCE_S = 3_600.0
 CHARACTER_BYTES = 60 * 48

@@ -5,6 +5,7 @@ Heavy modules are imported here when a session is opened, so that `import vivavo
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -34,6 +35,8 @@ MESSAGE_BYTES_MAX = 128 * 1024 * 1024
 """Largest message that is accepted; a retrieved item carries all of its audio."""
 OPEN_TIMEOUT_S = 10.0
 """For the handshake, and again for the first event."""
+
+log = logging.getLogger(__name__)
 
 RawHook = Callable[[str, str | bytes], None]
 
@@ -128,16 +131,17 @@ def _taping(options: Options) -> Callable[[Transport, str | bytes | None], Trans
 
 def _raw(options: Options) -> RawHook | None:
     """The application's hook, and the debug log."""
-    if not options.debug:
-        return options.raw
-    from .described import log_frame
+    hooks = [] if options.raw is None else [options.raw]
+    if options.debug:
+        from .described import log_frame
 
-    if options.raw is None:
-        return log_frame
-    hook = options.raw
+        hooks.insert(0, log_frame)
 
-    def both(source: str, frame: str | bytes) -> None:
-        log_frame(source, frame)
-        hook(source, frame)
+    def see(source: str, frame: str | bytes) -> None:
+        for hook in hooks:
+            try:
+                hook(source, frame)
+            except Exception:  # a look at the session must not end it
+                log.exception("on_raw has failed at a message of the %s", source)
 
-    return both
+    return see if hooks else None
