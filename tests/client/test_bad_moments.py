@@ -11,6 +11,7 @@ import pytest
 from row_sessions import PlayedServer, played, record, run
 
 import vivavoce
+from vivavoce.client.outgoing import OUTGOING_BYTES_MAX
 from vivavoce.errors import ConnectionClosed, LocalProtocolError
 from vivavoce.transports import Transport
 
@@ -42,7 +43,7 @@ async def heard_until(server: PlayedServer, type: str) -> dict[str, Any]:
 def test_a_session_ends_although_whoever_ends_it_is_cancelled() -> None:
     async def main() -> None:
         async with played() as (server, session):
-            while session._life is not None and not session._life._outgoing_bytes:
+            while session._life is not None and not session._life.outgoing.bytes_waiting:
                 session.append_audio(bytes(48_000))  # nobody reads them, so that goodbye takes its time
                 await asyncio.sleep(0)
             ending = asyncio.ensure_future(session.disconnect())
@@ -54,6 +55,19 @@ def test_a_session_ends_although_whoever_ends_it_is_cancelled() -> None:
                     await server.ends[-1].receive()
             await session.disconnect()
             assert not session.is_connected
+
+    run(main())
+
+
+def test_audio_that_is_awaited_after_the_end_does_not_wait_for_room() -> None:
+    async def main() -> None:
+        async with played() as (server, session):
+            assert session._life is not None
+            acks = [session.append_audio(bytes(4 * 1024 * 1024)) for _ in range(2)]
+            assert session._life.outgoing.bytes_waiting > OUTGOING_BYTES_MAX
+            await server.ends[-1].close(1001)
+            await session.wait_for("connection.closed")
+            await acks[-1]  # it has been taken, and nobody is left who could make room
 
     run(main())
 

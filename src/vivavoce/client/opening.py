@@ -21,8 +21,9 @@ from vivavoce.transports import Transport
 
 from .endpoint import Endpoint, Target, resolve
 from .ids import ids
-from .life import Life, Owner, Surroundings
+from .life import Life
 from .line import Dial, Line, Reconnect
+from .surroundings import Owner, Surroundings
 
 if TYPE_CHECKING:
     from vivavoce.core.account import Price

@@ -103,8 +103,8 @@ class Session(Receiving, Sending):
             await self._end_life(self._life)
             self._begin_anew()
         self._life, self._meter = begin(self, self._caller, self._ids, self._options)
-        self._audience.is_waited_for = lambda: self._life is not None and self._life.is_waited_for
-        self._audience.give_turn = self._life.give_turn
+        self._audience.is_waited_for = lambda: self._life is not None and self._life.hands.is_waited_for
+        self._audience.give_turn = self._life.hands.give_turn
         self._dispatch = asyncio.get_running_loop().create_task(self._listeners.run())
         try:
             await self._life.open()
@@ -298,7 +298,7 @@ class Session(Receiving, Sending):
         if self._life is None:
             self._unsent.append(event)
             return Ack(None, convert)
-        room = self._life.room if isinstance(event, ev.InputAudioBufferAppend) else None
+        room = self._life.outgoing.room if isinstance(event, ev.InputAudioBufferAppend) else None
         self._audience.release()
         return Ack(self._life.ask(event), convert, room)
 
@@ -306,12 +306,12 @@ class Session(Receiving, Sending):
         if self._life is None:
             raise LocalProtocolError("there is no connection; raw messages cannot be kept for later")
         self._life.check_open()
-        if not self._life.is_connected:
+        if not self._life.outgoing.is_open:
             raise LocalProtocolError("the connection is lost; raw messages cannot be kept until there is another")
-        self._life.put(frame)
+        self._life.outgoing.put(frame)
         future = asyncio.get_running_loop().create_future()
         future.set_result(None)
-        return Ack(future, lambda answer: None, self._life.room)
+        return Ack(future, lambda answer: None, self._life.outgoing.room)
 
     def _request(self, event: ev.ResponseCreate) -> Ack[LiveResponse]:
         if self._meter is not None and self._meter.is_exhausted:
@@ -348,11 +348,11 @@ class Session(Receiving, Sending):
 
     def _interrupt(self, heard: Heard | None) -> None:
         if self._life is not None and self._life.ended is None:
-            self._life.handle(Interrupt(heard))
+            self._life.hands.handle(Interrupt(heard))
 
     async def _room(self) -> None:
         if self._life is not None:
-            await self._life.room()
+            await self._life.outgoing.room()
 
     @property
     def _pends(self) -> bool:
@@ -402,7 +402,7 @@ class Session(Receiving, Sending):
 
     def _tool_ended(self, ended: ToolEnded) -> None:
         if self._life is not None and self._life.ended is None:
-            self._life.handle(ended)
+            self._life.hands.handle(ended)
 
     def changed(self, what: str, **details: Any) -> None:
         """The connection: `lost`, `resumed`, `restored`, `renewed`, `closed`."""

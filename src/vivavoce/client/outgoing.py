@@ -1,0 +1,117 @@
+"""What a session sends: frames on their way to whatever connection there is, written by a task of their own.
+
+`put` never waits; who has much to say waits for `room`. Invariants: frames leave in the order in which they were put;
+after `end` nobody waits for anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from vivavoce.errors import ConnectionClosed, LocalProtocolError
+from vivavoce.transports import Transport
+
+OUTGOING_BYTES_MAX = 4 * 1024 * 1024
+"""Bytes on their way out beyond which `append_audio` waits, where it is awaited."""
+OUTGOING_BYTES_LIMIT = 64 * 1024 * 1024
+"""Bytes on their way out beyond which nothing more is taken."""
+
+Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+"""Begins a task that ends with the session at the latest."""
+
+
+class Outgoing:
+    """The frames of one session. `raw` sees each of them as it leaves."""
+
+    def __init__(self, spawn: Spawn, raw: Callable[[str, str | bytes], None] | None) -> None:
+        self._spawn = spawn
+        self._raw = raw
+        self._transport: Transport | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+        self._more = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._said = asyncio.Event()
+        self._said.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection to write to."""
+        return self._transport is not None
+
+    @property
+    def bytes_waiting(self) -> int:
+        """Bytes that are not handed to a connection yet."""
+        return self._bytes
+
+    def put(self, frame: bytes) -> None:
+        """Send a message as it is."""
+        self._frames.append(frame)
+        self._bytes += len(frame)
+        self._said.clear()
+        self._more.set()
+
+    def check(self) -> None:
+        """Raises `LocalProtocolError` where far too much is on its way out."""
+        if self._bytes > OUTGOING_BYTES_LIMIT:
+            raise LocalProtocolError("the server does not take what is sent; await the calls before making more")
+
+    async def room(self) -> None:
+        """Wait while too much is on its way out."""
+        if self._bytes > OUTGOING_BYTES_MAX:
+            self._room.clear()
+            await self._room.wait()
+
+    async def said(self) -> None:
+        """Wait until nothing is on its way out."""
+        await self._said.wait()
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    def use(self, transport: Transport) -> None:
+        """Write to this connection from now on. What waits was meant for the one before, and is dropped."""
+        self._drop()
+        self._transport = transport
+        if self._writing is not None:
+            self._writing.cancel()  # it may wait for a connection that takes nothing any more
+        self._writing = self._spawn(self._write())
+
+    def pause(self) -> None:
+        """There is no connection; what is put waits."""
+        self._transport = None
+
+    def end(self) -> None:
+        """Nothing is sent any more."""
+        self._transport = None
+        self._drop()
+        self._room.set()
+        self._said.set()
+
+    def _drop(self) -> None:
+        self._frames.clear()
+        self._bytes = 0
+
+    async def _write(self) -> None:
+        """Send what is on its way out, over the present connection."""
+        while True:
+            while self._frames and (transport := self._transport) is not None:
+                frame = self._frames.popleft()
+                self._bytes -= len(frame)
+                if self._raw is not None:
+                    self._raw("client", frame)
+                # Lost with the connection: what was not answered is sent again.
+                with suppress(ConnectionClosed):
+                    await transport.send(frame)
+                if self._bytes <= OUTGOING_BYTES_MAX // 2:
+                    self._room.set()
+            self._room.set()
+            if not self._frames:
+                self._said.set()
+            self._more.clear()
+            await self._more.wait()
