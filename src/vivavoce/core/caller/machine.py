@@ -20,9 +20,10 @@ from vivavoce.protocol.items import Item
 
 from .answers import Answers, Pending
 from .calls import Calls
-from .ear import Ear, input_format
+from .configuration import Configuration
+from .ear import Ear
 from .limits import CallerLimits
-from .memory import ItemView, Memory, Speech
+from .memory import Memory, Speech
 from .messages import (
     Acknowledge,
     Ask,
@@ -42,9 +43,10 @@ from .messages import (
     WakeUp,
 )
 from .requests import OWN, Requests, interrupts, turn_detection
-from .restoring import Leftovers, merged
+from .restoring import Leftovers
+from .telling import Telling
 from .unsent import Unsent
-from .updates import ConversationUpdated, Delta, Failed, Interrupted, ItemAppended, ItemCompleted, Update
+from .updates import Delta, Failed, Interrupted
 from .voice import Voice
 
 NEVER_MIND = frozenset({"response_cancel_not_active", "item_truncate_invalid_item_id", "item_delete_invalid_item_id"})
@@ -77,8 +79,6 @@ class Caller:
         self.limits = limits or CallerLimits()
         self.conversation = Conversation()
         self.memory = Memory(self.conversation, self.limits)
-        self.configured: SessionConfig | None = None
-        """All that the application has changed in the configuration, as far as the server has taken it."""
         self.tells_deltas = False
         """Whether each delta is told as an update; set where somebody listens."""
         self._new_id = ids
@@ -89,10 +89,12 @@ class Caller:
         self._is_connected = False
         self._unsent = Unsent(self.limits)
         self._answers = Answers(self._effects.append, self.limits.answer_ms_max)
+        self._telling = Telling(self.memory, self._effects.append)
         self.requests = Requests(lambda: self.conversation, self._transmit, self._effects.append, ids, self.limits)
         self.calls = Calls(runs, self._effects.append, self._asked_by_us, ids, self._follow_up)
         self.voice = Voice(self.memory, self.requests, self._asked_by_us, self._effects.append, ids, plays=plays)
         self.ear = Ear(format_of(UNSET), self.memory, self.limits)
+        self._configuration = Configuration(self.conversation, self._answers, self.ear)
 
     # --- the door -----------------------------------------------------------------------------------------------------
 
@@ -127,6 +129,11 @@ class Caller:
         return min((due for due in dues if due is not None), default=None)
 
     @property
+    def configured(self) -> SessionConfig | None:
+        """All that the application has changed in the configuration, as far as the server has taken it."""
+        return self._configuration.changed
+
+    @property
     def is_connected(self) -> bool:
         """Whether what is asked for is sent at once."""
         return self._is_connected
@@ -149,7 +156,7 @@ class Caller:
                 self._tool_ended(input)
             case PlaybackStopped():
                 self.voice.stopped(input.unfinished)
-                self._tell(Interrupted(input.unfinished))
+                self._telling.tell(Interrupted(input.unfinished))
             case Interrupt():
                 self._interrupt(input.heard)
             case Connected():
@@ -186,7 +193,7 @@ class Caller:
             case ev.InputAudioBufferClear():
                 self.ear.is_cleared_here()
             case ev.SessionUpdate():
-                self.ear.use(input_format(event.session) or self.ear.format)
+                self._configuration.sent(event.session)
             case ev.ResponseCancel():
                 self.requests.cancelling(given(event.response_id, None))
         self._transmit(event)
@@ -213,9 +220,6 @@ class Caller:
 
     def _follow_up(self, outputs: frozenset[str]) -> None:
         self.requests.follow_up(outputs, self._now_ms)
-
-    def _tell(self, update: Update) -> None:
-        self._effects.append(Tell(update))
 
     # --- what the server says -----------------------------------------------------------------------------------------
 
@@ -256,7 +260,9 @@ class Caller:
                 self.conversation.apply(event)
         match event:
             case ev.SessionCreated() | ev.SessionUpdated():
-                self._configured(event)
+                self._configuration.stated(event)
+                if turn_detection(event.session) is None:
+                    self.requests.turn_dropped(self._now_ms)
             case ev.InputAudioBufferSpeechStarted():
                 self._speech_started(event)
             case ev.InputAudioBufferSpeechStopped():
@@ -282,29 +288,6 @@ class Caller:
                 self._item(event)
         self._answers.take(event)
 
-    def _configured(self, event: ev.SessionCreated | ev.SessionUpdated) -> None:
-        """Note what the server has taken of the configuration, so that another session can be told."""
-        changes = self._changes()
-        if isinstance(event, ev.SessionUpdated) and changes:
-            asked = changes.pop(0)
-            self.configured = asked if self.configured is None else merged(self.configured, asked)
-        self._use_format(changes)
-        if turn_detection(event.session) is None:
-            self.requests.turn_dropped(self._now_ms)
-
-    def _changes(self) -> list[SessionConfig]:
-        """Those that are on their way."""
-        return [event.session for event in self._answers.waiting() if isinstance(event, ev.SessionUpdate)]
-
-    def _use_format(self, changes: list[SessionConfig]) -> None:
-        """What is sent now is in the format that the last change on its way says, or else in the one in force."""
-        said = [format for change in changes if (format := input_format(change)) is not None]
-        if said:
-            self.ear.use(said[-1])
-        else:
-            session = self.conversation.session
-            self.ear.use((input_format(session) if session else None) or format_of(UNSET))
-
     def _words(
         self,
         event: ev.ResponseOutputTextDelta
@@ -327,14 +310,15 @@ class Caller:
         is_news = view is not None and not view.text
         self.memory.has_understood(event.item_id)
         self.conversation.apply(event)
-        self._update(event.item_id, Delta(transcript=event.transcript) if is_news and event.transcript else None)
+        self._telling.updated(
+            event.item_id, Delta(transcript=event.transcript) if is_news and event.transcript else None
+        )
 
     def _deleted(self, event: ev.ConversationItemDeleted) -> None:
         view = self.memory.view(event.item_id)
         self.conversation.apply(event)
-        self.memory.forget(event.item_id)
         if view is not None:
-            self._tell(ConversationUpdated(view))
+            self._telling.gone(view)
 
     def _response_done(self, event: ev.ResponseDone) -> None:
         response = event.response
@@ -347,10 +331,7 @@ class Caller:
     def _item(self, event: ev.AnyServerEvent) -> None:
         match event:
             case ev.ConversationItemAdded() | ev.ConversationItemCreated():
-                view = self._appended(given(event.item.id, ""))
-                is_only_word = isinstance(event, ev.ConversationItemCreated)  # beta does not say when it is complete
-                if view is not None and (view.status == "completed" or (is_only_word and view.status is None)):
-                    self._complete(view.id)
+                self._telling.added(event)
             case ev.ConversationItemDone():
                 # Before `response.output_item.done`, which may not come any more: a call that is told to another
                 # session has to be answered there.
@@ -359,17 +340,17 @@ class Caller:
                 self._made(event.response_id, event.item)
             case ev.ResponseOutputAudioTranscriptDone():
                 self.memory.all_words(event.item_id, event.transcript)
-                self._update(event.item_id)
+                self._telling.updated(event.item_id)
             case ev.ConversationItemTruncated():
                 if (entry := self.conversation.entry(event.item_id)) is not None:
                     self.memory.cut(event.item_id, entry.format.bytes_of(event.audio_end_ms))
-                self._update(event.item_id)
+                self._telling.updated(event.item_id)
             case (
                 ev.ResponseOutputTextDone()
                 | ev.ResponseFunctionCallArgumentsDone()
                 | ev.ConversationItemInputAudioTranscriptionFailed()
             ):
-                self._update(event.item_id)
+                self._telling.updated(event.item_id)
             case _:
                 pass
 
@@ -379,33 +360,11 @@ class Caller:
             self.requests.came(response_id)
             if not self.requests.is_aside(response_id):
                 self.calls.item_done(response_id, item)
-        self._complete(given(item.id, ""))
-
-    def _appended(self, item_id: str) -> ItemView | None:
-        """The item, where it is in the conversation; it is told of, if it is new."""
-        view = self.memory.view(item_id)
-        if view is None or item_id not in self.conversation:
-            return None
-        if self.memory.append(item_id):
-            self._tell(ItemAppended(view))
-        return view
-
-    def _complete(self, item_id: str, *, is_restored: bool = False) -> None:
-        view = self._appended(item_id)
-        if view is None:
-            return
-        is_cut_off = view.status == "incomplete"
-        if self.memory.complete(item_id, is_whole=not (is_cut_off or is_restored)):
-            self._tell(ConversationUpdated(view) if is_cut_off else ItemCompleted(view))
-
-    def _update(self, item_id: str, delta: Delta | None = None) -> None:
-        view = self.memory.view(item_id)
-        if view is not None and item_id in self.conversation:
-            self._tell(ConversationUpdated(view, delta))
+        self._telling.complete(given(item.id, ""))
 
     def _tell_delta(self, item_id: str, delta: Delta) -> None:
         if self.tells_deltas:
-            self._update(item_id, delta)
+            self._telling.updated(item_id, delta)
 
     def _error(self, error: ev.ErrorDetail) -> None:
         self.requests.life_ms = self._now_ms
@@ -419,7 +378,7 @@ class Caller:
         is_ours = event_id.startswith(f"{OWN}_") or self._answers.was_overtaken(event_id)
         is_harmless = is_ours and error.code in NEVER_MIND
         if not is_cared_for and not is_harmless:
-            self._tell(Failed(error))
+            self._telling.tell(Failed(error))
 
     def _came_to_nothing(self, pending: Pending) -> None:
         """The server has not done it."""
@@ -427,7 +386,7 @@ class Caller:
             case ev.InputAudioBufferCommit() | ev.InputAudioBufferClear() as cut:
                 self.ear.was_refused(commit=isinstance(cut, ev.InputAudioBufferCommit))
             case ev.SessionUpdate():
-                self._use_format(self._changes())
+                self._configuration.refused()
 
     # --- interruptions ------------------------------------------------------------------------------------------------
 
@@ -444,7 +403,7 @@ class Caller:
         if self.voice.plays:
             self._effects.append(StopPlayback())
         else:
-            self._tell(Interrupted())
+            self._telling.tell(Interrupted())
 
     def _interrupt(self, heard: Heard | None) -> None:
         for response_id in self.requests.silence():
@@ -454,7 +413,7 @@ class Caller:
         else:
             self.calls.interrupted()
             self.voice.cut(heard)
-            self._tell(Interrupted((heard,)))
+            self._telling.tell(Interrupted((heard,)))
 
     # --- connections --------------------------------------------------------------------------------------------------
 
@@ -468,7 +427,7 @@ class Caller:
         if self._unsent.dropped_bytes:
             seconds = self._unsent.dropped_bytes / self.ear.format.bytes_of(1000)
             message = f"There was no connection for so long that the oldest {seconds:.1f} s of audio were dropped."
-            self._tell(Failed(ev.ErrorDetail(type="vivavoce", code="audio_dropped", message=message)))
+            self._telling.tell(Failed(ev.ErrorDetail(type="vivavoce", code="audio_dropped", message=message)))
             self._unsent.dropped_bytes = 0
         for kept in self._unsent.take_all():
             if isinstance(kept, ToolEnded):
@@ -489,7 +448,8 @@ class Caller:
         self.conversation.become(conversation)
         self._is_connected = True
         pending = self._answers.take_all()
-        self._tell_what_became_of(before)
+        self._telling.moved(before)
+        self._tell_late_cuts()
         self._send_audio_again(pending)
         leftovers = Leftovers(conversation)
         for one in pending:
@@ -500,16 +460,11 @@ class Caller:
         self.requests.proceed(self._now_ms)
         self._send_unsent(leftovers)
 
-    def _tell_what_became_of(self, views: tuple[ItemView, ...]) -> None:
-        """Items end with their session: in the new one they are complete, as far as they came, or they are not."""
-        for gone in (view for view in views if view.id not in self.conversation):
-            self.memory.forget(gone.id)
-            self._tell(ConversationUpdated(gone))
+    def _tell_late_cuts(self) -> None:
+        """Of the items that were cut while the other session was being told."""
         for view in self.memory.views():
-            if self.memory.is_told(view.id):
-                self._complete(view.id, is_restored=True)
             if self.memory.is_cut(view.id) and view.text != view.stated_text:
-                self.voice.tell_heard(view.id)  # it was cut while the other session was being told
+                self.voice.tell_heard(view.id)
 
     def _send_audio_again(self, pending: list[Pending]) -> None:
         """The audio that is in no item, with the commits and clears that were on their way."""
