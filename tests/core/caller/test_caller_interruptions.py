@@ -210,3 +210,17 @@ def test_words_of_which_none_was_heard_are_deleted_there() -> None:
     talk.say(Lost(), Restored(conversation_of(told)))
     talk.say(PlaybackStopped((Heard("item_1", 2_400),)))
     assert cuts(talk) == [("item_1", None)]
+
+
+def test_of_an_item_that_is_cut_twice_the_words_of_the_shorter_cut_are_shown() -> None:
+    talk = speaking()
+    talk.say(Interrupt(), PlaybackStopped((Heard("item_1", 800 * 24),)))
+    talk.say(ev.ConversationItemTruncated(item_id="item_1", content_index=0, audio_end_ms=800))
+    [view] = talk.caller.memory.views()
+    longer = view.text
+    talk.ask(ev.ConversationItemTruncate(event_id="t", item_id="item_1", content_index=0, audio_end_ms=400))
+    assert view.text == longer  # the server has not done it
+    talk.say(ev.ConversationItemTruncated(item_id="item_1", content_index=0, audio_end_ms=400))
+    assert longer.startswith(view.text)
+    assert (longer, view.text) == ("one two ", "one ")
+    assert (view.audio_ms, view.is_truncated) == (400, True)

@@ -431,3 +431,34 @@ def test_a_refusal_of_the_server_s_own_answer_is_not_taken_for_ours() -> None:
     assert talk.say(done("of_turn", "completed", said())) == []
     assert talk.after(250) == [CREATE]
     assert tag_of(talk.sent()[0]) == "ask_1"
+
+
+# --- nothing is under way ---------------------------------------------------------------------------------------------
+
+
+def test_between_the_end_of_a_turn_and_its_answer_it_is_not_idle() -> None:
+    talk = Dialogue(detection=SERVER_VAD)
+    for event in (started(), stopped(), committed(), created("of_turn")):
+        talk.say(event)
+        assert not talk.caller.is_idle, event
+    talk.say(done("of_turn", "completed", said()))
+    assert talk.caller.is_idle
+
+
+def test_a_turn_of_which_only_the_item_is_told_is_waited_for_as_well() -> None:
+    talk = Dialogue(detection=SERVER_VAD, limits=CallerLimits(turn_answer_ms_max=500))
+    talk.say(committed("silence"))
+    assert not talk.caller.is_idle
+    talk.after(499)
+    assert not talk.caller.is_idle
+    talk.after(1)
+    assert talk.caller.is_idle  # a server that does not answer is not waited for any longer
+    talk.ask(create())
+    assert talk.say(created("mine", tag="ask_1")) == ["ack 1 response.created"]
+
+
+@pytest.mark.parametrize("detection", [None, cfg.ServerVad(create_response=False)])
+def test_where_turns_bring_no_response_their_end_is_a_silence(detection: cfg.TurnDetection | None) -> None:
+    talk = Dialogue(detection=detection)
+    talk.say(started(), stopped(), committed())
+    assert talk.caller.is_idle

@@ -26,7 +26,8 @@ class CallerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The wait before that."""
 
     turn_answer_ms_max: int = 2_000
-    """How long tool outputs wait for the response that the end of a user's turn should bring. Then one is asked for."""
+    """How long the response is waited for that the end of a user's turn should bring, by tool outputs and by renewals.
+    Then one is asked for, where there are outputs."""
 
     tool_rounds_max: int = 32
     """Responses in a row that were asked for because of tool outputs alone. Then no more is, until somebody speaks."""

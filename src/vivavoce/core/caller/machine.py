@@ -140,7 +140,7 @@ class Caller:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way: no response, no call, no unanswered event, no user who speaks."""
+        """Whether nothing is under way or due: no response, no call, no unanswered event, no user who speaks."""
         is_busy = self.requests.user_speaks or self.calls.open or len(self._answers) or len(self._unsent)
         return self.requests.is_idle and not is_busy
 
@@ -273,7 +273,7 @@ class Caller:
                 self.ear.speech_stopped(event.item_id, event.audio_end_ms)
             case ev.InputAudioBufferCommitted():
                 by_server = self.ear.committed(event.item_id)
-                self.requests.committed(event.item_id, by_server=by_server)
+                self.requests.committed(event.item_id, self._now_ms, by_server=by_server)
                 if by_server:
                     return  # it answers nobody
             case ev.InputAudioBufferCleared():

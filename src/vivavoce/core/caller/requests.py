@@ -119,8 +119,9 @@ class Requests:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no response is running, asked for, or waiting to be."""
-        return not (self._queue or self._in_flight or self._aside or self._running)
+        """Whether no response is running, asked for, waiting to be, or due at the end of a turn."""
+        is_due = self._turn_due_ms is not None
+        return not (is_due or self._queue or self._in_flight or self._aside or self._running)
 
     @property
     def user_speaks(self) -> bool:
@@ -371,15 +372,20 @@ class Requests:
     def speech_stopped(self, now_ms: int) -> None:
         """The user has ended a turn."""
         self._user_speaks = False
-        if self._answers_turns:
-            self._turn_due_ms = now_ms + self._limits.turn_answer_ms_max
+        self._is_due(now_ms)
         self.proceed(now_ms)
 
-    def committed(self, item_id: str, *, by_server: bool) -> None:
+    def committed(self, item_id: str, now_ms: int, *, by_server: bool) -> None:
         """A turn has become an item; one that the server found itself brings a response."""
         self._user_speaks = False
         if by_server and self._answers_turns:
             self._unanswered = item_id
+            self._is_due(now_ms)
+
+    def _is_due(self, now_ms: int) -> None:
+        """The server is to begin a response, if it answers turns."""
+        if self._answers_turns:
+            self._turn_due_ms = now_ms + self._limits.turn_answer_ms_max
 
     def turn_dropped(self, now_ms: int) -> None:
         """The audio of the turn is no more, or nobody finds turns any more."""
