@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sound_double import Sound, description
+from sound_double import Sound, Stream, description
 
 from vivavoce.audio import g711
 from vivavoce.audio.formats import PCM16_24K, ULAW_8K
@@ -495,3 +495,55 @@ def test_c5_record_as_stream_gives_the_device_back_when_it_is_closed(library: So
         assert library.stream.calls[-1] == "close"
 
     run(listen())
+
+
+def test_a_microphone_is_opened_again_on_another_event_loop(library: Sound) -> None:
+    microphone = Microphone(sound=library)
+
+    async def first_chunk() -> bytes:
+        async with microphone:
+            waiting = asyncio.ensure_future(anext(microphone))
+            await asyncio.sleep(0)
+            library.stream.hear(sound(20))
+            return await waiting
+
+    assert asyncio.run(first_chunk()) == asyncio.run(first_chunk()) == sound(20)
+
+
+def test_a_device_that_opens_and_does_not_start_is_given_back_and_may_be_tried_again(
+    library: Sound, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(stream: Stream) -> None:
+        raise library.PortAudioError("the host does not like it")
+
+    microphone, loudspeaker = Microphone(sound=library), Loudspeaker(sound=library)
+
+    async def opening() -> None:
+        async with microphone:
+            pass
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Stream, "start", fail)
+        with pytest.raises(EngineError, match="cannot be opened: the host does not like it"):
+            loudspeaker.open()
+        with pytest.raises(EngineError, match="cannot be opened: the host does not like it"):
+            run(opening())
+    assert [stream.calls for stream in library.streams] == [["close"], ["close"]]
+    run(opening())
+    loudspeaker.open()
+    loudspeaker.close()
+
+
+def test_b7_what_was_heard_on_a_device_that_was_lost_was_heard(library: Sound) -> None:
+    loudspeaker = Loudspeaker(sound=library)
+    loudspeaker.play("item_1", sound(100), PCM16_24K)
+    for _ in range(10):
+        library.stream.ask()
+    library.stream.time += library.stream.latency
+    assert loudspeaker.heard("item_1") > 0
+    heard = loudspeaker.heard("item_1")
+    library.stream.end()  # the plug was pulled
+    loudspeaker.play("item_1", sound(100, seed=2), PCM16_24K)
+    library.stream.ask()
+    assert loudspeaker.stop() == (Heard("item_1", heard),)
+    loudspeaker.close()

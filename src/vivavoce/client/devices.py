@@ -188,11 +188,26 @@ def open_stream(
             problem = error
         else:
             return Opened(stream, device, rate, channels)
-    raise EngineError(
+    raise _cannot_open(device, kind, problem)
+
+
+def start(sound: SoundLibrary, opened: Opened, kind: Kind) -> None:
+    """Let the device begin. Raises `EngineError` where it does not; then it is given back."""
+    try:
+        opened.stream.start()
+    except sound.PortAudioError as error:
+        opened.stream.close()
+        raise _cannot_open(opened.device, kind, error) from error
+
+
+def _cannot_open(device: Device, kind: Kind, problem: Exception | None) -> EngineError:
+    error = EngineError(
         f"the {kind} device {device.index} ({device.name}) cannot be opened: {problem}. "
         "Is it in use by another program, or does the system forbid it?",
         code="device_failed",
-    ) from problem
+    )
+    error.__cause__ = problem
+    return error
 
 
 def _layouts(device: Device, kind: Kind, rate_hz: int | None) -> Iterator[tuple[int, int]]:

@@ -36,7 +36,8 @@ class _Given(NamedTuple):
 class Feed:
     """The way from the playlist to one open device."""
 
-    def __init__(self, playlist: Playlist, rate_hz: int) -> None:
+    def __init__(self, playlist: Playlist, rate_hz: int, before: Feed | None = None) -> None:
+        """`before` is that of a device which was lost: what was heard on it was heard."""
         self.rate_hz = rate_hz
         self._playlist = playlist
         self._ready = bytearray()
@@ -44,7 +45,7 @@ class Feed:
         self._anchor = (0, 0.0)  # the first place of the last block, and when it is heard
         self._place = 0.0  # up to where all has been heard
         self._given: deque[_Given] = deque()
-        self._heard: OrderedDict[str, int] = OrderedDict()
+        self._heard: OrderedDict[str, int] = OrderedDict() if before is None else before._heard
         self._begin(PCM16_24K)
 
     def _begin(self, format: Format) -> None:

@@ -29,6 +29,7 @@ from .devices import (
     open_stream,
     opened_in_thread,
     sound_library,
+    start,
 )
 from .playlist import QUEUED_S_MAX, Playlist
 from .sources import Source, chunks
@@ -107,11 +108,15 @@ class Loudspeaker:
             callback=self._fill,
         )
         with self._lock:
-            self._feed = Feed(self._playlist, opened.rate_hz)
+            self._feed = Feed(self._playlist, opened.rate_hz, self._feed)
             # What is played has nothing above 12 kHz, so that the quickest quality is good enough.
             self._far = None if self._echo is None else Resampler(opened.rate_hz, self._echo.rate_hz, "QQ")
             self._opened = opened
-        opened.stream.start()
+        try:
+            start(self._sound, opened, "output")
+        except EngineError:
+            self._opened = None
+            raise
 
     @property
     def _is_open(self) -> bool:

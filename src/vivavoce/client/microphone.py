@@ -31,6 +31,7 @@ from .devices import (
     open_stream,
     opened_in_thread,
     sound_library,
+    start,
 )
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Microphone:
         if self._opened is not None:
             raise EngineError("this microphone is open already", code="device_failed")
         self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()  # the last event loop may have been another
         self._chunks.clear()
         self._rest.clear()
         self._has_ended = False
@@ -124,7 +126,11 @@ class Microphone:
         )
         self._resampler = Resampler(opened.rate_hz, PCM16_24K.rate_hz, "LQ")
         self._opened = opened
-        opened.stream.start()
+        try:
+            start(self._sound, opened, "input")
+        except EngineError:
+            self._opened = None
+            raise
 
     def _close(self) -> None:
         opened, self._opened = self._opened, None
