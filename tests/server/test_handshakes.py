@@ -67,7 +67,7 @@ def test_the_kind_of_session_follows_the_selectors(client: Asked, kind: str, mod
 
 
 @pytest.mark.parametrize("query", ["call_id=rtc_1", "call_id=rtc_1&model=m&intent=transcription"])
-def test_a_call_comes_before_every_other_selector_and_there_is_none_here(query: str) -> None:
+def test_a_call_comes_before_every_other_selector_and_is_nothing_to_begin(query: str) -> None:
     assert refused(admission, asked(query=query), ANYBODY)[2] == "session_kind_not_available"
 
 
@@ -172,7 +172,7 @@ STATUSES: list[tuple[str, dict[str, str], int, str | None]] = [
     ("/openai/realtime?deployment=scripted", {"api-key": "wrong"}, 401, "invalid_api_key"),
     ("/v1/realtime", {"api-key": KEY}, 400, "missing_model"),
     ("/v1/realtime?model=unknown", {"api-key": KEY}, 404, "invalid_model"),
-    ("/v1/realtime?call_id=rtc_1", {"api-key": KEY}, 400, "session_kind_not_available"),
+    ("/v1/realtime?call_id=rtc_1", {"api-key": KEY}, 404, "call_not_found"),
 ]
 
 

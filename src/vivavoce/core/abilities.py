@@ -23,6 +23,9 @@ class Abilities:
     images: bool = False
     reasoning: bool = False
     logprobs: bool = False
+    audio_apart: bool = False
+    """Whether audio travels apart from the events, in formats of its own (WebRTC, reference §6.1). Then the formats of
+    the configuration do not matter: audio is PCM16 at 24 kHz here."""
     context_tokens: int = 32_000
     """Tokens of input and output together that the language model can hold."""
     output_tokens_max: int = 4_096

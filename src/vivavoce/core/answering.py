@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UnsetType, given
-from vivavoce.protocol.config import Prompt, RealtimeSession, Voice
+from vivavoce.protocol.config import PcmFormat, Prompt, RealtimeSession, Voice
 from vivavoce.protocol.items import Item, McpListTools, Usage
 
 from . import configuration as cfg
@@ -118,6 +118,8 @@ class Answering:
         given_items = None if isinstance(params.input, UnsetType) else near.adoption.context(params.input)
         context = None if given_items is None else tuple(one.item for one in given_items)
         settled = terms(params, desk.realtime, context, self.spoken_voice)
+        if desk.abilities.audio_apart:
+            settled = replace(settled, audio_format=PcmFormat())
         if not isinstance(params.tools, UnsetType) or not isinstance(params.tool_choice, UnsetType):
             near.toolbox.check(settled.tools, settled.tool_choice, "response")
         run = RunningResponse(

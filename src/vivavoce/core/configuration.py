@@ -159,6 +159,15 @@ def _updated_realtime(
     return structs.replace(now, **present(update), audio=audio)
 
 
+def without_formats(session: SessionResource) -> SessionResource:
+    """The session with the formats that it begins with, whatever it was told."""
+    into = structs.replace(audio_input(session), format=PcmFormat())
+    if isinstance(session, TranscriptionSessionResource):
+        return structs.replace(session, audio=TranscriptionAudioConfig(input=into))
+    output = structs.replace(audio_output(session), format=PcmFormat())
+    return structs.replace(session, audio=AudioConfig(input=into, output=output))
+
+
 def kind_of(session: SessionResource | SessionConfig) -> str:
     """The session's `type`."""
     return "transcription" if isinstance(session, TranscriptionSession) else "realtime"

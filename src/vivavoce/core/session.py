@@ -340,13 +340,14 @@ class Session:
                 self._toolbox.check(tools, choice, "session")
             if not isinstance(update.tools, UnsetType):
                 update = structs.replace(update, tools=shown(update.tools))
-        return cfg.updated(
+        after = cfg.updated(
             now,
             update,
             self._desk.abilities,
             spoken_voice=self._answering.spoken_voice,
             is_responding=len(self._answering) > 0,
         )
+        return cfg.without_formats(after) if self._desk.abilities.audio_apart else after
 
     def _with_prompt(self, update: SessionConfig) -> SessionConfig:
         """The update with a stored prompt's fields, where neither it nor an earlier update says anything itself."""

@@ -50,9 +50,7 @@ def admission(asked: Asked, credential: Credential) -> Admitted:
 
 def _kind(asked: Asked, credential: Credential) -> Kind:
     if "call_id" in asked.query:
-        message = (
-            "There are no calls on this server to attach to; connect to '/v1/realtime?model=NAME' for a conversation."
-        )
+        message = "Calls are attached to by a WebSocket at '/v1/realtime?call_id=ID', and nothing is begun by their id."
         raise Refusal(REQUEST, "session_kind_not_available", message)
     kind: Kind | None = None
     if asked.surface == "translation":

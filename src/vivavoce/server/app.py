@@ -25,6 +25,8 @@ from vivavoce.errors import ConnectionClosed
 
 from .asgi import DENIAL, AsgiTransport
 from .auth import Asked, Refusal, Surface, plain_origin
+from .call_routes import call_routes
+from .calls import Calls
 from .minting import Mint
 from .pipelines import Pipelines, build
 from .rest import key_routes
@@ -39,6 +41,9 @@ PATHS: Mapping[str, Surface] = {
 }
 
 
+CALLING: tuple[Surface, ...] = ("openai", "azure")
+"""Where a WebSocket may be attached to a call."""
+
 LOOPBACK_ORIGIN = r"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?"
 """Pages of this machine."""
 
@@ -52,10 +57,12 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
     named = dict(build(settings) if pipelines is None else pipelines)
     loaded = Pipelines(named, default=settings.pipeline, models=settings.models)
     sessions = Sessions(settings, loaded)
+    calls, mint = Calls(sessions, settings), Mint(sessions)
     routes = [
-        *(WebSocketRoute(path, _Sockets(surface, sessions, settings)) for path, surface in PATHS.items()),
+        *(WebSocketRoute(path, _Sockets(surface, sessions, calls, settings)) for path, surface in PATHS.items()),
+        *call_routes(calls, mint, sessions, bytes_max=settings.request_bytes_max),
         *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
-        *key_routes(Mint(sessions), bytes_max=settings.request_bytes_max),
+        *key_routes(mint, bytes_max=settings.request_bytes_max),
         WebSocketRoute("/{path:path}", _no_such_endpoint),
         Route("/healthz", _healthz, methods=["GET"]),
         Route("/readyz", _readyz, methods=["GET"]),
@@ -67,6 +74,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
         exception_handlers={HTTPException: _http_error, Exception: _failed},
     )
     app.state.settings, app.state.sessions, app.state.pipelines = settings, sessions, loaded
+    app.state.calls = calls
     return app
 
 
@@ -96,9 +104,10 @@ def _cors(settings: Settings) -> Middleware:
 class _Sockets:
     """The WebSocket endpoint of one path."""
 
-    def __init__(self, surface: Surface, sessions: Sessions, settings: Settings) -> None:
+    def __init__(self, surface: Surface, sessions: Sessions, calls: Calls, settings: Settings) -> None:
         self._surface = surface
         self._sessions = sessions
+        self._calls = calls
         self._answers_with_status = settings.refusals == "http"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,6 +115,12 @@ class _Sockets:
         transport = AsgiTransport(scope, receive, send)
         with suppress(ConnectionClosed):
             try:
+                if (call_id := asked.query.get("call_id")) is not None and self._surface in CALLING:
+                    call = self._calls.find(call_id, self._sessions.keys.check(asked))
+                    call.hub.check_room()
+                    await transport.accept(asked.subprotocol)
+                    await call.hub.carry(transport)
+                    return
                 if (found := self._sessions.resumable(asked)) is not None:
                     await transport.accept(asked.subprotocol)
                     await found.carry(transport)

@@ -177,6 +177,15 @@ class Mint:
         order = Order(ServerCodec("beta"), "beta", update, ttl_s, kind="transcription", is_flat=True)
         return self._flat(asked, credential, order)
 
+    def wanted(self, asked: Asked, credential: Credential, session: str) -> tuple[Kind, str | None, Configured | None]:
+        """Kind, model and configuration of a session that is to begin at once; `session` is JSON. Raises `Refusal`."""
+        order = Order(ServerCodec("ga"), "ga", _update("session.update", session), TTL_S, model=asked.model)
+        event = _decoded(order)
+        kind, model, configured = _wanted(order, event)
+        self._sessions.check(kind, model or "")
+        self._rehearsed(Admitted(credential.key_id, kind, "ga", model or asked.model or ""), event, order)
+        return kind, model, configured
+
     # --- what they share ----------------------------------------------------------------------------------------------
 
     def credential(self, asked: Asked) -> Credential:

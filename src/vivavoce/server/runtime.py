@@ -30,6 +30,7 @@ from vivavoce.core.messages import (
     ReduceNoise,
     Send,
     Speak,
+    StopPlayback,
     Transcribe,
     WakeUp,
 )
@@ -102,6 +103,22 @@ class Codec(Protocol):
         ...
 
 
+class Media(Protocol):
+    """Where audio travels apart from the events (WebRTC): it hears the user, and plays what the session says."""
+
+    def begin(self, inbox: Channel[Input], /) -> None:
+        """The session lives: from now on what is heard goes into its inbox, and what becomes of playback."""
+        ...
+
+    def perform(self, effect: Send | StopPlayback, /) -> bool:
+        """Play, or fall silent. Says whether this was for the media alone, and is no message to the client."""
+        ...
+
+    async def room(self) -> None:
+        """Wait while there is as much to be played as may wait."""
+        ...
+
+
 class Runtime:
     """A session and everything it needs to live. Made for one `run`."""
 
@@ -115,6 +132,7 @@ class Runtime:
         session_id: str = "session",
         limits: ConnectionLimits | None = None,
         mcp: ToolServers | None = None,
+        media: Media | None = None,
     ) -> None:
         self._limits = limits = limits or ConnectionLimits()
         self.session = session
@@ -132,7 +150,8 @@ class Runtime:
         )
         self._detection = SpeechDetection(pipeline.vad)
         self._cleaning = NoiseReduction(pipeline.noise_reducer)
-        self._work = Work(pipeline, self._inbox.put, session_id, mcp)
+        self._media = media
+        self._work = Work(pipeline, self._inbox.put, session_id, mcp, room=None if media is None else media.room)
         self._opened_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._is_woken = False
@@ -144,6 +163,8 @@ class Runtime:
         self._opened_s = asyncio.get_running_loop().time()
         sending = asyncio.create_task(self._outbox.run(), name=f"sending of {self._session_id}")
         reading = asyncio.create_task(self._read(sending), name=f"reading of {self._session_id}")
+        if self._media is not None:
+            self._media.begin(self._inbox)
         try:
             await self._live()
             self._work.stop()
@@ -264,6 +285,8 @@ class Runtime:
         while inputs:
             for effect in self.session.handle(inputs.popleft(), self._now_ms):
                 match effect:
+                    case Send() | StopPlayback() if self._media is not None and self._media.perform(effect):
+                        pass
                     case Send():
                         frame = self._codec.encode(effect.event)
                         if frame is not None and not self._outbox.offer(frame):

@@ -45,7 +45,7 @@ _BINDING_HINTS = {
     errno.EADDRNOTAVAIL: "; the host has to be an address of this machine",
 }
 
-TALKATIVE = ("httpx", "httpcore", "httpx2", "httpcore2", "mcp")
+TALKATIVE = ("httpx", "httpcore", "httpx2", "httpcore2", "mcp", "aioice", "aiortc")
 """Libraries that log what they send."""
 
 log = logging.getLogger(__name__)

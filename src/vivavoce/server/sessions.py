@@ -13,7 +13,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
+from vivavoce.core.playback import Player
 from vivavoce.core.refused import Refused
 from vivavoce.core.session import Session
 from vivavoce.core.translating import Translating
@@ -26,9 +28,10 @@ from vivavoce.transports import Transport
 
 from .admission import Admitted, admission
 from .auth import GOING_AWAY, INTERNAL, REQUEST, TRY_AGAIN, Asked, Keys, Refusal
-from .client_secrets import Kind
+from .client_secrets import Configured, Kind
 from .ids import ids
 from .mcp import McpServers
+from .media import CallMedia
 from .pipelines import Pipelines
 from .prompts import load_prompts
 from .quota import Account, Accounts, Quota
@@ -105,9 +108,14 @@ class Sessions:
         return self._lifelines.find(asked, self.keys)
 
     @contextmanager
-    def admitted(self, asked: Asked) -> Iterator[Admitted]:
-        """A place for the session that a client asks for, until the block ends. Raises `Refusal`."""
+    def admitted(self, asked: Asked, configured: Configured | None = None) -> Iterator[Admitted]:
+        """A place for the session that a client asks for, until the block ends. Raises `Refusal`.
+
+        `configured` is what the client wants to begin with, where it says so when it asks.
+        """
         admitted = self._admit(asked)
+        if configured is not None:
+            admitted = replace(admitted, configured=configured)
         self._take_place()
         try:
             yield admitted
@@ -197,7 +205,14 @@ class Sessions:
         )
 
     def machine(
-        self, admitted: Admitted, *, id: str, new_id: NewId, expires_at: int, account: Account | None = None
+        self,
+        admitted: Admitted,
+        *,
+        id: str,
+        new_id: NewId,
+        expires_at: int,
+        account: Account | None = None,
+        player: Player | None = None,
     ) -> Machine:
         """The session machine for what was admitted: the one place that makes one, of whatever kind.
 
@@ -205,7 +220,9 @@ class Sessions:
         key is not possible here.
         """
         pipeline = self._pipelines.for_model(admitted.model)
-        given = surroundings(self._settings, pipeline, self._prompts, model=admitted.model, account=account)
+        given = surroundings(
+            self._settings, pipeline, self._prompts, model=admitted.model, account=account, player=player
+        )
         configured = admitted.configured
         if configured is None and admitted.kind == "transcription":
             configured = TranscriptionSession()
@@ -234,22 +251,24 @@ class Sessions:
         except Refused as refused:
             raise Refusal(REQUEST, refused.code, refused.message, param=refused.param) from None
 
-    async def run(self, admitted: Admitted, transport: Transport) -> None:
+    async def run(self, admitted: Admitted, transport: Transport, media: CallMedia | None = None) -> None:
         """Run an admitted session to its end. Raises `Refusal` where its models are not to be had.
 
-        Where it outlives its connection, this is over with the connection, and the session keeps the place.
+        Where it outlives its connection, this is over with the connection, and the session keeps the place. `media` is
+        for a session whose audio travels apart.
         """
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
-            await self._wait_for_pipelines()
-            if admitted.is_lasting and self._lifelines.are_offered:
+            await self.ready()
+            if media is None and admitted.is_lasting and self._lifelines.are_offered:
                 await self._run_lasting(admitted, transport)
             else:
                 new_id = self.new_ids()
                 session_id = new_id("sess")
-                await self._live(admitted, session_id, self._runtime(admitted, transport, session_id, new_id))
+                runtime = self._runtime(admitted, transport, session_id, new_id, media)
+                await self._live(admitted, session_id, runtime)
         finally:
             self._tasks.discard(task)
 
@@ -276,18 +295,26 @@ class Sessions:
         finally:
             await lifeline.end(GOING_AWAY, "The session has ended.")
 
-    def _runtime(self, admitted: Admitted, transport: Transport, session_id: str, new_id: NewId) -> Runtime:
+    def _runtime(
+        self,
+        admitted: Admitted,
+        transport: Transport,
+        session_id: str,
+        new_id: NewId,
+        media: CallMedia | None = None,
+    ) -> Runtime:
         settings = self._settings
         expires_at = int(self.wall_s()) + settings.session_limits.session_ms_max // 1000
         account = self.accounts.of(admitted.key_id)
         return Runtime(
-            self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at, account=account),
+            self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at, account=account, player=media),
             self._pipelines.for_model(admitted.model),
             TranslationServerCodec() if admitted.kind == "translation" else ServerCodec(admitted.dialect),
             self._tapes.taped(transport, admitted, session_id),
             session_id=session_id,
             limits=settings.connection_limits,
             mcp=self._tool_servers(),
+            media=media,
         )
 
     async def _live(self, admitted: Admitted, session_id: str, runtime: Runtime) -> None:
@@ -308,7 +335,8 @@ class Sessions:
             why = runtime.ended or "the client is gone"
             log.info("%s: has ended after %.1f s: %s%s", session_id, runtime.lasted_s, why, _costs(runtime.session))
 
-    async def _wait_for_pipelines(self) -> None:
+    async def ready(self) -> None:
+        """Wait until the models are loaded. Raises `Refusal` where that takes too long, or cannot be."""
         try:
             await self._pipelines.ready(self._settings.warm_up_ms_max / 1000)
         except TimeoutError:

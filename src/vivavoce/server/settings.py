@@ -91,6 +91,27 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Tokens a minute, in and out. A response that needs more than is left fails likewise."""
 
 
+class WebRtc(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Calls by WebRTC. They need the extra `webrtc`. Media goes by UDP, to ports that the system chooses."""
+
+    peers_max: Annotated[int, Meta(ge=0)] = 16
+    """Calls at once, about what one core can carry. One more is refused with `too_many_calls`; 0 refuses them all."""
+    setup_ms_max: Annotated[int, Meta(ge=1)] = 15_000
+    """Time in which a peer has to connect and to open its data channel. Then its call is over."""
+    idle_ms_max: Annotated[int, Meta(ge=1)] = 900_000
+    """Time without any event from either side. Then the call is over."""
+    ahead_ms_max: Annotated[int, Meta(ge=1_000, le=600_000)] = 30_000
+    """Speech that may wait to be played. Beyond it the synthesizer waits. 48 KB a second."""
+    stun_server: str | None = None
+    """`stun:host:port`. Tells the server by which address the Internet sees it. Left out, none is asked."""
+    turn_server: str | None = None
+    """`turn:host:port?transport=udp`. Relays media where no direct way exists. Left out, nothing is relayed."""
+    turn_username: str | None = None
+    """Name at the TURN server."""
+    turn_credential: Secret | None = None
+    """Password at the TURN server."""
+
+
 Dollars = Annotated[float, Meta(ge=0)]
 
 
@@ -180,10 +201,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """US dollars that one session may cost by `prices`; left out, there is no limit."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged."""
+    admin_keys: tuple[Secret, ...] = ()
+    """Keys of operators, who may see all sessions at `GET /v1/realtime/sessions`. Without any, only a server without
+    `api_keys` shows them, which only this machine reaches."""
     rate_limits: RateLimits = RateLimits()
     """What one key may use."""
     prices: dict[str, PriceTable] = {}
     """What models cost, by model name."""
+    webrtc: WebRtc = WebRtc()
+    """Calls by WebRTC."""
     session_limits: Limits = Limits()
     """Limits of the session itself."""
     connection_limits: ConnectionLimits = ConnectionLimits()
@@ -226,6 +252,13 @@ def _check(settings: Settings) -> None:
     for index, key in enumerate(settings.api_keys):
         if not key.reveal().strip():
             raise SettingsError(f"api_keys[{index}]: a key cannot be empty")
+    for index, key in enumerate(settings.admin_keys):
+        if not key.reveal().strip():
+            raise SettingsError(f"admin_keys[{index}]: a key cannot be empty")
+    for name, schemes in (("stun_server", ("stun:",)), ("turn_server", ("turn:", "turns:"))):
+        url = getattr(settings.webrtc, name)
+        if url is not None and not (url.startswith(schemes) and url.partition(":")[2]):
+            raise SettingsError(f"webrtc.{name}: expected '{schemes[0]}host:port', got {url!r}")
     if settings.signing_key is not None and len(settings.signing_key.reveal()) < SIGNING_KEY_CHARS_MIN:
         raise SettingsError(
             f"signing_key: expected at least {SIGNING_KEY_CHARS_MIN} characters that nobody can guess; "

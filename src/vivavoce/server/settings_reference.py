@@ -18,7 +18,7 @@ from vivavoce.core.limits import Limits
 from vivavoce.engines.registry import EngineSettings
 
 from .runtime import ConnectionLimits
-from .settings import PipelineTable, PriceTable, RateLimits, Secret, Settings
+from .settings import PipelineTable, PriceTable, RateLimits, Secret, Settings, WebRtc
 from .sources import variables
 
 OPENING = """\
@@ -37,6 +37,7 @@ TABLES: tuple[tuple[str, type], ...] = (
     ("rate_limits", RateLimits),
     ("prices.MODEL", PriceTable),
     ("pipelines.NAME", PipelineTable),
+    ("webrtc", WebRtc),
     ("session_limits", Limits),
     ("connection_limits", ConnectionLimits),
 )

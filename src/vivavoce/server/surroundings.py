@@ -7,10 +7,11 @@ server's quotas keep the event loop's time: the difference is known here and now
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vivavoce.core.abilities import Abilities
 from vivavoce.core.account import Bill, Price
+from vivavoce.core.playback import Player
 from vivavoce.core.prompts import Prompts
 from vivavoce.core.session import Surroundings
 from vivavoce.engines import Pipeline, ScoringTranscriber
@@ -21,16 +22,26 @@ from .settings import Settings
 
 
 def surroundings(
-    settings: Settings, pipeline: Pipeline, prompts: Prompts, *, model: str, account: Account | None
+    settings: Settings,
+    pipeline: Pipeline,
+    prompts: Prompts,
+    *,
+    model: str,
+    account: Account | None,
+    player: Player | None = None,
 ) -> Surroundings:
-    """Those of one session of this model; `account` None is for a session that will not be run."""
+    """Those of one session of this model; `account` None is for a session that will not be run.
+
+    With a `player` audio travels apart from the events.
+    """
     prices = settings.prices.get(model)
     limited = None if account is None or (account.requests, account.tokens) == (None, None) else SharedAccount(account)
     return Surroundings(
-        abilities=abilities(pipeline, with_mcp=bool(settings.mcp_hosts)),
+        abilities=replace(abilities(pipeline, with_mcp=bool(settings.mcp_hosts)), audio_apart=player is not None),
         account=limited,
         bill=Bill(None if prices is None else Price(**prices.plain()), settings.budget),
         prompts=prompts,
+        player=player,
     )
 
 

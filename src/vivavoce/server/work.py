@@ -97,12 +97,24 @@ class ToolServers(Protocol):
 
 
 class Work:
-    """The engine tasks of one session. `report` may wait: that is how a slow client slows its engines down."""
+    """The engine tasks of one session. `report` may wait: that is how a slow client slows its engines down.
 
-    def __init__(self, pipeline: Pipeline, report: Report, session_id: str, mcp: ToolServers | None = None) -> None:
+    `room` likewise, for speech that is played by this server, and the session goes on meanwhile.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        report: Report,
+        session_id: str,
+        mcp: ToolServers | None = None,
+        *,
+        room: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._mcp = mcp or _NoServers()
         self._report = report
+        self._room = room
         self._session_id = session_id
         self._tasks: set[asyncio.Task[Any]] = set()
         self._owned: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
@@ -346,6 +358,8 @@ class Work:
             wanted = phrases[0]
             async with _closing(self._speech(wanted)) as chunks:
                 async for audio in chunks:
+                    if self._room is not None:
+                        await self._room()
                     await self._report(AudioSynthesized(response_id, item_id, audio))
             await self._report(PhraseSpoken(response_id, item_id, wanted.phrase))
             phrases.popleft()
