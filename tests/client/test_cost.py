@@ -140,6 +140,27 @@ def test_what_details_leave_open_is_text() -> None:
     assert counted(Meter(), done(usage=cached)).total.tokens == Tokens(text_in=1, text_cached=3, audio_in=1)
 
 
+@pytest.mark.parametrize(
+    ("details", "tokens"),
+    [
+        (
+            {"text_tokens": 20, "audio_tokens": 80, "cached_tokens": 60},
+            Tokens(text_cached=20, audio_cached=40, audio_in=40),
+        ),
+        ({"text_tokens": 20, "audio_tokens": 50}, Tokens(text_in=50, audio_in=50)),
+        ({"cached_tokens_details": {"audio_tokens": 30}}, Tokens(text_in=70, audio_cached=30)),
+    ],
+)
+def test_g8_the_sum_is_what_the_usage_states_whatever_its_details_leave_open(
+    details: dict[str, object], tokens: Tokens
+) -> None:
+    usage = {"input_tokens": 100, "output_tokens": 30, "total_tokens": 130, "input_token_details": details}
+    usage["output_token_details"] = {"text_tokens": 5, "audio_tokens": 15}
+    counted_tokens = counted(Meter(), done(usage=usage)).total.tokens
+    assert counted_tokens == tokens + Tokens(text_out=15, audio_out=15)
+    assert (counted_tokens.input, counted_tokens.output) == (100, 30)
+
+
 def test_cached_images_have_a_price_of_their_own() -> None:
     price = Price(image_in=2.0)
     assert price.of_tokens(Tokens(image_in=1_000_000, image_cached=1_000_000)) == 4.0

@@ -47,16 +47,20 @@ class Tokens:
 
     @classmethod
     def of(cls, usage: Usage) -> Tokens:
-        """The tokens of a response. What its details do not account for counts as text."""
+        """The tokens of a response. What its details do not account for counts as text; cached input whose kind is not
+        said, as text as far as there is any, then as audio. So the sums are those that the usage states."""
         into = given(usage.input_token_details, InputTokenDetails())
         cached = given(into.cached_tokens_details, CachedTokenDetails())
         out = given(usage.output_token_details, OutputTokenDetails())
-        audio_in, image_in = given(into.audio_tokens, 0), given(into.image_tokens, 0)
         audio_cached, image_cached = given(cached.audio_tokens, 0), given(cached.image_tokens, 0)
-        text_cached = given(cached.text_tokens, max(given(into.cached_tokens, 0) - audio_cached - image_cached, 0))
-        text_in = given(into.text_tokens, max(given(usage.input_tokens, 0) - audio_in - image_in, 0))
+        audio_in = max(given(into.audio_tokens, 0), audio_cached)
+        image_in = max(given(into.image_tokens, 0), image_cached)
+        text_in = max(given(into.text_tokens, 0), given(usage.input_tokens, 0) - audio_in - image_in)
+        unsaid = max(given(into.cached_tokens, 0) - audio_cached - image_cached, 0)
+        text_cached = given(cached.text_tokens, min(unsaid, text_in))
+        audio_cached += min(max(unsaid - text_cached, 0), audio_in - audio_cached)
         audio_out = given(out.audio_tokens, 0)
-        text_out = given(out.text_tokens, max(given(usage.output_tokens, 0) - audio_out, 0))
+        text_out = max(given(out.text_tokens, 0), given(usage.output_tokens, 0) - audio_out)
         return cls(
             text_in=max(text_in - text_cached, 0),
             text_cached=text_cached,
