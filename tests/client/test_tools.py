@@ -256,6 +256,11 @@ class Odd(Exception):
         return "odd \ud800"
 
 
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise ValueError("there is nothing to say")
+
+
 def group() -> BaseExceptionGroup[BaseException]:
     return BaseExceptionGroup("several", [ValueError("one"), ExceptionGroup("more", [KeyError("two")])])
 
@@ -270,6 +275,7 @@ ERRORS: list[tuple[Callable[[], BaseException], str]] = [
     (lambda: GeneratorExit(), "GeneratorExit"),
     (group, "ValueError: one; KeyError: 'two'"),
     (Odd, "Odd: odd ?"),
+    (Speechless, "Speechless"),
     (lambda: ValueError("x" * 5_000), "ValueError: " + "x" * (tools.ERROR_CHARS_MAX - 12) + "…"),
 ]
 

@@ -397,4 +397,8 @@ def _reason(error: BaseException) -> str:
     """Type and message; of a group, those of everything in it."""
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(_reason(part) for part in error.exceptions)
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {error}".removesuffix(": ")
+    except Exception:  # its text is somebody else's code, too
+        return kind
