@@ -69,7 +69,11 @@ class Stream(Generic[T]):
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             self._on_wait()
-            await waiter
+            try:
+                await waiter
+            finally:
+                if waiter in self._waiters:  # it was cancelled
+                    self._waiters.remove(waiter)
         event = self._events.popleft()
         if self._room is not None and len(self._events) <= self._events_max // 2:
             self.release()
