@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from vivavoce.client.session import Session
-from vivavoce.core.caller.requests import answers_turns
+from vivavoce.core.caller.turns import answers_turns
 from vivavoce.errors import ResponseFailed
 from vivavoce.protocol.base import given
 from vivavoce.protocol.config import FunctionTool, RealtimeSession

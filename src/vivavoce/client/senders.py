@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias, cast, get_args
 
-from vivavoce.core.caller.requests import turn_detection
+from vivavoce.core.caller.turns import turn_detection
 from vivavoce.errors import LocalProtocolError, ServerError
 from vivavoce.protocol import config, items
 from vivavoce.protocol.base import UNSET, Maybe, given

@@ -19,8 +19,8 @@ from vivavoce.audio.formats import PCM16_24K, Format
 from vivavoce.core.caller import Caller
 from vivavoce.core.caller.memory import ItemView
 from vivavoce.core.caller.messages import CancelTool, Heard, Interrupt, RunTool, ToolEnded
-from vivavoce.core.caller.requests import turn_detection
 from vivavoce.core.caller.restoring import merged
+from vivavoce.core.caller.turns import turn_detection
 from vivavoce.core.caller.updates import Failed, Update
 from vivavoce.core.conversation import Conversation
 from vivavoce.errors import BudgetExceeded, ConnectionClosed, LocalProtocolError

@@ -10,6 +10,7 @@ from caller_dialogue import (
     aside,
     call,
     committed,
+    conversation_of,
     create,
     created,
     delta,
@@ -25,8 +26,9 @@ from caller_dialogue import (
 from msgspec import UNSET
 
 from vivavoce.core.caller import CallerLimits
-from vivavoce.core.caller.messages import Ask, Connected, Lost, Tell, ToolEnded
-from vivavoce.core.caller.requests import BUSY, TAG, answers_turns, interrupts
+from vivavoce.core.caller.messages import Ask, Connected, Lost, Restored, Tell, ToolEnded
+from vivavoce.core.caller.requests import BUSY, TAG
+from vivavoce.core.caller.turns import answers_turns, interrupts
 from vivavoce.core.caller.updates import Failed
 from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import config as cfg
@@ -311,6 +313,47 @@ def test_a_model_that_only_calls_tools_comes_to_an_end() -> None:
         talk.say(created(f"r{number}"), item_done(call(number), f"r{number}"), done(f"r{number}"))
         lines.append(talk.say(ToolEnded(f"call_{number}", "{}"))[-1])
     assert lines == [CREATE, CREATE, "tell error tool_rounds_exceeded"]
+
+
+def test_the_response_after_tools_is_asked_for_as_the_one_that_called_them() -> None:
+    talk = Dialogue()
+    same: dict[str, object] = {
+        "instructions": "Be brief.",
+        "output_modalities": ("text",),
+        "audio": cfg.ResponseAudioConfig(output=cfg.ResponseAudioOutput(voice="marin")),
+        "tools": (cfg.FunctionTool(name="look"),),
+        "metadata": {"about": "the weather"},
+        "max_output_tokens": 100,
+    }
+    talk.ask(create(1, **same, tool_choice="required", input=(user_message("What is it like?"),)))
+    for number, answered in ((1, "r1"), (2, "r2")):
+        talk.say(created(answered), item_done(call(number), answered), done(answered))
+        assert talk.say(ToolEnded(f"call_{number}", "{}"))[-1] == CREATE
+        event = talk.sent()[-1]
+        assert isinstance(event, ev.ResponseCreate)
+        assert event.response == ev.ResponseParams(**same)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("params", [{}, {"tool_choice": "required"}])
+def test_the_response_after_tools_does_what_the_session_says_where_nothing_else_was_asked(
+    params: dict[str, object],
+) -> None:
+    talk = Dialogue()
+    talk.ask(create(1, **params))
+    talk.say(created(), item_done(call()), done(), ToolEnded("call_1", "{}"))
+    event = talk.sent()[-1]
+    assert isinstance(event, ev.ResponseCreate)
+    assert event.response is UNSET
+
+
+def test_the_response_after_tools_of_a_lost_response_is_asked_for_as_that_one() -> None:
+    talk = Dialogue()
+    talk.ask(create(1, instructions="Be brief."))
+    talk.say(created(), item_done(call()), Lost(), Restored(conversation_of(call())))
+    assert talk.say(ToolEnded("call_1", "{}"))[-1] == CREATE
+    event = talk.sent()[-1]
+    assert isinstance(event, ev.ResponseCreate)
+    assert event.response == ev.ResponseParams(instructions="Be brief.")
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

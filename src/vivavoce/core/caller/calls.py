@@ -1,7 +1,8 @@
 """Which functions the model has called, which of them are answered, and when the model is to see the answers.
 
 A call runs as soon as its arguments are complete, while the response may still be going on. Invariants: a call is run
-once and answered once; a response whose calls are all ours brings one follow-up, when it is done and they are answered.
+once and answered once; a response whose calls are all ours brings one follow-up of its own kind, when it is done and
+they are answered.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vivavoce.protocol import events as ev
-from vivavoce.protocol.base import given
+from vivavoce.protocol.base import UNSET, Maybe, given
 from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, Item, Response
 
 from .messages import CallerEffect, CancelTool, RunTool
@@ -21,6 +22,8 @@ class Round:
     """The calls of one response."""
 
     response_id: str
+    params: Maybe[ev.ResponseParams] = UNSET
+    """What the response does otherwise than the session says; the one that follows it does so, too."""
     told: set[str] = field(default_factory=set)
     """Calls that the server has told of, which it may do more than once."""
     open: set[str] = field(default_factory=set)
@@ -33,7 +36,8 @@ class Round:
 
 
 class Calls:
-    """The function calls of one caller. `runs(name)` says whether a function is ours."""
+    """The function calls of one caller. `runs(name)` says whether a function is ours, `params(response_id)` how a
+    response was asked for."""
 
     def __init__(
         self,
@@ -41,12 +45,14 @@ class Calls:
         ask: Callable[[CallerEffect], None],
         send: Callable[[ev.AnyClientEvent], None],
         new_id: Callable[[str], str],
-        follow_up: Callable[[frozenset[str]], None],
+        params: Callable[[str], Maybe[ev.ResponseParams]],
+        follow_up: Callable[[frozenset[str], Maybe[ev.ResponseParams]], None],
     ) -> None:
         self._runs = runs
         self._ask = ask
         self._send = send
         self._new_id = new_id
+        self._params = params
         self._follow_up = follow_up
         self._rounds: dict[str, Round] = {}
 
@@ -60,7 +66,9 @@ class Calls:
         if not isinstance(item, FunctionCall) or item.status == "incomplete":
             return
         call_id = given(item.call_id, None) or ""
-        round = self._rounds.setdefault(response_id, Round(response_id))
+        round = self._rounds.get(response_id)
+        if round is None:
+            round = self._rounds[response_id] = Round(response_id, self._params(response_id))
         if call_id in round.told:
             return
         round.told.add(call_id)
@@ -107,4 +115,4 @@ class Calls:
             return
         del self._rounds[round.response_id]
         if round.outputs and not round.has_foreign and not round.is_cancelled:
-            self._follow_up(frozenset(round.outputs))
+            self._follow_up(frozenset(round.outputs), round.params)

@@ -19,13 +19,14 @@ from msgspec import structs
 from vivavoce.core.conversation import Conversation
 from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import events as ev
-from vivavoce.protocol.base import UnsetType, given
-from vivavoce.protocol.config import Metadata, RealtimeSession, SessionResource, TurnDetection
+from vivavoce.protocol.base import UNSET, Maybe, UnsetType, given
+from vivavoce.protocol.config import Metadata
 from vivavoce.protocol.items import Response
 
 from .answers import no_answer
 from .limits import CallerLimits
 from .messages import Acknowledge, CallerEffect, Refuse, Tell
+from .turns import answers_turns
 from .updates import Failed, ResponseLost, ResponseReplaced
 
 TAG = "vivavoce_request"
@@ -161,8 +162,13 @@ class Requests:
         self._queue.append(request)
         self.proceed(now_ms)
 
-    def follow_up(self, outputs: frozenset[str], now_ms: int) -> None:
-        """All calls of a response are answered: a response is to see these items."""
+    def params_of(self, response_id: str) -> Maybe[ev.ResponseParams]:
+        """How a running response was asked for; UNSET where it does all as the session says."""
+        running = self._running.get(response_id)
+        return UNSET if running is None or running.request is None else running.request.event.response
+
+    def follow_up(self, outputs: frozenset[str], params: Maybe[ev.ResponseParams], now_ms: int) -> None:
+        """All calls of a response are answered: a response is to see these items, asked for as that one was."""
         self._tool_rounds += 1
         if self._tool_rounds > self._limits.tool_rounds_max:
             self._fail(
@@ -170,11 +176,12 @@ class Requests:
                 f"The model has called tools {self._limits.tool_rounds_max} times in a row; it is not asked any more.",
             )
             return
-        self._need(outputs)
+        self._need(outputs, followed(params))
         self.proceed(now_ms)
 
-    def _need(self, items: frozenset[str]) -> None:
-        self._queue.append(Request(ev.ResponseCreate(event_id=self._new_id("event")), why="needed", items=items))
+    def _need(self, items: frozenset[str], params: Maybe[ev.ResponseParams] = UNSET) -> None:
+        event = ev.ResponseCreate(event_id=self._new_id("event"), response=params)
+        self._queue.append(Request(event, why="needed", items=items))
 
     def proceed(self, now_ms: int) -> None:
         """Send the next request, if it may be sent now."""
@@ -463,22 +470,10 @@ class Requests:
             self._send(request, now_ms)
 
 
-def answers_turns(session: SessionResource | None) -> bool:
-    """Whether a session begins responses by itself, at the end of turns (reference §5.1)."""
-    detection = turn_detection(session)
-    return detection is not None and given(detection.create_response, True)
-
-
-def interrupts(session: SessionResource | None) -> bool:
-    """Whether speech of the user ends a response that is running (reference §5.4)."""
-    detection = turn_detection(session)
-    return detection is not None and given(detection.interrupt_response, True)
-
-
-def turn_detection(session: SessionResource | None) -> TurnDetection | None:
-    """What finds the turns; None where the application does."""
-    if not isinstance(session, RealtimeSession):
-        return None
-    audio = given(session.audio, None)
-    into = given(audio.input, None) if audio else None
-    return given(into.turn_detection, None) if into else None
+def followed(params: Maybe[ev.ResponseParams]) -> Maybe[ev.ResponseParams]:
+    """How a response is asked for that is to talk about what tools have answered: as the one that called them, but not
+    on that one's input, nor forced to call again."""
+    if isinstance(params, UnsetType):
+        return UNSET
+    params = structs.replace(params, input=UNSET, tool_choice=UNSET)
+    return UNSET if params == ev.ResponseParams() else params
