@@ -14,7 +14,7 @@ import msgspec
 from vivavoce.core.conversation import Conversation, format_of
 from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import events as ev
-from vivavoce.protocol.base import UNSET, given
+from vivavoce.protocol.base import UNSET, Maybe, given
 from vivavoce.protocol.config import SessionConfig
 from vivavoce.protocol.items import Item
 
@@ -42,9 +42,10 @@ from .messages import (
     Transmit,
     WakeUp,
 )
-from .requests import OWN, Requests, interrupts, turn_detection
+from .requests import OWN, Requests
 from .restoring import Leftovers
 from .telling import Telling
+from .turns import interrupts, turn_detection
 from .unsent import Unsent
 from .updates import Delta, Failed, Interrupted
 from .voice import Voice
@@ -91,7 +92,7 @@ class Caller:
         self._answers = Answers(self._effects.append, self.limits.answer_ms_max)
         self._telling = Telling(self.memory, self._effects.append)
         self.requests = Requests(lambda: self.conversation, self._transmit, self._effects.append, ids, self.limits)
-        self.calls = Calls(runs, self._effects.append, self._asked_by_us, ids, self._follow_up)
+        self.calls = Calls(runs, self._effects.append, self._asked_by_us, ids, self.requests.params_of, self._follow_up)
         self.voice = Voice(self.memory, self.requests, self._asked_by_us, self._effects.append, ids, plays=plays)
         self.ear = Ear(format_of(UNSET), self.memory, self.limits)
         self._configuration = Configuration(self.conversation, self._answers, self.ear)
@@ -218,8 +219,8 @@ class Caller:
     def _asked_by_us(self, event: ev.AnyClientEvent) -> None:
         self._asked(Ask(event), is_own=True)
 
-    def _follow_up(self, outputs: frozenset[str]) -> None:
-        self.requests.follow_up(outputs, self._now_ms)
+    def _follow_up(self, outputs: frozenset[str], params: Maybe[ev.ResponseParams]) -> None:
+        self.requests.follow_up(outputs, params, self._now_ms)
 
     # --- what the server says -----------------------------------------------------------------------------------------
 
