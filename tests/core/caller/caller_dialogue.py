@@ -78,6 +78,7 @@ class Dialogue:
         detection: cfg.TurnDetection | None = None,
         tools: tuple[str, ...] = ("look",),
         plays: bool = False,
+        server_plays: bool = False,
         limits: CallerLimits | None = None,
         text_fallback: bool = True,
         connected: bool = True,
@@ -86,7 +87,12 @@ class Dialogue:
         self.effects: list[CallerEffect] = []
         self.tickets = 0
         self.caller = Caller(
-            ids=counting_ids(), runs=tools.__contains__, plays=plays, text_fallback=text_fallback, limits=limits
+            ids=counting_ids(),
+            runs=tools.__contains__,
+            plays=plays,
+            server_plays=server_plays,
+            text_fallback=text_fallback,
+            limits=limits,
         )
         self.say(ev.SessionCreated(session=session(detection)))
         if connected:

@@ -17,12 +17,22 @@ from vivavoce.protocol.config import SessionConfig, SessionResource
 from .limits import CallerLimits
 from .memory import Memory
 
+SLACK_MS = 100
+"""A silence of this length between live audio is taken for unevenness."""
+LIVE_AGAIN_MS_MAX = 10_000
+"""Live audio that another session is sent again: all that follows comes so much later."""
+
 
 class Ear:
-    """The user's audio on its way to the server."""
+    """The user's audio on its way to the server.
 
-    def __init__(self, format: Format, memory: Memory, limits: CallerLimits) -> None:
+    Where it `is_live` it is heard as time passes, so that silence between is a part of it; and in one format.
+    """
+
+    def __init__(self, format: Format, memory: Memory, limits: CallerLimits, *, is_live: bool = False) -> None:
         self._audio = InputAudio(format)
+        self._is_live = is_live
+        self._began_ms: int | None = None
         self._memory = memory
         self._limits = limits
         self._boundary = 0
@@ -44,16 +54,31 @@ class Ear:
         """Whether there is audio that no item holds."""
         return self._audio.end > max(self._boundary, *(tick for _, tick in self._cuts), 0)
 
-    def append(self, audio: bytes) -> None:
+    def begin(self, now_ms: int) -> None:
+        """The server hears from now on."""
+        self._began_ms = now_ms
+
+    def append(self, audio: bytes, now_ms: int = 0) -> None:
         """It is being sent."""
+        if self._is_live and self._began_ms is not None:
+            self._pass_silence(ticks_of(now_ms - self._began_ms))
         self._audio.append(audio)
         oldest = self._audio.end - ticks_of(self._limits.input_ms_max)
         if self._audio.start < oldest:
             self._audio.forget_before(oldest)
 
+    def _pass_silence(self, now: int) -> None:
+        """Up to now nothing was said."""
+        silent = now - self._audio.end
+        if silent > ticks_of(self._limits.input_ms_max):
+            self._audio.clear()
+            self._audio.start = now
+        elif silent > ticks_of(SLACK_MS):
+            self._audio.append(bytes(self._audio.bytes_of(silent)))
+
     def use(self, format: Format) -> None:
         """The session's input format."""
-        if format != self._audio.format:
+        if format != self._audio.format and not self._is_live:
             self._audio.change_format(format)
             self._boundary = self._audio.end
 
@@ -118,16 +143,27 @@ class Ear:
         That is the audio, with True where a commit was on its way and False where a clear was.
         """
         pieces: list[bytes | bool] = []
-        at = self._boundary
+        at = self._again_from
         for is_commit, tick in self._cuts:
             pieces += [self._between(at, tick), is_commit]
             at = max(at, tick)
         pieces.append(self._between(at, self._audio.end))
         self._audio = InputAudio(self._audio.format)
         self._boundary = 0
+        self._began_ms = None
         self._open = self._ended = None
         self._cuts.clear()
         return [piece for piece in pieces if piece != b""]
+
+    @property
+    def _again_from(self) -> int:
+        """What is to be heard again; of live audio no more than is about to become an item."""
+        if not self._is_live:
+            return self._boundary
+        if self._open is None and not self._cuts:
+            return self._audio.end
+        begin = self._boundary if self._open is None else self._open[1]
+        return max(begin, self._audio.end - ticks_of(LIVE_AGAIN_MS_MAX))
 
     def _between(self, begin: int, end: int) -> bytes:
         length = self._audio.bytes_of(max(end - max(begin, self._audio.start), 0))

@@ -48,7 +48,7 @@ from .telling import Telling
 from .turns import interrupts, turn_detection
 from .unsent import Unsent
 from .updates import Delta, Failed, Interrupted
-from .voice import Voice
+from .voice import CLEAR, Voice
 
 NEVER_MIND = frozenset({"response_cancel_not_active", "item_truncate_invalid_item_id", "item_delete_invalid_item_id"})
 """Refusals of events that we send by ourselves, and that have lost a race: what they want is so already."""
@@ -66,6 +66,8 @@ class Caller:
     """The client's end of one session. `ids(prefix)` gives fresh ids; `runs(name)` says whether a function is ours.
 
     `plays` says that a player is there, so that audio is handed to it and interruptions are cut at its playhead.
+    `server_plays` says that audio travels apart from the events, in real time (WebRTC): what comes has been played, and
+    after an interruption the server says what was heard.
     """
 
     def __init__(
@@ -74,12 +76,13 @@ class Caller:
         ids: Callable[[str], str],
         runs: Callable[[str], bool] = lambda name: False,
         plays: bool = False,
+        server_plays: bool = False,
         text_fallback: bool = True,
         limits: CallerLimits | None = None,
     ) -> None:
         self.limits = limits or CallerLimits()
         self.conversation = Conversation()
-        self.memory = Memory(self.conversation, self.limits)
+        self.memory = Memory(self.conversation, self.limits, is_live=server_plays)
         self.tells_deltas = False
         """Whether each delta is told as an update; set where somebody listens."""
         self._new_id = ids
@@ -93,8 +96,16 @@ class Caller:
         self._telling = Telling(self.memory, self._effects.append)
         self.requests = Requests(lambda: self.conversation, self._transmit, self._effects.append, ids, self.limits)
         self.calls = Calls(runs, self._effects.append, self._asked_by_us, ids, self.requests.params_of, self._follow_up)
-        self.voice = Voice(self.memory, self.requests, self._asked_by_us, self._effects.append, ids, plays=plays)
-        self.ear = Ear(format_of(UNSET), self.memory, self.limits)
+        self.voice = Voice(
+            self.memory,
+            self.requests,
+            self._asked_by_us,
+            self._effects.append,
+            ids,
+            plays=plays,
+            server_plays=server_plays,
+        )
+        self.ear = Ear(format_of(UNSET), self.memory, self.limits, is_live=server_plays)
         self._configuration = Configuration(self.conversation, self._answers, self.ear)
 
     # --- the door -----------------------------------------------------------------------------------------------------
@@ -141,9 +152,9 @@ class Caller:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way or due: no response, no call, no unanswered event, no user who speaks."""
+        """Whether nothing is under way or due: no response, no call, no unanswered event, nobody who speaks."""
         is_busy = self.requests.user_speaks or self.calls.open or len(self._answers) or len(self._unsent)
-        return self.requests.is_idle and not is_busy
+        return self.requests.is_idle and not is_busy and not self.voice.is_sounding
 
     def _take(self, input: CallerInput) -> None:
         match input:
@@ -164,6 +175,7 @@ class Caller:
                 self._connected()
             case Lost():
                 self._is_connected = False
+                self.voice.lost()
                 self._answers.hold()
                 self.requests.lost()
             case Restored():
@@ -188,7 +200,7 @@ class Caller:
         self._answers.expect(event, asked.ticket, self._now_ms)
         match event:
             case ev.InputAudioBufferAppend():
-                self.ear.append(event.audio)
+                self.ear.append(event.audio, self._now_ms)
             case ev.InputAudioBufferCommit():
                 self.ear.is_cut_here()
             case ev.InputAudioBufferClear():
@@ -198,6 +210,8 @@ class Caller:
             case ev.ResponseCancel():
                 self.requests.cancelling(given(event.response_id, None))
         self._transmit(event)
+        if isinstance(event, ev.ResponseCancel) and not is_own:
+            self.voice.clear(given(event.response_id, None))
 
     def _keep(self, asked: Ask, *, is_own: bool) -> None:
         """Nobody is waited for because of audio: it is either sent later, or dropped for what is newer."""
@@ -285,6 +299,8 @@ class Caller:
                 self.requests.acknowledge(event)
             case ev.ResponseDone():
                 self._response_done(event)
+            case ev.OutputAudioBufferStarted() | ev.OutputAudioBufferStopped() | ev.OutputAudioBufferCleared():
+                self.voice.playback(event)
             case _:
                 self._item(event)
         self._answers.take(event)
@@ -377,7 +393,7 @@ class Caller:
         event_id = given(error.event_id, None) or ""
         is_cared_for = pending is not None and pending.ticket
         is_ours = event_id.startswith(f"{OWN}_") or self._answers.was_overtaken(event_id)
-        is_harmless = is_ours and error.code in NEVER_MIND
+        is_harmless = (is_ours and error.code in NEVER_MIND) or event_id.startswith(f"{CLEAR}_")
         if not is_cared_for and not is_harmless:
             self._telling.tell(Failed(error))
 
@@ -409,6 +425,7 @@ class Caller:
     def _interrupt(self, heard: Heard | None) -> None:
         for response_id in self.requests.silence():
             self._asked_by_us(ev.ResponseCancel(event_id=self._new_id(OWN), response_id=response_id))
+        self.voice.clear()
         if heard is None:
             self._fall_silent()
         else:
@@ -420,6 +437,7 @@ class Caller:
 
     def _connected(self) -> None:
         self._is_connected = True
+        self.ear.begin(self._now_ms)
         self._answers.go_on(self._now_ms)
         self.requests.connected(self._now_ms)
         self._send_unsent()
@@ -470,7 +488,9 @@ class Caller:
     def _send_audio_again(self, pending: list[Pending]) -> None:
         """The audio that is in no item, with the commits and clears that were on their way."""
         cuts = [one for one in pending if isinstance(one.event, ev.InputAudioBufferCommit | ev.InputAudioBufferClear)]
-        for piece in self.ear.begin_again():
+        pieces = self.ear.begin_again()
+        self.ear.begin(self._now_ms)
+        for piece in pieces:
             if isinstance(piece, bytes):
                 self._asked_by_us(ev.InputAudioBufferAppend(event_id=self._new_id("event"), audio=piece))
             else:

@@ -29,6 +29,9 @@ from vivavoce.protocol.items import (
 
 from .limits import CallerLimits
 
+PACE_CHARACTERS_MIN = 20
+"""Length of an item by which the pace of speech can be judged."""
+
 T = TypeVar("T")
 
 
@@ -47,9 +50,12 @@ class Speech:
 class Memory:
     """Of each item: the user's speech as it was sent, what the assistant says in it, how much of that was heard."""
 
-    def __init__(self, conversation: Conversation, limits: CallerLimits) -> None:
+    def __init__(self, conversation: Conversation, limits: CallerLimits, *, is_live: bool = False) -> None:
         self.conversation = conversation
         self._limits = limits
+        self._is_live = is_live
+        """Whether speech comes as it is played, so that an item is not whole when it is complete."""
+        self._char_ms: float = CHAR_MS
         self._speech: OrderedDict[str, bytes] = OrderedDict()
         self._speech_bytes = 0
         self._said: OrderedDict[str, Speech] = OrderedDict()
@@ -126,7 +132,7 @@ class Memory:
         if said is None or said.cut is None:
             return None
         text = "".join(said.pieces)
-        usual = 0 if said.is_whole else format.bytes_of(len(text) * CHAR_MS)
+        usual = 0 if said.is_whole else format.bytes_of(round(len(text) * self._char_ms))
         return heard([(text, max(said.audio_bytes, usual))], said.cut)
 
     def stop(self, item_id: str) -> None:
@@ -158,8 +164,18 @@ class Memory:
             return False
         self._told[item_id] = True
         if (said := self._said.get(item_id)) is not None:
-            said.is_whole = is_whole
+            said.is_whole = is_whole and not self._is_live
         return True
+
+    def was_played(self, item_id: str, format: Format) -> None:
+        """All of an item's speech has come, as it was played: by that is known how fast is spoken here."""
+        said = self._said.get(item_id)
+        if said is None or said.is_whole:
+            return
+        said.is_whole = True
+        characters = len("".join(said.pieces))
+        if characters >= PACE_CHARACTERS_MIN:
+            self._char_ms = format.ms(said.audio_bytes // format.sample_bytes) / characters
 
     def _bound(self, what: OrderedDict[str, T]) -> None:
         while len(what) > self._limits.items_remembered_max:
