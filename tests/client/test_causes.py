@@ -179,6 +179,29 @@ def test_a_server_that_does_not_answer_is_a_passing_failure() -> None:
     assert is_passing(told)
 
 
+def test_a_proxy_that_is_not_there_is_not_the_server() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        told = refused(LOCAL, proxy=f"http://127.0.0.1:{taken.getsockname()[1]}")
+    assert str(told).endswith("Likely cause: the proxy is not running there, or its address is misspelt")
+    assert "proxy='http://HOST:PORT'" in str(refused(LOCAL, proxy="127.0.0.1:1"))
+
+
+def test_what_is_no_websocket_server_at_all_is_something_else() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 404 File not found\r\n\r\n")
+        writer.close()
+
+    async def main() -> ConnectionFailed:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            with pytest.raises(ConnectionFailed) as raised:
+                await dial(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/realtime")
+            return explained(raised.value, LOCAL)
+
+    assert "Likely cause: something else answers at this address" in str(asyncio.run(main()))
+
+
 @pytest.mark.parametrize(
     ("status", "said"),
     [(b"407 Proxy Authentication Required", "wants a user and a password"), (b"403 Forbidden", "403")],

@@ -257,7 +257,7 @@ def test_a_key_of_the_environment_goes_to_no_other_resource() -> None:
     )
     gateway = {"AZURE_OPENAI_ENDPOINT": "https://gateway.example/x", "AZURE_OPENAI_API_KEY": AZURE_KEY}
     assert made(gateway, model="d").headers == {"api-key": AZURE_KEY}
-    assert "set OPENAI_API_KEY" in wrong(
+    assert "OPENAI_API_KEY goes to the host of OPENAI_BASE_URL alone" in wrong(
         OPENAI | {"OPENAI_BASE_URL": "http://h"}, url="wss://api.openai.com", model="m"
     )
 
@@ -322,7 +322,15 @@ def test_a_url_is_shown_without_its_secrets() -> None:
         ({"azure_endpoint": RESOURCE, "api_version": VERSION, "dialect": "ga"}, "preview speaks the beta dialect"),
         ({"azure_endpoint": RESOURCE, "dialect": "beta"}, f"give api_version, for example '{VERSION}'"),
         ({"azure_endpoint": RESOURCE, "api_version": VERSION, "call_id": "rtc_1"}, "neither translation nor call_id"),
-        ({"azure_endpoint": "res.openai.azure.com"}, "is no URL of an endpoint"),
+        ({"azure_endpoint": "res.openai.azure.com"}, "write https://res.openai.azure.com"),
+        ({"azure_endpoint": "res"}, "'res' is no URL of an endpoint"),
+        ({"url": "localhost:8080/v1"}, "write http://localhost:8080/v1"),
+        ({"url": f"{RESOURCE}/openai/deployments/d?api-version={VERSION}"}, f"='d', api_version='{VERSION}'"),
+        ({"url": f"{HOST}/openai/deployments/d/realtime"}, f"azure_endpoint='{RESOURCE}', azure_deployment='d'"),
+        ({"model": "ws://127.0.0.1:8080/v1"}, "model looks like a URL; give it by name: url=…"),
+        ({"model": OPENAI_KEY, "url": "ws://h"}, "model ('sk-…', 28 characters) looks like a key"),
+        ({"dialect": "Beta"}, "dialect is 'ga', 'beta' or None, not 'Beta'"),
+        ({"kind": "transcribe"}, "kind is 'conversation', 'transcription', 'translation'; not 'transcribe'"),
         ({"azure_endpoint": "http://res.openai.azure.com"}, "write https:// or wss://"),
         ({"azure_endpoint": RESOURCE, "url": "ws://h"}, "url and azure_endpoint contradict each other"),
         ({"azure_deployment": "d"}, "set AZURE_OPENAI_ENDPOINT"),
@@ -447,8 +455,21 @@ def test_a_model_is_quoted_and_may_be_left_out() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "the URL is empty"),
+        ("127.0.0.1:8080", "write http://127.0.0.1:8080"),
+        ("api.example/v1", "https://api.exa"),
+    ],
+)
+def test_a_url_that_lacks_something_is_told_what(given: str, said: str) -> None:
+    with pytest.raises(LocalProtocolError, match=said):
+        endpoint(given, model="m", api_key=None, dialect="ga")
+
+
+@pytest.mark.parametrize(
     "given",
-    ["", "127.0.0.1:8080", "ftp://host/v1", "wss:///v1/realtime", "host", "http://[::1/v1", "ws://host:99999/v1"],
+    ["ftp://host/v1", "wss:///v1/realtime", "host", "http://[::1/v1", "ws://host:99999/v1"],
 )
 def test_what_is_no_url_of_an_endpoint_is_refused(given: str) -> None:
     with pytest.raises(LocalProtocolError, match="is no URL of an endpoint"):

@@ -119,6 +119,16 @@ def from_environment(
     return next(((name, environ[name]) for name in names if environ.get(name)), None)
 
 
+def without_key(host: str, home: str | None, environ: Mapping[str, str], *, is_azure: bool) -> str:
+    """What to do where a vendor's host wants a key and there is none; and why one that is set was not sent."""
+    name = "AZURE_OPENAI_API_KEY" if is_azure else "OPENAI_API_KEY"
+    owner = "AZURE_OPENAI_ENDPOINT" if is_azure else "OPENAI_BASE_URL"
+    if environ.get(name) and (is_azure or host != home):
+        return f"no key for {host}: give api_key. {name} goes to the host of {owner} alone, which is another"
+    also = "" if is_azure else ". A server of your own is url=…, and needs none"
+    return f"no key for {host}: give api_key, or set {name}{also}"
+
+
 def _is_azures_own(host: str, environ: Mapping[str, str]) -> bool:
     given = environ.get("AZURE_OPENAI_ENDPOINT")
     if not given:

@@ -7,9 +7,10 @@ to the host that it belongs to and to no other, and none is ever shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from vivavoce.errors import LocalProtocolError
@@ -27,6 +28,7 @@ from .credentials import (
     masked,
     token_of,
     vendor_of,
+    without_key,
 )
 
 __all__ = ["OPENAI_URL", "Endpoint", "Kind", "Target", "TokenProvider", "endpoint", "is_same_host", "resolve", "shown"]
@@ -46,6 +48,9 @@ _PORTALS = frozenset(
 )
 _REST = ("/sessions", "/transcription_sessions", "/client_secrets", "/calls", "/chat/completions", "/responses")
 _PREVIEW_PATH, _GA_PATH = "/openai/realtime", "/openai/v1/realtime"
+
+_SCHEMELESS = re.compile(r"(localhost|[\w-]+(?:\.[\w-]+)+)(?::\d+)?(?:/[\w/.-]*)?")
+"""A host, a port and a path, and nothing else."""
 
 Query = list[tuple[str, str]]
 
@@ -124,6 +129,7 @@ def resolve(target: Target, environ: Mapping[str, str]) -> Endpoint:
     `AZURE_OPENAI_ENDPOINT`, `AZURE_OPENAI_API_KEY`, `AZURE_OPENAI_AD_TOKEN`, `AZURE_OPENAI_DEPLOYMENT` (or `…_NAME`)
     and `OPENAI_API_VERSION`. Where there is no key for a host that is neither vendor's, none is sent.
     """
+    _reject_what_is_none(target)
     _reject_contradictions(target)
     site = _azure_site(target, environ)
     if site is None:
@@ -155,6 +161,18 @@ def shown(url: str) -> str:
 
 
 # --- which vendor, which URL ------------------------------------------------------------------------------------------
+
+
+def _reject_what_is_none(target: Target) -> None:
+    if target.dialect not in (*get_args(Dialect), None):
+        raise LocalProtocolError(f"dialect is 'ga', 'beta' or None, not {target.dialect!r}")
+    if target.kind not in get_args(Kind):
+        raise LocalProtocolError(f"kind is {', '.join(map(repr, get_args(Kind)))}; not {target.kind!r}")
+    for name, value in (("model", target.model or ""), ("azure_deployment", target.azure_deployment or "")):
+        if is_like_a_key(value):
+            raise LocalProtocolError(f"{name} ({masked(value)}) looks like a key, and goes into the URL; give api_key")
+        if "://" in value and target.url is None:
+            raise LocalProtocolError(f"{name} looks like a URL; give it by name: url=…, or azure_endpoint=… for Azure")
 
 
 def _reject_contradictions(target: Target) -> None:
@@ -235,13 +253,7 @@ def _azure_prefix(site: SplitResult, target: Target) -> str:
     """What stands before `/openai`: nothing at Azure itself, a path behind a gateway."""
     path, host = site.path.rstrip("/"), site.hostname or ""
     root = f"{site.scheme}://{site.netloc}"
-    _, found, after = path.partition("/deployments/")
-    if found:
-        name = after.partition("/")[0]
-        raise LocalProtocolError(
-            f"azure_endpoint is the whole address of a deployment; write azure_endpoint={root!r}, "
-            f"azure_deployment={name!r}"
-        )
+    _reject_deployment(site, "azure_endpoint" if target.url is None else "the URL")
     if "/realtime" in path:
         raise LocalProtocolError(f"azure_endpoint is a whole address; write azure_endpoint={root!r}, or give it as url")
     if site.query:
@@ -258,6 +270,19 @@ def _azure_prefix(site: SplitResult, target: Target) -> str:
     return prefix
 
 
+def _reject_deployment(site: SplitResult, said_in: str) -> None:
+    """Where requests go at Azure, and sessions do not; the portal shows it all the same."""
+    _, found, after = site.path.partition("/deployments/")
+    if not found:
+        return
+    version = next((value for name, value in parse_qsl(site.query) if name == "api-version"), "")
+    further = f", api_version={version!r}" if version.endswith("-preview") else ""
+    raise LocalProtocolError(
+        f"{said_in} is the whole address of a deployment, which takes no sessions; write "
+        f"azure_endpoint='https://{site.netloc}', azure_deployment={after.partition('/')[0]!r}{further}"
+    )
+
+
 def _whole_url(target: Target, environ: Mapping[str, str]) -> tuple[SplitResult, Query]:
     """The URL that was given, completed to that of a WebSocket."""
     given = target.url or environ.get("OPENAI_BASE_URL") or OPENAI_URL
@@ -265,6 +290,8 @@ def _whole_url(target: Target, environ: Mapping[str, str]) -> tuple[SplitResult,
     query: Query = parse_qsl(parts.query, keep_blank_values=True)
     path = parts.path.rstrip("/")
     host = (parts.hostname or "").lower()
+    if vendor_of(host) == "azure":
+        _reject_deployment(parts, "the URL")
     if not path:
         path = "/v1/realtime"
     if path.endswith(_REST):
@@ -323,11 +350,7 @@ def _headers(
     headers = {} if _has_credentials(target.headers) else _credentials(target, environ, host, home, is_azure=is_azure)
     has_own = _has_credentials(target.headers) or target.token_provider is not None
     if not headers and not has_own and vendor_of(host) != "other":
-        names = "AZURE_OPENAI_API_KEY" if is_azure else "OPENAI_API_KEY"
-        raise LocalProtocolError(
-            f"no key for {host}: give api_key, or set {names}. A key of the environment goes to no other host than its "
-            "own, which is that of " + ("AZURE_OPENAI_ENDPOINT" if is_azure else "OPENAI_BASE_URL or OpenAI's")
-        )
+        raise LocalProtocolError(without_key(host, home, environ, is_azure=is_azure))
     if dialect == "beta" and not is_azure:
         headers["OpenAI-Beta"] = "realtime=v1"
     if not is_azure:
@@ -391,10 +414,7 @@ def _parts(url: str) -> SplitResult:
     except ValueError:  # a bracket that is not closed, a port that is no number
         is_one = False
     if not is_one:
-        said = masked(url) if is_like_a_key(url) else repr(url.partition("?")[0].rpartition("@")[2])
-        raise LocalProtocolError(
-            f"{said} is no URL of an endpoint; expected for example http://127.0.0.1:8080/v1 or wss://host/v1/realtime"
-        )
+        raise LocalProtocolError(_no_url(url.strip()))
     host = (parts.hostname or "").lower()
     if host in _PORTALS:
         raise LocalProtocolError(
@@ -413,6 +433,18 @@ def _parts(url: str) -> SplitResult:
             f"{host} speaks TLS only, and a key would travel in the clear; write https:// or wss://"
         )
     return parts
+
+
+def _no_url(url: str) -> str:
+    if not url:
+        return "the URL is empty; leave it out, or write for example http://127.0.0.1:8080/v1"
+    said = masked(url) if is_like_a_key(url) else repr(url.partition("?")[0].rpartition("@")[2])
+    guess = _SCHEMELESS.fullmatch(url)
+    if guess is None:
+        example = "http://127.0.0.1:8080/v1, wss://HOST/v1/realtime or https://RESOURCE.openai.azure.com"
+        return f"{said} is no URL of an endpoint; expected for example {example}"
+    scheme = "http" if guess[1] in ("localhost", "127.0.0.1") else "https"
+    return f"{said} is a URL without its scheme; write {scheme}://{url}"
 
 
 # --- as connection.py still calls it ----------------------------------------------------------------------------------
