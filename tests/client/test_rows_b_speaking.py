@@ -36,6 +36,12 @@ def outputs(server: RealServer) -> list[Any]:
     return [json.loads(item["output"]) for item in made if item["type"] == "function_call_output"]
 
 
+def outputs_as_text(server: RealServer) -> list[str]:
+    """The same, of functions that give text."""
+    made = [event["item"] for event in server.received("conversation.item.create")]
+    return [item["output"] for item in made if item["type"] == "function_call_output"]
+
+
 async def asked(server: RealServer, tool: Any, definition: Any = None, **how: Any) -> str:
     """The answer to one question, where the session has this tool."""
     async with session(server, **how) as talk:
@@ -59,6 +65,54 @@ def test_b4_a_tool_is_told_run_and_answered(server: RealServer, dialect: str) ->
     (told,) = server.received("session.update")[-1]["session"]["tools"]
     assert told == {"type": "function", **DEFINITION}
     assert len(server.received("response.create")) == 2
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_b4_functions_for_one_response_are_told_and_run_with_it_alone(server: RealServer, dialect: str) -> None:
+    def look(where: str) -> str:
+        """Look somewhere."""
+        return f"seen {where}"
+
+    @vivavoce.tool(name="listen")
+    def hark() -> str:
+        return "heard"
+
+    stated = {"type": "function", "name": "elsewhere", "parameters": {"type": "object", "properties": {}}}
+
+    async def main() -> None:
+        async with session(server, dialect=dialect) as talk:
+            await talk.create_item(items.user_message('call look {"where": "up"} call listen {}'))
+            done = record(talk, "response.done")
+            await talk.create_response(tools=[look, hark, stated], modality="text", instructions="Be brief.")
+            await until(lambda: len(done) == 2)
+            await (await talk.send_user_message("Hello!"))
+
+    run(main())
+    assert sorted(outputs_as_text(server)) == ["heard", "seen up"]
+    assert not server.received("session.update")
+    first, follow_up, next = (event.get("response", {}) for event in server.received("response.create"))
+    assert [tool["name"] for tool in first["tools"]] == ["look", "listen", "elsewhere"]
+    assert first["tools"][0]["description"] == "Look somewhere."
+    assert {**follow_up, "metadata": None} == {**first, "metadata": None}
+    assert "tools" not in next
+
+
+def test_b4_functions_for_one_response_may_be_the_session_s_but_have_no_name_of_another(server: RealServer) -> None:
+    def look() -> str:
+        return "seen"
+
+    def other() -> str:
+        return "other"
+
+    async def main() -> None:
+        async with session(server) as talk:
+            await talk.add_tool(look)
+            await (await talk.create_response(tools=[look], modality="text"))
+            with pytest.raises(LocalProtocolError, match="the session has another tool named 'look'"):
+                talk.create_response(tools=[vivavoce.tool(other, name="look")])
+
+    run(main())
+    assert len(server.received("response.create")) == 1
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 
 import msgspec
 
@@ -17,7 +17,7 @@ from vivavoce.core.caller.messages import Heard
 from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import config, items
 from vivavoce.protocol import events as ev
-from vivavoce.protocol.base import UNSET, Maybe, given
+from vivavoce.protocol.base import UNSET, Maybe, UnsetType, given
 
 from .acks import Ack
 from .configuring import (
@@ -35,6 +35,9 @@ from .configuring import (
     tools_of,
 )
 from .live import LiveResponse
+
+if TYPE_CHECKING:
+    from .tools import Tool
 
 T = TypeVar("T")
 
@@ -63,6 +66,10 @@ class Sending:
         raise NotImplementedError
 
     def _new_id(self, prefix: str) -> str:
+        raise NotImplementedError
+
+    def _lend(self, tool: ToolLike | Tool | Callable[..., Any]) -> ToolLike:
+        """The definition of a tool for one response; calls of a function are run."""
         raise NotImplementedError
 
     def _request(self, event: ev.ResponseCreate) -> Ack[LiveResponse]:
@@ -246,7 +253,7 @@ class Sending:
         instructions: Maybe[str] = UNSET,
         modality: Maybe[Modality] = UNSET,
         voice: Maybe[str] = UNSET,
-        tools: Maybe[Sequence[ToolLike]] = UNSET,
+        tools: Maybe[Sequence[ToolLike | Tool | Callable[..., Any]]] = UNSET,
         tool_choice: Maybe[config.ToolChoice] = UNSET,
         input: Maybe[Sequence[items.InputItem | Mapping[str, Any]]] = UNSET,
         out_of_band: bool = False,
@@ -258,12 +265,18 @@ class Sending:
         While another response is running it waits for its end; `out_of_band` ones run beside the conversation. Where
         nobody but the application ends turns, audio that is in no item yet is committed first. The acknowledgement is
         the response as it comes.
+
+        `tools` are this response's own, in place of the session's: definitions, and functions or `tool(…)`. Those are
+        run where they are called in the conversation, as the ones of `add_tool` are; the session remembers them for
+        life, but offers them to no other response than the one that follows on their answers, which is asked for with
+        the same parameters but `input` and `tool_choice`. Raises `LocalProtocolError` for a name that another tool has.
         """
+        lent = tools if isinstance(tools, UnsetType) else [self._lend(one) for one in tools]
         by_name = response_of(
             instructions=instructions,
             modality=modality,
             voice=voice,
-            tools=tools,
+            tools=lent,
             tool_choice=tool_choice,
             input=input,
             out_of_band=out_of_band,

@@ -31,7 +31,7 @@ from vivavoce.protocol.items import FunctionCall
 
 from .acks import Ack
 from .audience import Audience, ServerMessage
-from .configuring import Content
+from .configuring import Content, ToolLike
 from .life import Life
 from .line import NORMAL_CODES
 from .listeners import Listeners
@@ -320,6 +320,13 @@ class Session(Receiving, Sending):
         ack: Ack[LiveResponse] = self._send(event, lambda answer: audience.live(answer.response.id))
         audience.expects(ack)
         return ack
+
+    def _lend(self, tool: ToolLike | Tool | Callable[..., Any]) -> ToolLike:
+        if isinstance(tool, Mapping | config.FunctionTool | config.McpTool):
+            return tool
+        made = tool_of(tool)
+        self._tools.add_passing(made)
+        return made.definition
 
     def _configure(self, change: config.SessionConfig) -> Ack[config.SessionResource]:
         if isinstance(change, config.RealtimeSession) and change.tools is not UNSET:

@@ -55,8 +55,16 @@ class ToolCalls:
         self._tools[tool.name] = tool
 
     def add_passing(self, tool: Tool) -> None:
-        """A tool that the session does not offer by itself, only single responses: it is run where it is called."""
-        self._passing[tool.name] = tool
+        """A tool that the session does not offer by itself, only single responses: it is run where it is called.
+
+        It can be called until the session is reset, or another of its name is given. Raises `LocalProtocolError` where
+        the session offers another one of its name.
+        """
+        own = self._tools.get(tool.name)
+        if own is None:
+            self._passing[tool.name] = tool
+        elif own._function != tool._function:
+            raise LocalProtocolError(f"the session has another tool named {tool.name!r}; give this one another name")
 
     def remove(self, name: str) -> None:
         """Raises `LocalProtocolError` for an unknown one."""
