@@ -1,4 +1,4 @@
-"""The `vivavoce` command: `serve`, `check-config`, `talk`, `demo`, `tape`.
+"""The `vivavoce` command: `serve`, `check-config`, `talk`, `chat`, `listen`, `events`, `demo`, `tape`.
 
 Reads the command line and hands over; what a command needs is imported only when it runs, so that `--help` is quick and
 a base install says clearly which extra is missing.
@@ -17,22 +17,23 @@ from pathlib import Path
 from vivavoce import __version__
 from vivavoce.errors import EngineMissing, SettingsError, VivavoceError
 
+from .live_commands import add_live_commands
+from .where import EMBEDDED, add_where, where_of
+
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
 
 UNUSABLE = 2
 """The exit code of `check-config` for settings that cannot be used."""
 
-EMBEDDED = "local"
-"""The pipeline of the embedded engines, which answers where nothing else is said."""
-
-ANY_MODEL = "gpt-realtime"
-"""What an endpoint is asked for where nothing else is said: OpenAI has it, and vivavoce serves any name."""
+TERMINAL = ("rich", "prompt_toolkit")
+"""What the extra `terminal` brings."""
 
 EXAMPLES = """\
 for example:
   vivavoce demo                                   a spoken conversation, offline
-  vivavoce talk --text "What is a fugue?"         the embedded engines answer
+  vivavoce chat --voice                           talk to the embedded engines
+  vivavoce listen meeting.wav                     captions
   vivavoce talk question.wav --url http://127.0.0.1:8080/v1
   vivavoce serve --model scripted                 a server for tests, without models
 """
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("vivavoce"):
             raise
-        print(f'vivavoce: {error.name} is missing; pip install "vivavoce[{_extra(arguments)}]"', file=sys.stderr)
+        print(f'vivavoce: {error.name} is missing; pip install "vivavoce[{_extra(arguments, error)}]"', file=sys.stderr)
         return 1
     except BrokenPipeError:
         # Whoever read our output has enough, as `head` does. What is still buffered must not fail again at the exit.
@@ -71,8 +72,10 @@ def _show_what_the_terminal_can() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _extra(arguments: argparse.Namespace) -> str:
+def _extra(arguments: argparse.Namespace, missing: ModuleNotFoundError) -> str:
     """The extra of this package that a command needs."""
+    if (missing.name or "").partition(".")[0] in TERMINAL:
+        return "terminal"
     if arguments.command == "demo":
         return "local"
     if arguments.command in ("check-config", "tape"):
@@ -93,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_check_config(commands)
     _add_talk(commands)
+    add_live_commands(commands)
     _add_demo(commands)
     _add_tape(commands)
     return parser
@@ -130,12 +134,7 @@ def _add_talk(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     talk.add_argument("files", nargs="*", type=Path, metavar="FILE.wav", help="what to say; any PCM WAV")
     talk.add_argument("--text", help="write instead of speaking")
-    talk.add_argument(
-        "--url", help="endpoint, with ws://, wss://, http:// or https://, for example http://127.0.0.1:8080/v1"
-    )
-    talk.add_argument("--model", help=f"model to ask for (default {ANY_MODEL}; without --url {EMBEDDED})")
-    talk.add_argument("--api-key", metavar="KEY", help="key (default: OPENAI_API_KEY, for OpenAI's own endpoint alone)")
-    talk.add_argument("--dialect", choices=("ga", "beta"), default="ga", help="how the endpoint speaks (default ga)")
+    add_where(talk)
     talk.add_argument("--instructions", metavar="TEXT", help="instructions for the model")
     talk.add_argument("--voice", help="voice of the answer")
     talk.add_argument(
@@ -205,15 +204,14 @@ def _talk(arguments: argparse.Namespace) -> int:
         raise VivavoceError(
             'talk takes either WAV files or --text: vivavoce talk question.wav, or talk --text "Hello!"'
         )
-    if arguments.url == "":
-        raise VivavoceError("--url is empty; leave it out for the embedded engines, or name an endpoint")
+    where = where_of(arguments)
     options = Options(
         files=tuple(arguments.files),
         text=arguments.text,
-        url=arguments.url,
-        model=arguments.model or (EMBEDDED if arguments.url is None else ANY_MODEL),
-        api_key=arguments.api_key,
-        dialect=arguments.dialect,
+        url=where.url,
+        model=where.model,
+        api_key=where.api_key,
+        dialect=where.dialect,
         instructions=arguments.instructions,
         voice=arguments.voice,
         out=arguments.out,

@@ -68,8 +68,8 @@ def waterfall(marks_ms: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-def meter(level_db: float) -> str:
+def meter(level_db: float, chars: int = METER_CHARS) -> str:
     """A level in dBFS as a bar."""
     share = min(max(1 - level_db / METER_FLOOR_DB, 0.0), 1.0)
-    full = round(share * METER_CHARS)
-    return "▮" * full + "▯" * (METER_CHARS - full)
+    full = round(share * chars)
+    return "▮" * full + "▯" * (chars - full)

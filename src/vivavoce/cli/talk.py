@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from vivavoce.client import Session, connect
 from vivavoce.errors import ConnectionClosed, VivavoceError
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
-from vivavoce.protocol.codec import Dialect
+from vivavoce.protocol.client_codec import Dialect
 from vivavoce.protocol.items import InputText, Message
 
 from . import files, screen
 from .turn import Turn
+from .where import reached
 
 CHUNK_MS = 100
 PACED_CHUNK_MS = 20
@@ -45,7 +46,7 @@ class Options:
     url: str | None
     model: str
     api_key: str | None
-    dialect: Dialect
+    dialect: Dialect | None
     instructions: str | None
     voice: str | None
     out: Path
@@ -60,7 +61,7 @@ async def talk(options: Options) -> int:
     replies = [_reply(options, number) for number in range(max(len(options.files), 1))]
     files.check_folder(replies[0].parent)
     failures = 0
-    async with endpoint(options.url, options.model, quiet=options.as_json) as url:
+    async with reached(options.url, options.model, quiet=options.as_json) as url:
         sources: tuple[Path | None, ...] = options.files or (None,)
         for source, reply in zip(sources, replies, strict=True):
             try:
@@ -83,18 +84,6 @@ def _reply(options: Options, number: int) -> Path:
     stem = options.files[number].stem
     namesakes = sum(source.stem == stem for source in options.files[:number])
     return options.out / (f"{stem}-{namesakes + 1}.reply.wav" if namesakes else f"{stem}.reply.wav")
-
-
-@asynccontextmanager
-async def endpoint(url: str | None, model: str, *, quiet: bool = False) -> AsyncIterator[str]:
-    """The URL that was given, or that of a server with the embedded engines in this process."""
-    if url is not None:
-        yield url
-        return
-    from .embedded import embedded
-
-    async with embedded(model, quiet=quiet) as server:
-        yield server.url
 
 
 async def _one(options: Options, url: str, source: Path | None) -> Turn:

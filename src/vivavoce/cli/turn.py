@@ -18,6 +18,7 @@ STAGES = {
     "transcript": "transcript",
     "first_text": "first word",
     "first_audio": "first audio",
+    "played": "played",
     "done": "answer complete",
 }
 """What is timed, in the order in which it usually happens."""
