@@ -27,6 +27,7 @@ from .asgi import DENIAL, AsgiTransport
 from .auth import Asked, Refusal, Surface, plain_origin
 from .call_routes import call_routes
 from .calls import Calls
+from .console import console_routes
 from .minting import Mint
 from .pipelines import Pipelines, build
 from .rest import key_routes
@@ -63,6 +64,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
         *call_routes(calls, mint, sessions, bytes_max=settings.request_bytes_max),
         *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
         *key_routes(mint, bytes_max=settings.request_bytes_max),
+        *console_routes(settings, sessions, loaded),
         WebSocketRoute("/{path:path}", _no_such_endpoint),
         Route("/healthz", _healthz, methods=["GET"]),
         Route("/readyz", _readyz, methods=["GET"]),

@@ -130,6 +130,8 @@ async def _until_stopped(settings: Settings) -> int:
             signals.enter_context(_told_by_signals(stop))
             where = server.url.replace("http", "ws", 1)
             log.info("listening on %s/realtime, default pipeline %r", where, settings.pipeline)
+            if settings.console:
+                log.info("open %s/ to talk to it", server.url.removesuffix("/v1"))
             return await _load_and_wait(server, stopped)
 
 

@@ -199,6 +199,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What tapes leave out besides: `audio` becomes silence, `text` placeholders, both of the same length."""
     budget: Annotated[float, Meta(gt=0)] | None = None
     """US dollars that one session may cost by `prices`; left out, there is no limit."""
+    console: bool = True
+    """Whether there is a page at `/` to talk to the server from, and to look inside."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged."""
     admin_keys: tuple[Secret, ...] = ()

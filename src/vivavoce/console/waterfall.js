@@ -1,0 +1,87 @@
+/**
+ * The latency of each turn as a waterfall: what came when, and what it waited for.
+ *
+ * The latest turn stands open on top; each one is told in one figure, the time to the first sound of the answer.
+ */
+
+import { byId, duration, h } from "./dom.js";
+import { STAGES } from "./timing.js";
+
+/** @typedef {import("./timing.js").Turn} Turn */
+
+export class Waterfall {
+  #list = byId("turns");
+  /** @type {Map<number, HTMLLIElement>} */
+  #shown = new Map();
+
+  /** @param {import("./timing.js").Timing} timing */
+  constructor(timing) {
+    this.timing = timing;
+    timing.changes.listen((turn) => this.#write(turn));
+  }
+
+  clear() {
+    this.#list.replaceChildren();
+    this.#shown.clear();
+    byId("timing-nothing").hidden = false;
+  }
+
+  /** @param {Turn} turn */
+  #write(turn) {
+    byId("timing-nothing").hidden = true;
+    const before = this.#shown.get(turn.number);
+    const item = before ?? h("li", { "data-test": "turn" });
+    if (!before) {
+      this.#shown.set(turn.number, item);
+      this.#list.querySelector("details")?.removeAttribute("open");
+      this.#list.prepend(item);
+      while (this.#list.childElementCount > this.timing.turns.length) this.#list.lastElementChild.remove();
+    }
+    const isOpen = before ? (before.querySelector("details")?.open ?? true) : true;
+    const reached = STAGES.filter(([stage]) => turn.stages[stage] !== undefined);
+    const longest = Math.max(1, ...reached.map(([stage]) => turn.stages[stage] ?? 0));
+    const first = turn.stages.heard ?? turn.stages.audio ?? turn.stages.text;
+    const kind = turn.kind === "spoken" ? "spoken" : "written";
+    const status = turn.status === "completed" || turn.status === "in_progress" ? kind : `${kind}, ${turn.status}`;
+    item.replaceChildren(
+      h(
+        "details",
+        { open: isOpen },
+        h(
+          "summary",
+          {},
+          h("span", {}, h("span", { class: "what" }, `Turn ${turn.number}`), " ", h("small", {}, status)),
+          h("b", {}, first === undefined ? "–" : duration(first)),
+          strip(turn, reached, longest),
+        ),
+        h("ol", { class: "stages", "aria-label": "Stages" }, ...STAGES.map((stage) => row(turn, stage, longest))),
+      ),
+    );
+  }
+}
+
+/** @param {Turn} turn @param {import("./timing.js").STAGES} reached @param {number} longest */
+function strip(turn, reached, longest) {
+  let before = 0;
+  const parts = reached.toSorted(([one], [other]) => (turn.stages[one] ?? 0) - (turn.stages[other] ?? 0)).map(([stage], index, all) => {
+    const at = turn.stages[stage] ?? 0;
+    const part = h("i");
+    part.style.setProperty("--part", String((at - before) / longest));
+    part.style.setProperty("--shade", String(0.3 + (0.7 * (index + 1)) / all.length));
+    before = at;
+    return part;
+  });
+  return h("span", { class: "strip", "aria-hidden": "true" }, ...parts);
+}
+
+/** @param {Turn} turn @param {import("./timing.js").STAGES[number]} stage @param {number} longest */
+function row(turn, [stage, name], longest) {
+  const at = turn.stages[stage];
+  if (at === undefined) return h("li", { class: "unreached" }, h("span", {}, name), h("span", { class: "track" }), h("span", { class: "time" }, "–"));
+  const earlier = STAGES.map(([other]) => turn.stages[other]).filter((time) => time !== undefined && time < at);
+  const from = Math.max(0, ...earlier.map(Number));
+  const bar = h("i");
+  bar.style.setProperty("--from", String((from / longest) * 100));
+  bar.style.setProperty("--part", String(((at - from) / longest) * 100));
+  return h("li", {}, h("span", {}, name), h("span", { class: "track", "aria-hidden": "true" }, bar), h("span", { class: "time" }, duration(at)));
+}
