@@ -113,12 +113,13 @@ def test_f2_where_speech_fails_the_answer_is_text() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("text_fallback", [True, False])
-def test_f2_where_a_server_fails_with_its_speech_it_is_asked_for_text(text_fallback: bool) -> None:
+@pytest.mark.parametrize(("text_fallback", "also"), [(True, ""), (True, "fails as well"), (False, "")])
+def test_f2_where_a_server_fails_with_its_speech_whoever_waits_gets_text(text_fallback: bool, also: str) -> None:
     async def main() -> None:
         server = Played()
         one = session(server, text_fallback=text_fallback)
         async with one:
+            responses = one._audience.follow()
             asked = one.create_response()
             await settle(0.1)
             created = {"object": "realtime.response", "id": "resp_1", "status": "in_progress", "output": []}
@@ -131,8 +132,27 @@ def test_f2_where_a_server_fails_with_its_speech_it_is_asked_for_text(text_fallb
             await settle(0.1)
             sent = [str(await server.ends[-1].receive()) for _ in range(1 + text_fallback)]
             assert [("text" in message) for message in sent] == [False, True][: 1 + text_fallback]
-            with pytest.raises(ResponseFailed):
-                await response
+            if not text_fallback:
+                with pytest.raises(ResponseFailed):
+                    await response
+                return
+            words = asyncio.create_task(response.text())
+            await settle(0.1)
+            assert (response.is_done, response.id, response.status) == (False, "resp_1", "in_progress")
+            again = {**created, "id": "resp_2", "output_modalities": ["text"]}
+            await server.say({"type": "response.created", "response": again})
+            if also == "fails as well":
+                await server.say({"type": "response.done", "response": {**failed, "id": "resp_2"}})
+                with pytest.raises(ResponseFailed, match="no voice"):
+                    await words
+                return
+            item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hello!"}]}
+            done = {**again, "status": "completed", "output": [{**item, "id": "item_1", "status": "completed"}]}
+            await server.say({"type": "response.done", "response": done})
+            assert await words == "Hello!"
+            assert (response.id, response.status) == ("resp_2", "completed")
+            assert [followed.id for followed in responses.stream._events] == ["resp_2"]
+            assert responses.stream._events[0] is response  # once, under whatever id
 
     run(main())
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar, cast
 from weakref import WeakSet, ref
 
-from vivavoce.core.caller.updates import Failed, ResponseLost, ResponseReplaced, Update
+from vivavoce.core.caller.updates import Failed, ResponseLost, Update
 from vivavoce.errors import ConnectionClosed, ResponseFailed
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
@@ -64,6 +64,10 @@ class Audience:
         self.events: Feed[ServerMessage] = Feed()
         self.is_waited_for: Callable[[], bool] = lambda: False
         self.give_turn: Callable[[], None] = lambda: None
+        self.is_asked_again: Callable[[str], bool] = lambda response_id: False
+        """Whether another response comes in the place of this one."""
+        self.replaced_by: Callable[[str], str | None] = lambda response_id: None
+        """In which one's place this response has come."""
         self._waiters: list[tuple[str, Callable[[Any], bool] | None, asyncio.Future[Any]]] = []
         self._acks: WeakSet[Ack[LiveResponse]] = WeakSet()
         self._live: dict[str, ref[LiveResponse]] = {}
@@ -133,7 +137,12 @@ class Audience:
                 self.listeners.hear(("realtime.event",), realtime_event(event, "server"))
 
     def _begin(self, event: ev.ResponseCreated) -> None:
-        """Follow a response, where somebody has asked for it, or for all."""
+        """Follow a response, where somebody has asked for it, or for all; or go on with the one that it replaces."""
+        lost_id = self.replaced_by(event.response.id)
+        if lost_id is not None and (lost := self._followed(lost_id)) is not None:
+            lost._replace(event.response)
+            self._hold(lost, lost.id)  # beside the old id, by which whoever asked will look for it
+            return
         if not self._acks and not self._followers:
             return
         live = LiveResponse(event.response, self.release)
@@ -145,7 +154,12 @@ class Audience:
             feed.stream.put(live)
 
     def _feed(self, event: ServerMessage) -> None:
-        response_id = event.response.id if isinstance(event, ev.ResponseDone) else getattr(event, "response_id", "")
+        if isinstance(event, ev.ResponseDone):
+            response_id = event.response.id
+            if event.response.status == "failed" and self.is_asked_again(response_id):
+                return  # whoever waits for it gets the one that comes in its place
+        else:
+            response_id = getattr(event, "response_id", "")
         if response_id and (live := self._followed(response_id)) is not None and not isinstance(event, ev.Unknown):
             live._take(event)
 
@@ -168,10 +182,6 @@ class Audience:
         match update:
             case ResponseLost() if not update.is_asked_again:
                 self._fail(update.response_id, "the session was lost, and the response with it", "lost")
-            case ResponseReplaced():
-                if (live := self._followed(update.lost_id)) is not None:
-                    live._replace(update.response_id)
-                    self._hold(live, update.response_id)  # beside the old id, by which whoever asked will look for it
             case Failed():
                 self._fail(given(update.error.param, None), update.error.message, given(update.error.code, None))
                 if not self.listeners.wants("error"):

@@ -74,8 +74,9 @@ class LiveItem:
 class LiveResponse:
     """One response, from `response.created` on. Iterate it for its items; `await` it for its end.
 
-    `await response` gives the final `Response`; `text()`, `audio()` wait for the end as well. Raises `ResponseFailed`
-    where it failed, was lost with the connection, or never came to an end.
+    `await response` gives the final `Response`; `text()`, `audio()` wait for the end as well. Where nothing had come
+    before the session was lost, or before speech failed, it goes on as the response that was asked for in its place,
+    under that one's id. Raises `ResponseFailed` where it failed, was lost with the connection, or never came to an end.
     """
 
     def __init__(self, response: Response, on_wait: Callable[[], None] = lambda: None) -> None:
@@ -199,13 +200,18 @@ class LiveResponse:
             self._done.exception()
 
     def _end(self) -> None:
-        for item in self._known.values():
-            item._finish()
+        self._finish_items()
         self._items.end(_Over())
 
-    def _replace(self, response_id: str) -> None:
-        """The session was lost before anything had come, and it was asked for again."""
-        self.id = response_id
+    def _finish_items(self) -> None:
+        for item in self._known.values():
+            item._finish()
+
+    def _replace(self, response: Response) -> None:
+        """It was lost, or its speech has failed, before anything had come; this one was asked for in its place."""
+        self._finish_items()
+        self._known.clear()
+        self.id, self.response = response.id, response
 
 
 def failure_of(response: Response) -> ResponseFailed:

@@ -78,6 +78,8 @@ class Session(Receiving, Sending):
             limits=self._options.limits,
         )
         self._audience = Audience(self._listeners)
+        self._audience.is_asked_again = self._caller.requests.is_asked_again
+        self._audience.replaced_by = self._caller.requests.replaced_by
         self._meter: Meter | None = None
         self._life: Life | None = None
         self._ending: asyncio.Task[None] | None = None

@@ -144,6 +144,16 @@ class Requests:
         running = self._running.get(response_id)
         return running is not None and running.is_silenced
 
+    def is_asked_again(self, response_id: str) -> bool:
+        """Whether another response is on its way in the place of this one."""
+        waiting = (*self._queue, *self._aside.values(), *([self._in_flight] if self._in_flight else []))
+        return any(request.replaces == response_id for request in waiting)
+
+    def replaced_by(self, response_id: str) -> str | None:
+        """The response in whose place this one, which is running, was asked for."""
+        running = self._running.get(response_id)
+        return None if running is None or running.request is None else running.request.replaces
+
     # --- what is asked for --------------------------------------------------------------------------------------------
 
     def add(self, event: ev.ResponseCreate, ticket: int, now_ms: int) -> None:
