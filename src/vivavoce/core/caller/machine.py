@@ -247,7 +247,7 @@ class Caller:
         if entry is None or not self.voice.sound(event, entry):
             return
         if self.tells_deltas:
-            self._tell_delta(item_id, Delta(audio=event.delta))
+            self._telling.grown(event)
         elif not self.voice.plays:
             self._flow = Flow(event.response_id, item_id, self.memory.speech_of(item_id))
 
@@ -264,7 +264,8 @@ class Caller:
             case ev.ConversationItemInputAudioTranscriptionDelta():
                 self.conversation.apply(event)
                 self.memory.understands(event.item_id)
-                self._tell_delta(event.item_id, Delta(transcript=given(event.delta, "")))
+                if self.tells_deltas:
+                    self._telling.grown(event)
                 return
             case ev.ConversationItemInputAudioTranscriptionCompleted():
                 self._transcribed(event)
@@ -315,11 +316,8 @@ class Caller:
         self.requests.came(event.response_id)
         if isinstance(event, ev.ResponseOutputAudioTranscriptDelta):
             self.memory.words(event.item_id, event.delta)
-            self._tell_delta(event.item_id, Delta(transcript=event.delta))
-        elif isinstance(event, ev.ResponseOutputTextDelta):
-            self._tell_delta(event.item_id, Delta(text=event.delta))
-        else:
-            self._tell_delta(event.item_id, Delta(arguments=event.delta))
+        if self.tells_deltas:
+            self._telling.grown(event)
 
     def _transcribed(self, event: ev.ConversationItemInputAudioTranscriptionCompleted) -> None:
         """The whole transcript; where it did not come in pieces, it is one."""
@@ -378,10 +376,6 @@ class Caller:
             if not self.requests.is_aside(response_id):
                 self.calls.item_done(response_id, item)
         self._telling.complete(given(item.id, ""))
-
-    def _tell_delta(self, item_id: str, delta: Delta) -> None:
-        if self.tells_deltas:
-            self._telling.updated(item_id, delta)
 
     def _error(self, error: ev.ErrorDetail) -> None:
         self.requests.life_ms = self._now_ms

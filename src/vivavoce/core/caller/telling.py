@@ -7,6 +7,7 @@ and once as final; nothing is told of what is in no conversation, but that it is
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
@@ -14,6 +15,15 @@ from vivavoce.protocol.base import given
 from .memory import ItemView, Memory
 from .messages import CallerEffect, Tell
 from .updates import ConversationUpdated, Delta, ItemAppended, ItemCompleted, Update
+
+Growth: TypeAlias = (
+    ev.ResponseOutputAudioDelta
+    | ev.ResponseOutputTextDelta
+    | ev.ResponseOutputAudioTranscriptDelta
+    | ev.ResponseFunctionCallArgumentsDelta
+    | ev.ConversationItemInputAudioTranscriptionDelta
+)
+"""Events by which an item grows."""
 
 
 class Telling:
@@ -55,6 +65,10 @@ class Telling:
         if (view := self._present(item_id)) is not None:
             self.tell(ConversationUpdated(view, delta))
 
+    def grown(self, event: Growth) -> None:
+        """More of it has come; for those who want to know of every piece."""
+        self.updated(event.item_id, _delta(event))
+
     def gone(self, view: ItemView) -> None:
         """It is in the conversation no more."""
         self._memory.forget(view.id)
@@ -71,3 +85,17 @@ class Telling:
 
     def _present(self, item_id: str) -> ItemView | None:
         return self._memory.view(item_id) if item_id in self._memory.conversation else None
+
+
+def _delta(event: Growth) -> Delta:
+    match event:
+        case ev.ResponseOutputAudioDelta():
+            return Delta(audio=event.delta)
+        case ev.ResponseOutputTextDelta():
+            return Delta(text=event.delta)
+        case ev.ResponseFunctionCallArgumentsDelta():
+            return Delta(arguments=event.delta)
+        case ev.ResponseOutputAudioTranscriptDelta():
+            return Delta(transcript=event.delta)
+        case ev.ConversationItemInputAudioTranscriptionDelta():
+            return Delta(transcript=given(event.delta, ""))
