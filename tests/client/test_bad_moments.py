@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -12,7 +13,8 @@ from row_sessions import PlayedServer, played, record, run
 
 import vivavoce
 from vivavoce.client.outgoing import OUTGOING_BYTES_MAX
-from vivavoce.errors import ConnectionClosed, LocalProtocolError
+from vivavoce.client.player import VirtualPlayer
+from vivavoce.errors import ConnectionClosed, EngineError, LocalProtocolError
 from vivavoce.transports import Transport
 
 CALL = {"id": "item_1", "type": "function_call", "status": "completed", "call_id": "call_1", "arguments": "{}"}
@@ -68,6 +70,46 @@ def test_audio_that_is_awaited_after_the_end_does_not_wait_for_room() -> None:
             await server.ends[-1].close(1001)
             await session.wait_for("connection.closed")
             await acks[-1]  # it has been taken, and nobody is left who could make room
+
+    run(main())
+
+
+class Device(VirtualPlayer):
+    """A player that has to be opened, and says on which thread it was."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.opened_on: list[int] = []
+
+    def open(self) -> None:
+        self.opened_on.append(threading.get_ident())
+        if self.error is not None:
+            raise self.error
+
+
+def test_a_device_is_opened_with_the_session_and_not_on_its_loop() -> None:
+    async def main() -> None:
+        device = Device()
+        async with played(player=device) as (_, session):
+            assert session.is_connected
+            assert len(device.opened_on) == 1
+            assert device.opened_on[0] != threading.get_ident()
+
+    run(main())
+
+
+def test_a_device_that_cannot_be_opened_is_told_before_anything_is_dialled() -> None:
+    async def main() -> None:
+        server, device = PlayedServer(), Device(EngineError("in use", code="device_failed"))
+        session = vivavoce.connect("m", dial=server.dial, player=device, reconnect=False)
+        with pytest.raises(EngineError, match="in use"):
+            await session.connect()
+        assert not server.ends
+        device.error = None
+        await session.connect()
+        assert session.is_connected
+        await session.disconnect()
 
     run(main())
 

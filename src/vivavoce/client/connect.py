@@ -63,11 +63,12 @@ def connect(
     host that they belong to and to no other. A relay needs none.
 
     `session` is the configuration to begin with. `player` plays the answers, and knows what was heard when the user
-    interrupts. `reconnect` False ends the session with its connection; a `Reconnect` says how to try. `tape` records
-    the session to a file, `redact` without its audio or its words. `context` is handed to tools. `budget` ends the
-    session when it has cost that much, by `prices` (per model, over the published ones). `text_fallback` asks once more
-    for text where speech has failed. `on_raw` sees every frame, `debug` logs every event to `vivavoce.events`, without
-    audio and secrets. `dial` opens connections in another way than by WebSocket.
+    interrupts; one with a device is opened along with the session, and closed by whoever made it. `reconnect` False
+    ends the session with its connection; a `Reconnect` says how to try. `tape` records the session to a file, `redact`
+    without its audio or its words. `context` is handed to tools. `budget` ends the session when it has cost that much,
+    by `prices` (per model, over the published ones). `text_fallback` asks once more for text where speech has failed.
+    `on_raw` sees every frame, `debug` logs every event to `vivavoce.events`, without audio and secrets. `dial` opens
+    connections in another way than by WebSocket.
 
     Nothing is opened before `async with`, `await` or `connect()`; that raises `ConnectionFailed` or `ServerError`.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -51,6 +52,8 @@ log = logging.getLogger(__name__)
 
 GOODBYE_S = 5.0
 """Time for listeners to hear the last of it."""
+SPOKEN_S_MAX = 300.0
+"""The longest file that `ask` says in one message, which is 15 MB then."""
 
 
 class Session(Receiving, Sending):
@@ -97,7 +100,8 @@ class Session(Receiving, Sending):
     async def connect(self) -> Session:
         """Open the session. What was configured before is in force when it returns.
 
-        Raises `ConnectionFailed` or `ServerError` with the likely cause, and `LocalProtocolError` where it is open.
+        Raises `ConnectionFailed` or `ServerError` with the likely cause, `LocalProtocolError` where it is open, and
+        what a player raises that cannot be opened.
         """
         if self._life is not None and self._life.ended is None:
             raise LocalProtocolError("the session is connected already; disconnect() before connecting again")
@@ -109,6 +113,7 @@ class Session(Receiving, Sending):
         self._audience.give_turn = self._life.hands.give_turn
         self._dispatch = asyncio.get_running_loop().create_task(self._listeners.run())
         try:
+            await self._open_player()
             await self._life.open()
             if self._meter.problem is not None:
                 raise LocalProtocolError(self._meter.problem)
@@ -117,6 +122,12 @@ class Session(Receiving, Sending):
             await self.disconnect()
             raise
         return self
+
+    async def _open_player(self) -> None:
+        """A device takes its time, which `play` would take from the event loop. To close it is the application's."""
+        open = getattr(self._options.player, "open", None)
+        if open is not None:
+            await asyncio.to_thread(open)
 
     async def _prepare(self) -> None:
         """Say what was asked for before there was a connection."""
@@ -181,6 +192,12 @@ class Session(Receiving, Sending):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.disconnect()
+
+    def __repr__(self) -> str:
+        """For a prompt: which session, of what model, and whether it is open."""
+        stated = self.session
+        about = f"{stated.id} {getattr(stated, 'model', None) or ''}".rstrip() if stated is not None else "new"
+        return f"<Session {about}, {'connected' if self.is_connected else 'not connected'}>"
 
     def __await__(self) -> Generator[Any, None, Session]:
         return self.connect().__await__()
@@ -273,12 +290,17 @@ class Session(Receiving, Sending):
         self._tools.remove(name)
         return self._configure(config.RealtimeSession())
 
-    async def ask(self, content: Content) -> str:
+    async def ask(self, content: Content | Path) -> str:
         """Say something as the user and wait for the whole answer, in words, the calling of tools included.
 
-        An answer that somebody cancels is what was said until then. Raises `ServerError`, `ResponseFailed`, and
-        `ConnectionClosed` where the session ends before.
+        What is said is text, speech as samples, or a `Path` to an audio file. An answer that somebody cancels is what
+        was said until then. Raises `ServerError`, `ResponseFailed`, `ConnectionClosed` where the session ends before,
+        and for a file what `send_audio` does.
         """
+        if isinstance(content, Path):
+            from .sources import whole
+
+            content = await whole(content, self._input_format, s_max=SPOKEN_S_MAX)
         responses = self._audience.follow()
         response = await self.send_user_message(content)
         for _ in range(self._options.limits.tool_rounds_max):
