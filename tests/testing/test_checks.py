@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from plain_client import connected
 
+from vivavoce import connect
 from vivavoce.core.account import Price
 from vivavoce.core.conversation import Conversation
 from vivavoce.protocol.codec import ClientCodec
@@ -341,3 +343,29 @@ def test_a_server_is_a_source(realtime_server: RealServer, headers: dict[str, st
     assert_no_errors(realtime_server)
     assert len(assert_answered_within(realtime_server, 10_000)) == 1
     assert_cost_below(realtime_server, 1_000, Price(audio_out=1))
+
+
+def test_a_session_that_was_resumed_is_one_and_what_was_sent_again_counts_once(realtime_server: RealServer) -> None:
+    async def converse() -> str:
+        async with connect("m", url=realtime_server.url, api_key=realtime_server.api_key) as session:
+            return await session.ask("How is it?")
+
+    realtime_server.answers("It is sunny in Oslo.")
+    realtime_server.cut(after="response.output_audio_transcript.delta", count=3)
+    assert asyncio.run(converse()) == "It is sunny in Oslo."
+    assert len(realtime_server.connections) == 2
+    assert heard(realtime_server) == ["It is sunny in Oslo."]
+    assert said(realtime_server) == ["How is it?"]
+    assert_answered_within(realtime_server, 60_000)
+    assert len(evidence(realtime_server).usages) == 1
+
+
+def test_sessions_that_follow_one_another_are_not_one(realtime_server: RealServer) -> None:
+    async def converse(text: str) -> str:
+        async with connect("m", url=realtime_server.url, api_key=realtime_server.api_key) as session:
+            return await session.ask(text)
+
+    realtime_server.answers("One.", "Two.")
+    assert [asyncio.run(converse(text)) for text in ("First", "Second")] == ["One.", "Two."]
+    assert heard(realtime_server) == ["One.", "Two."]
+    assert said(realtime_server) == ["First", "Second"]

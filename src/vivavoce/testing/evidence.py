@@ -8,7 +8,7 @@ folded by `Conversation`, as the client does it; only what it forgets (the words
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
@@ -102,7 +102,7 @@ def evidence(source: Any) -> Evidence:
             "expected a list of events, the lines of a tape, a RealServer, or something with a conversation, not "
             f"{type(source).__name__}"
         )
-    return _of_events([_told(entry) for entry in source if not _is_aside(entry)])
+    return _of_events(_joined([_told(entry) for entry in source if not _is_aside(entry)]))
 
 
 def _is_aside(entry: Any) -> bool:
@@ -125,6 +125,24 @@ def _told(entry: Any) -> _Told:
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
+
+
+def _joined(told: list[_Told]) -> list[_Told]:
+    """Connections that one session went on over, as one; what was sent again over the next one counts once."""
+    first_of: dict[str, int] = {}
+    """The connection on which a session was given its token."""
+    goes_on: dict[int, int] = {}
+    for one in told:
+        if one.type == "vivavoce.resume":
+            goes_on[one.connection] = first_of.setdefault(str(_of(one.event, "token")), one.connection)
+    said: dict[tuple[int, str | None, str], int] = {}
+    joined = []
+    for one in told:
+        stream = goes_on.get(one.connection, one.connection)
+        event_id = _of(one.event, "event_id")
+        if not event_id or said.setdefault((stream, one.dir, event_id), one.connection) == one.connection:
+            joined.append(replace(one, connection=stream))
+    return joined
 
 
 def _of_events(told: list[_Told]) -> Evidence:
