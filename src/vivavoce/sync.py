@@ -325,6 +325,9 @@ class Session(Listening):
     ) -> None:
         self.disconnect()
 
+    def __repr__(self) -> str:
+        return repr(self._session)
+
     # --- what is known ------------------------------------------------------------------------------------------------
 
     @property

@@ -142,7 +142,7 @@ def test_files_of_raw_samples_are_read_when_it_is_said(tmp_path: Path) -> None:
     path.write_bytes(sound(300))
     assert all_of(path, source_format=PCM16_24K) == sound(300)
     assert all_of(Pipe(sound(300)), source_format=PCM16_24K) == sound(300)
-    with pytest.raises(ValueError, match=r"audio\.pcm is damaged, or no audio.*source_format="):
+    with pytest.raises(ValueError, match=r"audio\.pcm is damaged, or no audio.*given as bytes"):
         all_of(path)
 
 

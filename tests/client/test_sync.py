@@ -11,12 +11,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from vivavoce import ConnectionClosed, ConnectionFailed, LocalProtocolError, ServerError, config, events, items, sync
+from vivavoce.audio import wav
 from vivavoce.client import background
 from vivavoce.testing.real_server import RealServer
 from vivavoce.testing.sounds import tone
@@ -66,6 +68,27 @@ def test_e4_calls_wait_and_return_what_the_server_says(realtime_server: RealServ
         assert isinstance(response.done().output[0], items.Message)
         assert [view.id for view in session.get_items()] == [item.id, response.response.output[0].id]
     assert not session.is_connected
+
+
+def test_e4_a_file_is_asked_in_one_line(realtime_server: RealServer, connect: Connect, tmp_path: Path) -> None:
+    (tmp_path / "question.wav").write_bytes(wav.encoded(tone(300), 24_000))
+    (tmp_path / "long.wav").write_bytes(wav.encoded(bytes(24_000 * 2 * 301), 24_000))
+    with connect() as session:
+        assert session.ask(tmp_path / "question.wav") == "echo: audio of 300 ms"
+        with pytest.raises(ValueError, match=r"long\.wav is longer than the 300 s .* send_audio"):
+            session.ask(tmp_path / "long.wav")
+        with pytest.raises(FileNotFoundError):
+            session.ask(tmp_path / "none.wav")
+        assert len(session.get_items()) == 2
+
+
+def test_e4_a_prompt_shows_what_a_session_is(connect: Connect) -> None:
+    session = connect()
+    assert repr(session) == "<Session new, not connected>"
+    with session:
+        assert session.session is not None
+        assert repr(session) == f"<Session {session.session.id} m, connected>"
+    assert repr(session).endswith(" m, not connected>")
 
 
 def test_e4_a_response_is_iterated_as_it_comes(realtime_server: RealServer, connect: Connect) -> None:

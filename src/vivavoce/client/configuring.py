@@ -36,17 +36,25 @@ _ALIASES: dict[str, Any] = {
 FormatLike = config.AudioFormat | Literal["pcm16", "g711_ulaw", "g711_alaw", "audio/pcm", "audio/pcmu", "audio/pcma"]
 DetectionLike = config.TurnDetection | Mapping[str, Any] | Literal["server_vad", "semantic_vad"] | None
 
+_FORM = "a mapping or a struct of vivavoce for it"
+_FORMS = {
+    "content": "text, speech as samples (a file: session.ask(Path(…)), or send_audio), or a mapping or a struct for it",
+    "event": "a mapping or a struct of vivavoce.events, which has its type in it",
+}
+
 
 def converted(value: object, type: type[S] | Any, what: str) -> S:
     """A mapping as a struct; a struct stays what it is. Raises `LocalProtocolError` that names the field."""
     if isinstance(value, type):
         return cast(S, value)
     if not isinstance(value, Mapping):
-        raise LocalProtocolError(f"{what}: expected a mapping or a struct of vivavoce for it, not {value!r:.60}")
+        raise LocalProtocolError(f"{what}: expected {_FORMS.get(what, _FORM)}, not {value!r:.60}")
     try:
         return cast(S, msgspec.convert(value, type))
     except msgspec.ValidationError as error:
-        raise LocalProtocolError(f"{what}: {error}") from None
+        from .mistakes import complaint  # late: it brings what a server knows about mistakes
+
+        raise LocalProtocolError(f"{what}: {complaint(value, what) or error}") from None
 
 
 def item_of(value: ItemLike) -> items.Item:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final, Protocol, TypeAlias, cast
 from vivavoce.audio.formats import PCM16_24K, Format, pcm16
 from vivavoce.errors import EngineMissing
 
-__all__ = ["Source", "chunks"]
+__all__ = ["Source", "chunks", "whole"]
 
 CHUNK_MS: Final = (10, 1_000)
 """How short and how long a chunk may be."""
@@ -72,6 +72,17 @@ def chunks(
         raise ValueError(f"pace must be more than 0 (1.0 is real time), not {pace}")
     cut = _cut(_pieces(source, format, source_format), format, chunk_ms)
     return cut if pace is None else _paced(cut, format, pace)
+
+
+async def whole(file: Path, format: Format, *, s_max: float) -> bytes:
+    """All of an audio file in `format`. Raises what `chunks` does, and `ValueError` where it is longer than `s_max`."""
+    audio, bytes_max = bytearray(), format.bytes_of(int(s_max * 1_000))
+    async with aclosing(chunks(file, chunk_ms=CHUNK_MS[1], format=format)) as pieces:
+        async for piece in pieces:
+            audio += piece
+            if len(audio) > bytes_max:
+                raise ValueError(f"{file} is longer than the {s_max:g} s that one message takes; use send_audio")
+    return bytes(audio)
 
 
 async def _cut(pieces: AsyncGenerator[bytes, None], format: Format, chunk_ms: int) -> AsyncGenerator[bytes, None]:
@@ -260,7 +271,7 @@ def _decoded(file: Readable | str, name: str, format: Format) -> Iterator[bytes]
                     yield _encoded(bytes(part.planes[0])[: 2 * part.samples], format)
     except av.error.InvalidDataError as error:
         raise ValueError(
-            f"{name} is damaged, or no audio or video file ({error.strerror}); raw samples need source_format="
+            f"{name} is damaged, or no audio or video file ({error.strerror}); raw samples are given as bytes"
         ) from error
     except av.error.FFmpegError as error:
         raise OSError(f"{name} cannot be read: {error.strerror}") from error
