@@ -280,6 +280,15 @@ class Session:
         return self.conversation.session or self._initial
 
     @property
+    def state(self) -> str:
+        """What it is doing: `hearing` the user, `answering`, `speaking` what is played by the server, or `idle`."""
+        if self._listening.open_item_id is not None:
+            return "hearing"
+        if len(self._answering):
+            return "answering"
+        return "speaking" if self._playback.is_busy else "idle"
+
+    @property
     def bill(self) -> Bill:
         """What the session has cost so far."""
         return self._given.bill

@@ -28,6 +28,8 @@ class Admitted:
     safety_identifier: str | None = None
     is_lasting: bool = False
     """Whether the client has asked for a session that outlives its connection."""
+    call_id: str | None = None
+    """The call that carries it, where that is WebRTC."""
 
 
 def admission(asked: Asked, credential: Credential) -> Admitted:

@@ -30,7 +30,7 @@ from .calls import Calls
 from .console import console_routes
 from .minting import Mint
 from .pipelines import Pipelines, build
-from .rest import key_routes
+from .rest import key_routes, list_route
 from .sessions import Sessions, log_refusal
 from .settings import Settings
 
@@ -63,6 +63,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
         *(WebSocketRoute(path, _Sockets(surface, sessions, calls, settings)) for path, surface in PATHS.items()),
         *call_routes(calls, mint, sessions, bytes_max=settings.request_bytes_max),
         *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
+        list_route(sessions),
         *key_routes(mint, bytes_max=settings.request_bytes_max),
         *console_routes(settings, sessions, loaded),
         WebSocketRoute("/{path:path}", _no_such_endpoint),

@@ -155,6 +155,7 @@ class Keys:
 
     def __init__(self, settings: Settings, *, wall_s: Callable[[], float] = time.time) -> None:
         self._digests = {_id(digest): digest for digest in map(_digest, settings.api_keys)}
+        self._admin_digests = tuple(map(_digest, settings.admin_keys))
         self._ids = frozenset(self._digests) or {NOBODY}
         self._origins = frozenset(map(plain_origin, settings.origins))
         self._wall_s = wall_s
@@ -183,6 +184,21 @@ class Keys:
                 f"browser the sub-protocol '{KEY_SUBPROTOCOL}KEY'.",
             )
         raise _invalid_key(f"Incorrect API key provided: {_masked(key)}.")
+
+    def check_operator(self, asked: Asked) -> None:
+        """Raises `Refusal` where who asks is no operator. Without `admin_keys` a server without keys asks for none."""
+        if not self._admin_digests and not self._digests:
+            self._check_origin(asked.headers.get("origin"))
+            return
+        key = asked.key
+        if key is not None:
+            given = _digest(Secret(key))
+            fits = [hmac.compare_digest(given, known) for known in self._admin_digests]
+            if any(fits):
+                return
+        self.check(asked)
+        message = "This is for operators: send a key of the setting 'admin_keys'."
+        raise Refusal(REQUEST, "insufficient_permissions", message, status=403)
 
     def _find(self, key: str) -> str | None:
         given = _digest(Secret(key))

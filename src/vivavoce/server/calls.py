@@ -132,7 +132,7 @@ class Calls:
         """A call from its answer to its end."""
         watching = asyncio.create_task(self._watch(call), name=f"watching of {call.id}")
         try:
-            admitted = dataclasses.replace(call.admitted, is_lasting=False)
+            admitted = dataclasses.replace(call.admitted, call_id=call.id)
             await self._sessions.run(admitted, call.hub, media)
         except Refusal as refusal:
             log.info("%s: has no session: %s", call.id, refusal.detail.message)

@@ -2,7 +2,7 @@
 
 Static files out of the package, read once and served with headers that keep everything out that is not ours: no inline
 script or style, nothing of another origin. The page itself is for everybody and holds no secret; what the server says
-of itself beyond its version is for those who have a key, where there are keys. Invariant: only files of the package are
+of itself, beyond what it takes to begin, is for those who have a key, where there are keys. Invariant: only files of the package are
 served, under the names that they have there.
 """
 
@@ -113,13 +113,13 @@ def _file(file: StaticFile) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _facts(settings: Settings, sessions: Sessions, pipelines: Pipelines) -> Callable[[Request], Awaitable[Response]]:
-    """Without a valid key, where one is needed: no more than that it is needed."""
+    """Without a valid key, where one is needed: no more than it takes to begin."""
     needs_key = bool(settings.api_keys)
     plain: dict[str, Any] = {
         "version": version("vivavoce"),
         "needs_key": needs_key,
         "webrtc": find_spec("aiortc") is not None and settings.webrtc.peers_max > 0,
-        "model": "",
+        "model": settings.pipeline,
         "models": [],
         "voices": list(VOICES),
         "prices": {},
@@ -135,7 +135,7 @@ def _facts(settings: Settings, sessions: Sessions, pipelines: Pipelines) -> Call
                 return JSONResponse(refusal.body, refusal.status, headers=HEADERS)
         else:
             prices = {name: table.plain() for name, table in settings.prices.items()}
-            told |= {"model": settings.pipeline, "models": pipelines.models, "prices": prices}
+            told |= {"models": pipelines.models, "prices": prices}
         return JSONResponse(told, headers={**HEADERS, "Cache-Control": "no-store"})
 
     return endpoint

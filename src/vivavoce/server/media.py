@@ -11,6 +11,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from vivavoce.core.messages import Input, PlaybackDrained, PlaybackStarted, Send, StopPlayback
 from vivavoce.core.playback import Played
 from vivavoce.errors import ConnectionClosed
@@ -19,6 +21,7 @@ from vivavoce.protocol import events as ev
 from .channel import Channel
 
 if TYPE_CHECKING:
+    from vivavoce.transports.taping import TapeWriter
     from vivavoce.transports.webrtc import Outlet
 
 HEARD_BYTES_MAX = 30 * 48_000
@@ -37,6 +40,8 @@ class CallMedia:
         self._heard = bytearray()
         """What waits for room in the inbox."""
         self._feeding: asyncio.Task[None] | None = None
+        self.tape: TapeWriter | None = None
+        """Where the audio is recorded, as the events that it would be on a WebSocket."""
         self._responses: dict[str, str] = {}
         """The response of each item that is in the outlet."""
 
@@ -55,6 +60,8 @@ class CallMedia:
         """The user's audio, as it comes."""
         if self._inbox is None:
             return
+        if self.tape is not None:
+            self.tape.message("client", msgspec.json.encode(ev.InputAudioBufferAppend(audio=pcm24k)))
         if not self._heard and self._feeding is None:
             try:
                 if self._inbox.offer(ev.InputAudioBufferAppend(audio=pcm24k), len(pcm24k)):
@@ -87,6 +94,9 @@ class CallMedia:
         """Play what is to be heard, or fall silent. Audio is for the track alone, everything else for the channel."""
         assert self._outlet is not None
         if isinstance(effect, StopPlayback):
+            if self.tape is not None:
+                for played in self._outlet.unfinished():
+                    self.tape.note("played", item_id=played.key, ms=played.ms)
             self._outlet.clear()
             self._responses.clear()
             return True
@@ -94,6 +104,8 @@ class CallMedia:
             case ev.ResponseOutputAudioDelta(response_id=response_id, item_id=item_id, delta=audio):
                 self._responses[item_id] = response_id
                 self._outlet.put(item_id, audio)
+                if self.tape is not None:
+                    self.tape.message("server", msgspec.json.encode(effect.event))
                 return True
             case ev.ResponseOutputAudioDone(item_id=item_id):
                 self._outlet.end(item_id)

@@ -15,10 +15,12 @@ from starlette.routing import Route
 
 from .auth import Asked, Refusal, Surface
 from .minting import Body, Mint
-from .sessions import log_refusal
+from .sessions import Sessions, log_refusal
 
 BODY_S_MAX = 20.0
 """Time for the body of a request to come."""
+
+LIST = "/v1/realtime/sessions"
 
 PREFIXES: Mapping[str, Surface] = {"/v1/realtime": "openai", "/openai/v1/realtime": "azure"}
 
@@ -38,6 +40,21 @@ def key_routes(mint: Mint, *, bytes_max: int) -> list[Route]:
         for prefix, surface in PREFIXES.items()
         for path, make in makers.items()
     ]
+
+
+def list_route(sessions: Sessions) -> Route:
+    """What runs, for operators: `GET /v1/realtime/sessions`."""
+
+    async def endpoint(request: Request) -> Response:
+        asked = Asked.of("openai", request.scope)
+        try:
+            sessions.keys.check_operator(asked)
+        except Refusal as refusal:
+            log_refusal(asked, refusal)
+            return refused(refusal)
+        return JSONResponse({"object": "list", "data": sessions.listed()}, headers={"Cache-Control": "no-store"})
+
+    return Route(LIST, endpoint, methods=["GET"])
 
 
 def _endpoint(mint: Mint, surface: Surface, make: Make, bytes_max: int) -> Callable[[Request], object]:

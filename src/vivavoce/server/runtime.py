@@ -138,7 +138,7 @@ class Runtime:
         self.session = session
         self._codec = codec
         self._transport = transport
-        self._session_id = session_id
+        self.session_id = session_id
         self._inbox: Channel[Input] = Channel(bytes_max=limits.inbox_bytes_max, messages_max=limits.inbox_inputs_max)
         self._outbox = Outbox(
             transport,
@@ -161,8 +161,8 @@ class Runtime:
     async def run(self) -> None:
         """Live until the connection is closed, from either end. Never raises because of the peer or an engine."""
         self._opened_s = asyncio.get_running_loop().time()
-        sending = asyncio.create_task(self._outbox.run(), name=f"sending of {self._session_id}")
-        reading = asyncio.create_task(self._read(sending), name=f"reading of {self._session_id}")
+        sending = asyncio.create_task(self._outbox.run(), name=f"sending of {self.session_id}")
+        reading = asyncio.create_task(self._read(sending), name=f"reading of {self.session_id}")
         if self._media is not None:
             self._media.begin(self._inbox)
         try:
@@ -227,7 +227,7 @@ class Runtime:
         except ConnectionClosed:
             pass  # the session is over; what the peer still says does not matter
         except Exception:
-            log.exception("%s: reading has failed", self._session_id)
+            log.exception("%s: reading has failed", self.session_id)
             self.stop(FAILED.code, FAILED.reason)
 
     @property
@@ -272,7 +272,7 @@ class Runtime:
         except ConnectionClosed:
             self.session.handle(Gone(), self._now_ms)
         except Exception:
-            log.exception("%s: the session has failed", self._session_id)
+            log.exception("%s: the session has failed", self.session_id)
             self._note_end(FAILED.reason, FAILED.code)
             self._outbox.close(FAILED)
 
@@ -323,7 +323,7 @@ class Runtime:
             try:
                 clean = self._cleaning.push(wanted, audio)
             except Exception as error:
-                log.exception("%s: noise reduction has failed", self._session_id)
+                log.exception("%s: noise reduction has failed", self.session_id)
                 inputs.append(NoiseReduced(wanted.epoch, b"", is_over=True))
                 inputs.append(_failed(error, "Noise reduction", "Audio is taken as it comes."))
                 return
@@ -338,7 +338,7 @@ class Runtime:
             try:
                 scored = self._detection.push(wanted.epoch, audio, wanted.format)
             except Exception as error:
-                log.exception("%s: speech detection has failed", self._session_id)
+                log.exception("%s: speech detection has failed", self.session_id)
                 inputs.append(_failed(error, "Turn detection", UNDETECTED))
                 return
             if scored is not None:

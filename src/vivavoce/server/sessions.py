@@ -78,7 +78,7 @@ class Sessions:
         self._tapes = Tapes(settings)
         self._places = 0
         self._tasks: set[asyncio.Task[object]] = set()
-        self._running: set[Runtime] = set()
+        self._running: dict[Runtime, Admitted] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self.is_stopping = False
@@ -88,6 +88,10 @@ class Sessions:
 
     def __iter__(self) -> Iterator[Runtime]:
         return iter(tuple(self._running))
+
+    def listed(self) -> list[dict[str, object]]:
+        """Every session that lives, the oldest first, as an operator sees it."""
+        return [_told(runtime, admitted) for runtime, admitted in self._running.items()]
 
     async def serve(self, asked: Asked, transport: Transport) -> None:
         """Run a session on an open connection to its end, or tell the client why there is none.
@@ -304,13 +308,16 @@ class Sessions:
         media: CallMedia | None = None,
     ) -> Runtime:
         settings = self._settings
+        taped = self._tapes.taped(transport, admitted, session_id)
+        if media is not None:
+            media.tape = self._tapes.of(session_id)
         expires_at = int(self.wall_s()) + settings.session_limits.session_ms_max // 1000
         account = self.accounts.of(admitted.key_id)
         return Runtime(
             self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at, account=account, player=media),
             self._pipelines.for_model(admitted.model),
             TranslationServerCodec() if admitted.kind == "translation" else ServerCodec(admitted.dialect),
-            self._tapes.taped(transport, admitted, session_id),
+            taped,
             session_id=session_id,
             limits=settings.connection_limits,
             mcp=self._tool_servers(),
@@ -318,7 +325,7 @@ class Sessions:
         )
 
     async def _live(self, admitted: Admitted, session_id: str, runtime: Runtime) -> None:
-        self._running.add(runtime)
+        self._running[runtime] = admitted
         log.info(
             "%s: begins, %s, model %r, dialect %s, user %r",
             session_id,
@@ -330,7 +337,7 @@ class Sessions:
         try:
             await runtime.run()
         finally:
-            self._running.discard(runtime)
+            del self._running[runtime]
             await self._tapes.end(session_id)
             why = runtime.ended or "the client is gone"
             log.info("%s: has ended after %.1f s: %s%s", session_id, runtime.lasted_s, why, _costs(runtime.session))
@@ -365,6 +372,28 @@ def _account(settings: Settings) -> Account:
     limits = settings.rate_limits
     a_minute = (settings.sessions_per_minute_max, limits.requests_per_minute, limits.tokens_per_minute)
     return Account(*(None if limit is None else Quota.a_minute(limit) for limit in a_minute))
+
+
+def _told(runtime: Runtime, admitted: Admitted) -> dict[str, object]:
+    """One session of the list; nothing that was said in it, and no key."""
+    machine, (inputs, frames) = runtime.session, runtime.waiting
+    bill = machine.bill if isinstance(machine, Session) else None
+    return {
+        "id": runtime.session_id,
+        "object": "realtime.session",
+        "kind": admitted.kind,
+        "model": admitted.model,
+        "dialect": admitted.dialect,
+        "transport": "websocket" if admitted.call_id is None else "webrtc",
+        "call_id": admitted.call_id,
+        "safety_identifier": admitted.safety_identifier,
+        "age_s": round(runtime.lasted_s, 3),
+        "state": machine.state if isinstance(machine, Session) else "interpreting",
+        "input_tokens": bill.input_tokens if bill else 0,
+        "output_tokens": bill.output_tokens if bill else 0,
+        "cost": bill.cost if bill and bill.price else None,
+        "waiting": {"inputs": inputs, "messages": frames},
+    }
 
 
 def _costs(machine: Machine) -> str:

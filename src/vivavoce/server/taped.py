@@ -44,6 +44,10 @@ class Tapes:
         self._writers[session_id] = writer
         return Taping(transport, writer)
 
+    def of(self, session_id: str) -> TapeWriter | None:
+        """The tape of a session, where there is one."""
+        return self._writers.get(session_id)
+
     async def end(self, session_id: str) -> None:
         """The session is over, and so is its tape."""
         writer = self._writers.pop(session_id, None)

@@ -27,6 +27,9 @@ WAITING_PACKETS_MAX = 64
 QUIET_MS = 400
 """Time without any packet after which silence is heard."""
 
+BEHIND_MS = 200
+"""How far such silence stays behind the clock, so that a packet which comes late still finds its place."""
+
 QUIET_STEP_MS = 100
 """Length of the pieces of such silence."""
 
@@ -59,10 +62,13 @@ class Inlet:
         """The number of the packet that comes next."""
         self._heard_to = 0
         """The timestamp up to which everything has been heard."""
-        self._waiting: dict[int, Arrived] = {}
+        self._waiting: dict[int, tuple[float, Arrived]] = {}
+        """What has come before its turn, and when."""
         self._patience: asyncio.TimerHandle | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._arrived_s = 0.0
+        self._silence_ms = 0
+        """Silence that was heard since the last packet."""
         self.lost = 0
         """Packets that were given up."""
         self.late = 0
@@ -70,7 +76,7 @@ class Inlet:
 
     def take(self, packet: Arrived) -> None:
         """A packet has arrived."""
-        self._arrived_s = asyncio.get_running_loop().time()
+        self._arrived_s, self._silence_ms = asyncio.get_running_loop().time(), 0
         if self._quiet is None:
             self._quiet = self._after(QUIET_MS, self._fall_silent)
         if packet.source != self._source:
@@ -81,7 +87,7 @@ class Inlet:
             return
         if ahead >= WAITING_PACKETS_MAX:
             self._give_up_until(packet.number - WAITING_PACKETS_MAX + 1)
-        self._waiting[packet.number] = packet
+        self._waiting[packet.number] = self._arrived_s, packet
         self._release()
 
     def close(self) -> None:
@@ -100,14 +106,16 @@ class Inlet:
 
     def _release(self) -> None:
         """Hear what is next, as far as it is there; wait for what is missing."""
-        while (packet := self._waiting.pop(self._wanted, None)) is not None:
+        while (found := self._waiting.pop(self._wanted, None)) is not None:
             self._wanted = (self._wanted + 1) & 0xFFFF
-            self._sound(packet)
+            self._sound(found[1])
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
         if self._waiting:
-            self._patience = self._after(PATIENCE_MS, self._lose_patience)
+            since_s = min(arrived_s for arrived_s, _ in self._waiting.values())
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_at(since_s + PATIENCE_MS / 1000, self._lose_patience)
 
     def _lose_patience(self) -> None:
         self._patience = None
@@ -117,12 +125,12 @@ class Inlet:
     def _give_up_until(self, number: int) -> None:
         """What is missing before this number does not come any more."""
         while _signed(number - self._wanted, 16) > 0:
-            packet = self._waiting.pop(self._wanted, None)
+            found = self._waiting.pop(self._wanted, None)
             self._wanted = (self._wanted + 1) & 0xFFFF
-            if packet is None:
+            if found is None:
                 self.lost += 1
             else:
-                self._sound(packet)
+                self._sound(found[1])
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -156,9 +164,9 @@ class Inlet:
         if quiet_ms + 1 < QUIET_MS:
             self._quiet = self._after(QUIET_MS - quiet_ms, self._fall_silent)
             return
-        if quiet_ms < QUIET_MS + QUIET_STEP_MS:
-            self._give(bytes(2 * QUIET_MS * _TICKS_PER_MS))  # what has passed in waiting
-        self._give(bytes(2 * QUIET_STEP_MS * _TICKS_PER_MS))
+        due_ms = round(quiet_ms) - BEHIND_MS - self._silence_ms
+        self._silence_ms += due_ms
+        self._give(self._concealment.join(bytes(2 * due_ms * _TICKS_PER_MS)))
         self._quiet = self._after(QUIET_STEP_MS, self._fall_silent)
 
     def _after(self, ms: float, do: Callable[[], None]) -> asyncio.TimerHandle:
