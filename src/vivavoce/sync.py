@@ -268,6 +268,7 @@ class Session(Listening):
         self._session = session
         self._stay: Stay | None = None
         self._was_opened = False
+        self._opening = threading.Lock()
         self._forgotten: weakref.finalize[[], Session] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -277,21 +278,22 @@ class Session(Listening):
 
         Raises `ConnectionFailed` or `ServerError` with the likely cause, and `LocalProtocolError` where it is open.
         """
-        if self._stay is not None:
-            self._wait(self._session.connect())
-            return self
-        stay = Stay(self._session.disconnect)
-        try:
-            stay.background.wait(self._session.connect())
-        except Exception:
-            stay.end()
-            raise
-        except BaseException:  # Ctrl-C: no more waiting
-            stay.begin_end()
-            raise
-        self._stay, self._was_opened = stay, True
-        self._forgotten = weakref.finalize(self, stay.begin_end)
-        self._forgotten.atexit = False  # whatever stays is ended then
+        with self._opening:  # one after the other: who comes too late must not end what another has opened
+            if self._stay is not None:
+                self._wait(self._session.connect())
+                return self
+            stay = Stay(self._session.disconnect)
+            try:
+                stay.background.wait(self._session.connect())
+            except Exception:
+                stay.end()
+                raise
+            except BaseException:  # Ctrl-C: no more waiting
+                stay.begin_end()
+                raise
+            self._stay, self._was_opened = stay, True
+            self._forgotten = weakref.finalize(self, stay.begin_end)
+            self._forgotten.atexit = False  # whatever stays is ended then
         return self
 
     def disconnect(self) -> None:

@@ -318,6 +318,31 @@ def test_e4_calls_come_from_any_thread(connect: Connect) -> None:
         assert set(collected(ids, 8)) == {view.id for view in session.get_items()}
 
 
+def test_e4_of_threads_that_connect_at_once_one_does(realtime_server: RealServer, connect: Connect) -> None:
+    session, start = connect(), threading.Barrier(4)
+    problems: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def connecting() -> None:
+        start.wait(WAIT_S)
+        try:
+            session.connect()
+            problems.put(None)
+        except Exception as error:
+            problems.put(error)
+
+    threads = [threading.Thread(target=connecting) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    told = collected(problems, 4)
+    assert told.count(None) == 1
+    assert all(problem is None or "is connected already" in str(problem) for problem in told)
+    assert session.ask("Still there?") == "echo: Still there?"
+    session.disconnect()
+    assert len(realtime_server.connections) == 1
+
+
 def test_e4_a_session_that_is_forgotten_says_goodbye(realtime_server: RealServer, connect: Connect) -> None:
     session = connect().connect()
     assert session.ask("Hello") == "echo: Hello"
