@@ -70,6 +70,8 @@ class Audience:
         """In which one's place this response has come."""
         self._waiters: list[tuple[str, Callable[[Any], bool] | None, asyncio.Future[Any]]] = []
         self._acks: WeakSet[Ack[LiveResponse]] = WeakSet()
+        self.server_plays = False
+        """Whether speech comes as it is played, and goes on after its response."""
         self._live: dict[str, ref[LiveResponse]] = {}
         self._followers: WeakSet[Feed[LiveResponse]] = WeakSet()
         self._closed: ConnectionClosed | None = None
@@ -145,7 +147,7 @@ class Audience:
             return
         if not self._acks and not self._followers:
             return
-        live = LiveResponse(event.response, self.release)
+        live = LiveResponse(event.response, self.release, is_played=self.server_plays)
         self._hold(live, live.id)
         for ack in self._acks:
             if not ack.done():  # an earlier one has its own
@@ -154,6 +156,8 @@ class Audience:
             feed.stream.put(live)
 
     def _feed(self, event: ServerMessage) -> None:
+        if isinstance(event, ev.ConversationItemTruncated) and self.server_plays:
+            self._hush(event.item_id)
         if isinstance(event, ev.ResponseDone):
             response_id = event.response.id
             if event.response.status == "failed" and self.is_asked_again(response_id):
@@ -162,6 +166,12 @@ class Audience:
             response_id = getattr(event, "response_id", "")
         if response_id and (live := self._followed(response_id)) is not None and not isinstance(event, ev.Unknown):
             live._take(event)
+
+    def _hush(self, item_id: str | None = None) -> None:
+        """What was still to be played is not heard: that of a response with this item, or all."""
+        for found in list(self._live.values()):
+            if (live := found()) is not None and live.is_done and (item_id is None or item_id in live._known):
+                live._hush()
 
     def _tell(self, names: tuple[str, ...], event: Any) -> None:
         self.listeners.hear(names, event)
@@ -201,6 +211,8 @@ class Audience:
 
     def changed(self, what: str, details: dict[str, Any]) -> None:
         """The connection: `lost`, `resumed`, `restored`, `renewed`, `closed`."""
+        if what == "lost" and self.server_plays:
+            self._hush()
         self._tell((f"connection.{what}",), ConnectionChanged(cast(Any, what), details))
 
     def end(self, closed: ConnectionClosed, reason: BaseException | None = None) -> None:

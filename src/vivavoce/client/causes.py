@@ -131,6 +131,8 @@ def _of_close(closed: ConnectionClosed, endpoint: Endpoint) -> str | None:
 def _of_status(status: int, message: str, endpoint: Endpoint) -> str | None:
     if status == 401:
         return _of_key(endpoint)
+    if endpoint.is_call and (cause := _of_call(status, message)) is not None:
+        return cause
     if endpoint.vendor == "azure":
         if status == 404:
             return _of_model(endpoint)
@@ -146,6 +148,15 @@ def _of_status(status: int, message: str, endpoint: Endpoint) -> str | None:
     if status == 404 and re.search(r"model|deployment", message.partition("): ")[2], re.IGNORECASE):
         return _of_model(endpoint)
     return _BY_STATUS.get(status)
+
+
+def _of_call(status: int, message: str) -> str | None:
+    said = message.partition("): ")[2] or message
+    if status in (404, 405, 501) and not re.search(r"model|deployment", said, re.IGNORECASE):
+        return "this server takes no calls by WebRTC; leave out transport='webrtc' to reach it by WebSocket"
+    if status == 400 and "offer" in said.lower():
+        return "something in between has changed the offer, or the two ends have no audio format in common"
+    return None
 
 
 def _of_key(endpoint: Endpoint) -> str:

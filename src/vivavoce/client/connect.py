@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vivavoce.core.caller import CallerLimits
+from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import config
 from vivavoce.protocol.client_codec import Dialect
 
 from .endpoint import Kind, Target, TokenProvider
+from .ice import IceServer
 from .line import Dial, Reconnect
-from .opening import OPEN_TIMEOUT_S, Options, RawHook
+from .opening import OPEN_TIMEOUT_S, Carrier, Options, RawHook
 from .session import Session
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ def connect(
     ssl: SSLContext | None = None,
     proxy: str | None = None,
     open_timeout_s: float = OPEN_TIMEOUT_S,
+    transport: Carrier = "websocket",
+    ice_servers: Sequence[IceServer | str] = (),
     session: config.SessionConfig | None = None,
     player: Player | None = None,
     reconnect: Reconnect | bool = True,
@@ -61,6 +65,10 @@ def connect(
     Who: `api_key`, or for Entra `azure_ad_token` or `token_provider`, which is asked at every
     connection. Keys of the environment go to the
     host that they belong to and to no other. A relay needs none.
+
+    `transport="webrtc"` calls by WebRTC, which needs `vivavoce[webrtc]`: sound goes and comes in real time, the server
+    plays, and knows what was heard; all else is the same. `ice_servers` are those of STUN and TURN, `"stun:HOST:PORT"`
+    or an `IceServer`; none is asked that is not named.
 
     `session` is the configuration to begin with. `player` plays the answers, and knows what was heard when the user
     interrupts; one with a device is opened along with the session, and closed by whoever made it. `reconnect` False
@@ -87,12 +95,16 @@ def connect(
         headers=headers or {},
     )
     policy = reconnect if isinstance(reconnect, Reconnect) else Reconnect() if reconnect else Reconnect(tries=0)
+    if transport not in get_args(Carrier):
+        raise LocalProtocolError(f"transport is 'websocket' or 'webrtc', not {transport!r}")
     options = Options(
         target=target,
         configuration=session,
         ssl=ssl,
         proxy=proxy,
         open_timeout_s=open_timeout_s,
+        transport=transport,
+        ice_servers=[IceServer(url=one) if isinstance(one, str) else one for one in ice_servers],
         reconnect=policy,
         player=player,
         context=context,

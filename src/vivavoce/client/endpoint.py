@@ -102,6 +102,8 @@ class Endpoint:
     vendor: Vendor = "other"
     token_provider: TokenProvider | None = None
     subprotocols: tuple[str, ...] = ()
+    is_call: bool = False
+    """Whether it is called by WebRTC; `calling.py` makes the addresses of calls of the one of WebSockets."""
 
     async def headers_now(self) -> dict[str, str]:
         """The headers of one connection; asks the token provider, so call it at every one.

@@ -77,7 +77,7 @@ class Life:
             raise self.given.explained(error) from error.__cause__  # by which is judged whether it passes
         self.line.adopt(opened)
         self._transport = self.given.wrap(opened.transport, opened.first)
-        self.outgoing.use(self._transport)
+        self.outgoing.use(self._transport, getattr(opened.transport, "room", None))
         self.hands.take(first)
         self.hands.handle(Connected())
         self._running = self._spawn(self._run())
@@ -273,7 +273,7 @@ class Life:
             return False
         self._old = self.line.adopt(opened)
         self._transport = transport
-        self.outgoing.use(transport)
+        self.outgoing.use(transport, getattr(opened.transport, "room", None))
         self.hands.events += 1
         self.hands.handle(Restored(fresh))
         return True

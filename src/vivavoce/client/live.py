@@ -20,6 +20,8 @@ from .streams import Stream
 
 CHUNKS_MAX = 100_000
 """Chunks of an item, and items of a response, that wait for who iterates."""
+BEGIN_S_MAX = 5.0
+"""Where the server plays: time after the end of a response in which its speech begins. Then there is none."""
 
 
 class _Over(Exception):
@@ -77,10 +79,20 @@ class LiveResponse:
     `await response` gives the final `Response`; `text()`, `audio()` wait for the end as well. Where nothing had come
     before the session was lost, or before speech failed, it goes on as the response that was asked for in its place,
     under that one's id. Raises `ResponseFailed` where it failed, was lost with the connection, or never came to an end.
+
+    Where the server plays (WebRTC), speech comes as it is played, and goes on when the response is over: `audio()`, and
+    who iterates the chunks of what is spoken, wait for the end of that.
     """
 
-    def __init__(self, response: Response, on_wait: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, response: Response, on_wait: Callable[[], None] = lambda: None, *, is_played: bool = False
+    ) -> None:
         self.id = response.id
+        self._is_played = is_played
+        self._has_sounded = False
+        self._quiet: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not is_played:
+            self._quiet.set_result(None)
         self.response = response
         self._on_wait = on_wait
         self._awaiting = 0
@@ -139,6 +151,12 @@ class LiveResponse:
     async def audio(self) -> bytes:
         """All of its speech, once it is over; raw samples in the session's output format."""
         await self
+        self._awaiting += 1
+        self._on_wait()
+        try:
+            await asyncio.shield(self._quiet)
+        finally:
+            self._awaiting -= 1
         return bytes(self._audio)
 
     async def words(self) -> AsyncIterator[str]:
@@ -166,7 +184,13 @@ class LiveResponse:
                 self._add(event.item)
             case ev.ResponseOutputItemDone():
                 item = self._known.get(given(event.item.id, "")) or self._add(event.item)
-                item._finish(event.item)
+                item.item = event.item
+                if not (self._is_played and _is_spoken(event.item)):
+                    item._finish()
+            case ev.OutputAudioBufferStarted():
+                self._has_sounded = True
+            case ev.OutputAudioBufferStopped() | ev.OutputAudioBufferCleared():
+                self._hush()
             case ev.ResponseDone():
                 self._finish(event.response)
 
@@ -184,7 +208,11 @@ class LiveResponse:
         self.response = response
         if not self._words:
             self._words = [_words(item) for item in response.output]
-        self._end()
+        self._items.end(_Over())
+        if not self._will_sound:
+            self._hush()
+        elif not self._has_sounded:
+            asyncio.get_running_loop().call_later(BEGIN_S_MAX, self._hush_unless_begun)
         if self._done.done():
             return
         if response.status == "failed":
@@ -200,8 +228,25 @@ class LiveResponse:
             self._done.exception()
 
     def _end(self) -> None:
-        self._finish_items()
         self._items.end(_Over())
+        self._hush()
+
+    @property
+    def _will_sound(self) -> bool:
+        """Whether more of it is to be heard, now that all of it has been made."""
+        if self._quiet.done() or not any(map(_is_spoken, self.response.output)):
+            return False
+        return self._has_sounded or self.status in ("completed", "incomplete")
+
+    def _hush_unless_begun(self) -> None:
+        if not self._has_sounded:
+            self._hush()
+
+    def _hush(self) -> None:
+        """Nothing more of it is to be heard."""
+        if not self._quiet.done():
+            self._quiet.set_result(None)
+        self._finish_items()
 
     def _finish_items(self) -> None:
         for item in self._known.values():
@@ -212,6 +257,10 @@ class LiveResponse:
         self._finish_items()
         self._known.clear()
         self.id, self.response = response.id, response
+
+
+def _is_spoken(item: Item) -> bool:
+    return isinstance(item, Message) and any(isinstance(part, OutputAudio) for part in item.content)
 
 
 def failure_of(response: Response) -> ResponseFailed:

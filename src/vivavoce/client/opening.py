@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from random import Random
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vivavoce.core.caller import Caller, CallerLimits
 from vivavoce.protocol import config
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vivavoce.transports.taping import TapeWriter
 
     from .cost import Meter
+    from .ice import IceServer
     from .player import Player
 
 MESSAGE_BYTES_MAX = 128 * 1024 * 1024
@@ -39,6 +40,7 @@ OPEN_TIMEOUT_S = 10.0
 
 log = logging.getLogger(__name__)
 
+Carrier = Literal["websocket", "webrtc"]
 RawHook = Callable[[str, str | bytes], None]
 
 
@@ -61,8 +63,10 @@ class Options:
     limits: CallerLimits = field(default_factory=CallerLimits)
     raw: RawHook | None = None
     debug: bool = False
+    transport: Carrier = "websocket"
+    ice_servers: Sequence[IceServer] = ()
     dial: Dial | None = None
-    """Opens connections otherwise than by WebSocket: memory, in tests."""
+    """Opens connections otherwise: memory, in tests."""
     random: Random = field(default_factory=Random)
     new_ids: Callable[[], Callable[[str], str]] = ids
     wall_s: Callable[[], float] = time.time
@@ -75,6 +79,8 @@ def begin(owner: Owner, caller: Caller, new_id: Callable[[str], str], options: O
     from .cost import Meter
 
     endpoint = None if options.dial is not None else resolve(options.target, os.environ)
+    if endpoint is not None and options.transport == "webrtc":
+        endpoint = replace(endpoint, is_call=True)
     explain: Callable[[Any], Any] = lambda error: error if endpoint is None else explained(error, endpoint)  # noqa: E731
     surroundings = Surroundings(
         caller=caller,
@@ -104,6 +110,17 @@ def begin(owner: Owner, caller: Caller, new_id: Callable[[str], str], options: O
 
 def _dial(endpoint: Endpoint | None, options: Options) -> Dial:
     assert endpoint is not None
+    if endpoint.is_call:
+        from .calling import Calling, call_address
+
+        call_address(endpoint)  # a plain mistake is told at once
+        return Calling(
+            endpoint=endpoint,
+            ssl=options.ssl,
+            proxy=options.proxy,
+            open_timeout_s=options.open_timeout_s,
+            ice_servers=options.ice_servers,
+        )
 
     async def dial(extra: Mapping[str, str]) -> Transport:
         from vivavoce.transports.websocket import dial

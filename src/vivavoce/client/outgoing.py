@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -39,6 +39,10 @@ class Outgoing:
         self._room.set()
         self._said = asyncio.Event()
         self._said.set()
+        self._is_paced = False
+        """Whether what is said is played, so that it is taken no faster than it is heard."""
+        self._pace: Callable[[], Awaitable[None]] | None = None
+        self._paced = asyncio.Event()
 
     @property
     def is_open(self) -> bool:
@@ -67,6 +71,11 @@ class Outgoing:
         if self._bytes > OUTGOING_BYTES_MAX:
             self._room.clear()
             await self._room.wait()
+        while self._is_paced and self._pace is None:
+            self._paced.clear()
+            await self._paced.wait()
+        if self._pace is not None:
+            await self._pace()
 
     async def said(self) -> None:
         """Wait until nothing is on its way out."""
@@ -74,9 +83,14 @@ class Outgoing:
 
     # --- connections --------------------------------------------------------------------------------------------------
 
-    def use(self, transport: Transport) -> None:
-        """Write to this connection from now on. What waits was meant for the one before, and is dropped."""
+    def use(self, transport: Transport, pace: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Write to this connection from now on. What waits was meant for the one before, and is dropped.
+
+        `pace` waits until what was said is heard; None where the connection takes as much as it can carry.
+        """
         self._drop()
+        self._pace, self._is_paced = pace, pace is not None
+        self._paced.set()
         self._transport = transport
         if self._writing is not None:
             self._writing.cancel()  # it may wait for a connection that takes nothing any more
@@ -84,11 +98,13 @@ class Outgoing:
 
     def pause(self) -> None:
         """There is no connection; what is put waits."""
-        self._transport = None
+        self._transport = self._pace = None
 
     def end(self) -> None:
         """Nothing is sent any more."""
-        self._transport = None
+        self._transport = self._pace = None
+        self._is_paced = False
+        self._paced.set()
         self._drop()
         self._room.set()
         self._said.set()

@@ -77,10 +77,12 @@ class Session(Receiving, Sending):
             ids=self._ids,
             runs=self._tools.__contains__,
             plays=self._options.player is not None,
+            server_plays=self._options.transport == "webrtc",
             text_fallback=self._options.text_fallback,
             limits=self._options.limits,
         )
         self._audience = Audience(self._listeners)
+        self._audience.server_plays = self._options.transport == "webrtc"
         self._audience.is_asked_again = self._caller.requests.is_asked_again
         self._audience.replaced_by = self._caller.requests.replaced_by
         self._meter: Meter | None = None
