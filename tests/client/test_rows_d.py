@@ -246,6 +246,7 @@ def test_d2_items_are_put_where_they_belong(server: RealServer, dialect: str) ->
 def test_d2_start_response_takes_overrides_by_keyword_or_whole(server: RealServer) -> None:
     async def main() -> None:
         async with session(server) as talk:
+            told = record(talk, "response.created", "response.done")
             await talk.create_item(items.user_message("Hi"))
             first = await talk.create_response(
                 instructions="Be brief.", modality="text", metadata={"topic": "a"}, max_output_tokens=50
@@ -253,11 +254,21 @@ def test_d2_start_response_takes_overrides_by_keyword_or_whole(server: RealServe
             ended = await first
             assert (ended.output_modalities, ended.max_output_tokens) == (("text",), 50)
             second = await talk.create_response({"output_modalities": ["text"], "metadata": {"topic": "b"}})
-            assert (await second).metadata["topic"] == "b"  # type: ignore[index]
+            assert (await second).metadata == {"topic": "b"}
             with pytest.raises(LocalProtocolError, match="either whole parameters or keywords"):
                 talk.create_response({"instructions": "x"}, modality="text")
             with pytest.raises(LocalProtocolError, match=r"response: .*mood"):
                 talk.create_response({"mood": "good"})
+            assert first.response.metadata == {"topic": "a"}
+            shown = [(event.type, event.response.metadata["topic"], len(event.response.metadata)) for event in told]
+            assert [one[:2] for one in shown] == [
+                ("response.created", "a"),
+                ("response.done", "a"),
+                ("response.created", "b"),
+                ("response.done", "b"),
+            ]
+            assert all(pairs == 1 for *_, pairs in shown)  # what recognises a response is not shown, ...
+            assert all(len(json.loads(event.raw)["response"]["metadata"]) == 2 for event in told)  # ... but as it came
 
     run(main())
     first, second = server.received("response.create")

@@ -28,6 +28,7 @@ from vivavoce.core.caller.messages import (
     Transmit,
     WakeUp,
 )
+from vivavoce.core.caller.tags import untagged
 from vivavoce.core.caller.updates import Failed
 from vivavoce.errors import ConnectionClosed, LocalProtocolError
 from vivavoce.protocol import events as ev
@@ -98,6 +99,8 @@ class Hands:
         """An event of the server: first the caller, whose conversation then holds it, then the application."""
         self.events += 1
         effects = self.given.caller.handle(event, self._now_ms)
+        if isinstance(event, ev.ResponseCreated | ev.ResponseDone):
+            event = untagged(event)
         if not effects:
             if type(event) is not ev.ErrorEvent:  # one that nobody is to care about
                 self.owner.heard(event)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from vivavoce.core.caller.messages import Interrupt, Refuse
-from vivavoce.core.caller.requests import BUSY, TAG
+from vivavoce.core.caller.requests import BUSY
+from vivavoce.core.caller.tags import TAG
 from vivavoce.core.caller.updates import (
     ConversationUpdated,
     Failed,

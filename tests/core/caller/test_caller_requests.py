@@ -23,11 +23,13 @@ from caller_dialogue import (
     started,
     stopped,
 )
-from msgspec import UNSET
+from msgspec import UNSET, structs
+from msgspec.structs import force_setattr
 
 from vivavoce.core.caller import CallerLimits
 from vivavoce.core.caller.messages import Ask, Connected, Lost, Restored, Tell, ToolEnded
-from vivavoce.core.caller.requests import BUSY, TAG
+from vivavoce.core.caller.requests import BUSY
+from vivavoce.core.caller.tags import TAG, untagged
 from vivavoce.core.caller.turns import answers_turns, interrupts
 from vivavoce.core.caller.updates import Failed
 from vivavoce.errors import LocalProtocolError
@@ -127,6 +129,17 @@ def test_a_request_is_tagged_only_where_it_could_be_mistaken() -> None:
     listening.ask(create(2, metadata=full))
     assert tag_of(listening.sent()[0]) is None
     assert listening.say(created("r2")) == ["ack 2 response.created"]
+
+
+def test_a_tag_is_shown_to_nobody_and_the_application_s_own_pairs_are() -> None:
+    event = created(tag="ask_1")
+    force_setattr(event, "raw_frame", b"as it came")
+    assert (untagged(event).response.metadata, untagged(event).raw) == (None, b"as it came")
+    assert given(event.response.metadata, None) == {TAG: "ask_1"}
+    both = structs.replace(event, response=structs.replace(event.response, metadata={"mine": "1", TAG: "ask_1"}))
+    assert untagged(both).response.metadata == {"mine": "1"}
+    mine = done()
+    assert untagged(mine) is mine
 
 
 def test_a_response_of_a_turn_is_not_taken_for_the_one_asked_for() -> None:

@@ -20,18 +20,15 @@ from vivavoce.core.conversation import Conversation
 from vivavoce.errors import LocalProtocolError
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UNSET, Maybe, UnsetType, given
-from vivavoce.protocol.config import Metadata
 from vivavoce.protocol.items import Response
 
 from .answers import no_answer
 from .limits import CallerLimits
 from .messages import Acknowledge, CallerEffect, Refuse, Tell
+from .tags import tag_of, tagged, untagged
 from .turns import answers_turns
 from .updates import Failed, ResponseLost, ResponseReplaced
 
-TAG = "vivavoce_request"
-"""The key of `metadata` by which a response says which request it answers, where that is not plain."""
-METADATA_PAIRS_MAX = 16
 BUSY = "conversation_already_has_active_response"
 TIMEOUT = "response_timeout"
 OWN = "own"
@@ -220,13 +217,9 @@ class Requests:
         request.is_tagged = False
         if not (request.is_aside or self._answers_turns):
             return request.event
-        params = given(request.event.response, ev.ResponseParams())
-        metadata: Metadata = {} if isinstance(params.metadata, UnsetType) else params.metadata or {}
-        if len(metadata) >= METADATA_PAIRS_MAX:
-            return request.event
-        request.is_tagged = True
-        params = structs.replace(params, metadata={**metadata, TAG: request.id})
-        return structs.replace(request.event, response=params)
+        event = tagged(request.event)
+        request.is_tagged = event is not None
+        return event or request.event
 
     @property
     def _answers_turns(self) -> bool:
@@ -255,11 +248,11 @@ class Requests:
         """Settle the ticket of the request that this response answers; after everything else knows of the response."""
         running = self._running.get(event.response.id)
         if running is not None and running.request is not None and running.request.ticket:
-            self._ask(Acknowledge(running.request.ticket, event))
+            self._ask(Acknowledge(running.request.ticket, untagged(event)))
             running.request.ticket = 0
 
     def _request_of(self, response: Response) -> Request | None:
-        tag = (given(response.metadata, None) or {}).get(TAG)
+        tag = tag_of(response)
         if tag is not None:
             self._tags_come_back = True
             if self._in_flight is not None and self._in_flight.id == tag:
