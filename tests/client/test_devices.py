@@ -507,7 +507,7 @@ def test_a_microphone_is_opened_again_on_another_event_loop(library: Sound) -> N
             library.stream.hear(sound(20))
             return await waiting
 
-    assert asyncio.run(first_chunk()) == asyncio.run(first_chunk()) == sound(20)
+    assert run(first_chunk()) == run(first_chunk()) == sound(20)
 
 
 def test_a_device_that_opens_and_does_not_start_is_given_back_and_may_be_tried_again(
