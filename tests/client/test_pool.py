@@ -276,6 +276,22 @@ def test_f3_a_pool_is_closed_at_any_moment(cut_s: float) -> None:
     run(main())
 
 
+def test_f3_a_pool_is_opened_again_on_another_event_loop() -> None:
+    house = House()
+    pool = Pool(1, house.session, open_max=1)
+
+    async def main() -> None:
+        async with pool:
+            for _ in range(2):
+                async with pool.session():
+                    await asyncio.sleep(1)  # the keeper waits for room meanwhile
+        await asyncio.sleep(60)  # a server's last tasks
+
+    run(main())
+    run(main())
+    assert (pool.stats.handed_out, pool.stats.failed) == (4, 0)
+
+
 def test_f3_the_size_has_bounds() -> None:
     for size, open_max in ((0, 1), (3, 2)):
         with pytest.raises(LocalProtocolError, match="1 <= size <= open_max"):

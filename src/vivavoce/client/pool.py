@@ -107,6 +107,7 @@ class Pool:
         if self._is_open:
             raise LocalProtocolError("the pool is open already")
         self._is_open = True
+        self._room = asyncio.Semaphore(self._open_max)  # the last event loop may have been another
         self._keepers = [asyncio.create_task(self._keep(), name=f"pool keeper {n}") for n in range(self._size)]
         return self
 
