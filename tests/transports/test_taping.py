@@ -230,6 +230,7 @@ SECRET = "Xy12345678secretsecret"
         {"response": {"tools": [{"type": "mcp", "headers": {"Cookie": [SECRET]}}]}},
         {"session": {"client_secret": {"value": f"ek_{SECRET}", "expires_at": 1}}},
         {"session": {"tools": [{"server_url": f"https://host/mcp?api_key={SECRET}"}]}},
+        {"session": {"tools": [{"server_url": f"https://host/mcp?token={SECRET}&v=1"}]}},
         {"session": {"tools": [{"server_url": f"https://me:{SECRET}@host/mcp"}]}},
         {"item": {"type": "function_call", "arguments": json.dumps({"api_key": SECRET})}},
         {"item": {"content": [{"type": "input_text", "text": f"my key is sk-proj-{SECRET}."}]}},
@@ -247,6 +248,24 @@ def test_a_secret_is_never_written(event: dict[str, Any]) -> None:
         (line,) = taped(written)
         assert SECRET not in json.dumps(line)
         assert REDACTED in json.dumps(line)
+
+
+def test_a_secret_in_a_note_is_not_written_either(tmp_path: Path) -> None:
+    with TapeWriter(tmp_path / "a.tape.jsonl") as writer:
+        writer.note("closed", by="server", code=3000, reason=f"Incorrect API key provided: sk-proj-{SECRET}")
+    note = lines(tmp_path / "a.tape.jsonl")[-1]
+    assert SECRET not in json.dumps(note)
+    assert note["reason"].startswith("Incorrect API key provided: sk-")
+    assert note["code"] == 3000
+
+
+def test_a_tape_in_place_of_another_file_is_its_owners_alone(tmp_path: Path) -> None:
+    file = tmp_path / "a.tape.jsonl"
+    file.write_text("everybody's")
+    file.chmod(0o644)
+    with TapeWriter(file):
+        pass
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_secret_in_what_is_no_message_is_not_written_either() -> None:

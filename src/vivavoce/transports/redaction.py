@@ -58,7 +58,8 @@ _SECRETS = re.compile(
     re.IGNORECASE,
 )
 _SIGNS = re.compile(
-    r"[se]k[-_]|auth|api.?key|access_token|client_secret|password|bearer|://[^/]*@|\"headers\"|vivavoce\.resume|\\u00",
+    r"[se]k[-_]|auth|api.?key|access_token|client_secret|password|bearer|://[^/]*@|\"headers\"|server_url"
+    r"|vivavoce\.resume|\\u00",
     re.IGNORECASE,
 )
 """Signs that a frame may hold a secret; without one it need not be looked into."""
@@ -152,6 +153,10 @@ class Redaction:
         """A text that is no message."""
         return _masked(text) if "text" in self.what else _scrubbed(text)
 
+    def note(self, fields: Json) -> Json:
+        """What no message says, such as the reason of a close, which is the other end's own words."""
+        return {name: _scrubbed(value) if isinstance(value, str) else value for name, value in fields.items()}
+
     def binary(self, payload: bytes) -> bytes:
         """A binary message; nobody knows what is in it."""
         return bytes(len(payload)) if self.what else payload
@@ -165,6 +170,8 @@ class Redaction:
         for name, inner in value.items():
             if name.lower() in _SECRET_FIELDS and not _is_schema(inner):
                 kept[name] = _emptied(inner)
+            elif name == "server_url" and isinstance(inner, str):
+                kept[name] = _scrubbed(_without_query(inner))
             elif "audio" in self.what and isinstance(inner, str) and (name == sound or name == "audio"):
                 kept[name] = _silence(inner, self._formats.of[side])
             elif name == sound and isinstance(inner, str):
@@ -215,6 +222,12 @@ def _emptied(value: Any) -> Any:
 
 def _scrubbed(text: str) -> str:
     return _SECRETS.sub(_without, text) if _SIGNS.search(text) else text
+
+
+def _without_query(url: str) -> str:
+    """The URL of an MCP server: whatever its query is called, it is there for the server to know who asks."""
+    address, mark, _ = url.partition("?")
+    return f"{address}{mark}{REDACTED}" if mark else url
 
 
 def _without(found: re.Match[str]) -> str:

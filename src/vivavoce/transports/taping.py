@@ -12,10 +12,12 @@ import asyncio
 import base64
 import logging
 import os
+import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -222,7 +224,8 @@ class TapeWriter:
         if line.direction is not None and not isinstance(line.payload, dict):
             return encode_line(self._redaction, line.t_ms, line.direction, line.payload)
         assert isinstance(line.payload, dict)
-        return msgspec.json.encode({"t_ms": round(line.t_ms, 3), **line.payload}, enc_hook=str) + b"\n"
+        fields = self._redaction.note(msgspec.to_builtins(line.payload, enc_hook=str))
+        return msgspec.json.encode({"t_ms": round(line.t_ms, 3), **fields}) + b"\n"
 
     def _write(self, lines: bytes) -> None:
         try:
@@ -322,4 +325,9 @@ def _opened(target: str | Path | BinaryIO) -> tuple[BinaryIO, str, bool]:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, PRIVATE)
+    """Also where there was a file before, which would keep its permissions; a pipe or a device does."""
+    file = os.open(path, flags, PRIVATE)
+    if hasattr(os, "fchmod") and stat.S_ISREG(os.fstat(file).st_mode):
+        with suppress(OSError):  # it is somebody else's
+            os.fchmod(file, PRIVATE)
+    return file
