@@ -13,8 +13,8 @@ import base64
 import mimetypes
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,7 +63,7 @@ class Options:
 class Written(Page, Protocol):
     """A page on which one writes as well."""
 
-    def asked(self) -> AsyncIterator[str]:
+    def asked(self) -> AsyncGenerator[str, None]:
         """What the user writes, line by line, until the input ends."""
 
 
@@ -179,9 +179,6 @@ class Chat:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             self.story.end()
-            flushed = getattr(page, "flushed", None)
-            if flushed is not None:
-                await flushed()
         for result in results:
             if isinstance(result, Exception):
                 raise result
@@ -223,7 +220,13 @@ class Chat:
                 return
 
     async def _write(self, page: Written, waits: bool) -> None:
-        async for line in page.asked():
+        async with aclosing(page.asked()) as asked:
+            await self._obey(asked, waits)
+        if waits and self.voice is not None and not self._is_over.is_set():
+            await asyncio.Event().wait()  # who speaks need not write; the end of the speech is the end
+
+    async def _obey(self, asked: AsyncGenerator[str, None], waits: bool) -> None:
+        async for line in asked:
             try:
                 await self._take(line.strip())
             except (VivavoceError, OSError, ValueError) as error:
@@ -235,8 +238,6 @@ class Chat:
                 return
             if waits:
                 await self.story.is_idle.wait()
-        if waits and self.voice is not None:
-            await asyncio.Event().wait()  # who speaks need not write; the end of the speech is the end
 
     async def _take(self, line: str) -> None:
         if line.startswith("/"):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TextIO
 
 AHEAD_MAX = 64
 
 
-async def lines(source: TextIO | None = None) -> AsyncIterator[str]:
+async def lines(source: TextIO | None = None) -> AsyncGenerator[str, None]:
     """Each line without its end, until the input ends."""
     source = source or sys.stdin
     loop = asyncio.get_running_loop()

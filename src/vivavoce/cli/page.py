@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 
 from rich.console import Console
 from rich.text import Text
@@ -73,10 +74,11 @@ class PlainPage:
         self._text = ""
         self._shown = 0
 
-    async def asked(self) -> AsyncIterator[str]:
+    async def asked(self) -> AsyncGenerator[str, None]:
         """What the user writes, until the input ends."""
-        async for line in lines():
-            yield line
+        async with aclosing(lines()) as written:
+            async for line in written:
+                yield line
 
     def grow(self, who: Who, text: str) -> None:
         """The user's words are shown when they are sure, the assistant's as they come."""

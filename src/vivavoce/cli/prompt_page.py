@@ -6,13 +6,11 @@ that one may write, and interrupt, while the answer comes. Invariant: what is ab
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import InMemoryHistory
@@ -86,17 +84,18 @@ class PromptPage:
         """How much of what is being said stands above already, in characters."""
         self._live: list[str] = []
         self._waiting: list[Text] = []
-        self._flushing: asyncio.Future[None] | None = None
         self._status = Status("listening")
         self._seen: object = None
 
-    async def asked(self) -> AsyncIterator[str]:
+    async def asked(self) -> AsyncGenerator[str, None]:
         """What the user writes, until Ctrl-D."""
-        while True:
-            try:
-                yield await self._prompt.prompt_async(handle_sigint=False)
-            except (EOFError, KeyboardInterrupt):
-                return
+        # All the while, so that a key pressed between two lines is neither lost nor echoed.
+        with self._prompt.input.raw_mode():
+            while True:
+                try:
+                    yield await self._prompt.prompt_async(handle_sigint=False)
+                except (EOFError, KeyboardInterrupt):
+                    return
 
     # --- the story ----------------------------------------------------------------------------------------------------
 
@@ -157,29 +156,27 @@ class PromptPage:
 
     def _refresh(self) -> None:
         if self._waiting:
-            if self._flushing is None:
-                self._flushing = asyncio.ensure_future(self._flush())
+            self._print()
         elif self._seen != (seen := (self._above(), self._below())):
             self._seen = seen
             self._prompt.app.invalidate()
 
-    async def _flush(self) -> None:
-        """Print what waits above the input, which is drawn again below it."""
-        try:
-            await run_in_terminal(self.print_waiting)
-        finally:
-            self._flushing = None
+    def _print(self) -> None:
+        """What waits, above the input, which is drawn again below it.
 
-    def print_waiting(self) -> None:
-        """At once, where no line of input is on the screen."""
-        while self._waiting:
-            self.console.print(self._waiting.pop(0), soft_wrap=True)
-
-    async def flushed(self) -> None:
-        """All that was told stands on the terminal."""
-        if self._flushing is not None:
-            await self._flushing
-        self.print_waiting()
+        `run_in_terminal` would do it as well, and hand the keyboard back to the terminal for the time: keys would be
+        echoed, and Ctrl-D lost.
+        """
+        app = self._prompt.app
+        if app.is_running:
+            app.renderer.erase()
+        for line in self._waiting:
+            self.console.print(line, soft_wrap=True)
+        self._waiting.clear()
+        self.console.file.flush()
+        if app.is_running:
+            app.renderer.request_absolute_cursor_position()
+            app.invalidate()
 
     def _above(self) -> StyleAndTextTuples:
         shown: StyleAndTextTuples = []

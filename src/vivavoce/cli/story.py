@@ -306,19 +306,21 @@ class Story:
 
     def _time(self) -> None:
         """When an answer began to be heard is no event; the playhead knows it."""
-        if self._mouth is None or "played" in self._turn.marks_ms or self._turn.ended_at is None:
+        marks, ended_at = self._turn.marks_ms, self._turn.ended_at
+        if self._mouth is None or ended_at is None or "first_audio" not in marks or "played" in marks:
             return
         for said in self._queue:
             if isinstance(said, Said) and said.who == "assistant":
                 began = self._mouth.began_at(said.item_id)
                 if began is not None:
-                    first_ms = self._turn.marks_ms.get("first_audio", 0.0)
-                    self._turn.marks_ms["played"] = max((began - self._turn.ended_at) * 1000, first_ms)
+                    # The player has it a little before we are told that it came.
+                    marks["played"] = max((began - ended_at) * 1000, marks["first_audio"])
                     return
 
     def _tell(self, said: Said, now: float) -> bool:
         """Show as much as is to be seen of the head; says whether that was all."""
         said.since_s = now if said.since_s is None else said.since_s
+        said.is_cut = said.is_cut or (self._mouth is not None and self._mouth.is_stopped(said.item_id))
         is_over = self._is_over(said)
         visible = self._visible(said, is_over=is_over)
         if visible.strip() or said.who == "user":

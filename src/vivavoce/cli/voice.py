@@ -92,6 +92,7 @@ class _Spoken:
     samples: int = 0
     levels: list[tuple[int, float]] = field(default_factory=list)
     """Where each piece ends, in samples, and how loud it is."""
+    is_stopped: bool = False
 
 
 class Mouth:
@@ -115,7 +116,11 @@ class Mouth:
 
     def stop(self) -> tuple[Heard, ...]:
         """As every player."""
-        return self._player.stop()
+        unfinished = self._player.stop()
+        for heard_of in unfinished:
+            if (spoken := self._items.get(heard_of.item_id)) is not None:
+                spoken.is_stopped = True
+        return unfinished
 
     @property
     def is_playing(self) -> bool:
@@ -137,6 +142,11 @@ class Mouth:
         """When the first of an item was heard, on the clock, as seen now; None before that."""
         spoken, samples = self._items.get(item_id), self._player.heard(item_id)
         return None if spoken is None or not samples else self._clock() - samples / spoken.format.rate_hz
+
+    def is_stopped(self, item_id: str) -> bool:
+        """Whether it was stopped before its end."""
+        spoken = self._items.get(item_id)
+        return spoken is not None and spoken.is_stopped
 
     def is_heard_out(self, item_id: str) -> bool:
         """Whether there is nothing left of it to be heard."""
