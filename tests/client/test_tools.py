@@ -591,6 +591,21 @@ def test_a_call_that_was_given_up_before_it_began_is_passed_over() -> None:
     assert ran == ["last"]
 
 
+def test_a_thread_that_cannot_be_started_fails_its_call_and_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    began: list[str] = []
+    threads = Threads(1, 1)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", fail)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                threads.submit(began.append, "refused")
+    threads.submit(began.append, "taken").result(10)
+    assert began == ["taken"]
+
+
 def test_a_blocking_function_that_hangs_does_not_keep_the_program_from_ending() -> None:
     program = """
         import asyncio, threading

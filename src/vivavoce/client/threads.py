@@ -28,7 +28,10 @@ class Threads(concurrent.futures.Executor):
         self._waiting: deque[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = deque()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        """Run `fn` as soon as a thread is free. `fn` must not raise."""
+        """Run `fn` as soon as a thread is free. `fn` must not raise.
+
+        Raises `RuntimeError` where too many wait, or the system gives no thread; then `fn` is not run.
+        """
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         with self._lock:
             if len(self._waiting) >= self._waiting_max:
@@ -39,7 +42,13 @@ class Threads(concurrent.futures.Executor):
             is_new = self._running < self._threads_max
             self._running += is_new
         if is_new:
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            except RuntimeError:
+                future.cancel()  # whoever finds it in line passes it over
+                with self._lock:
+                    self._running -= 1
+                raise
         return future
 
     def _work(self) -> None:
