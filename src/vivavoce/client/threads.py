@@ -45,10 +45,10 @@ class Threads(concurrent.futures.Executor):
             try:
                 threading.Thread(target=self._work, name=self._name, daemon=True).start()
             except RuntimeError:
-                future.cancel()  # whoever finds it in line passes it over
                 with self._lock:
                     self._running -= 1
-                raise
+                if future.cancel():  # whoever finds it in line passes it over; another thread may run it already
+                    raise
         return future
 
     def _work(self) -> None:
