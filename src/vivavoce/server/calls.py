@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,7 @@ class Calls:
             place.enter_context(self._place())
             await self._sessions.ready()
             media = CallMedia()
-            peer = self._peer(media, with_loopback=is_loopback(client_host))
+            peer = await self._peer(media, with_loopback=is_loopback(client_host))
             media.play_on(peer.outlet)
             try:
                 answer = await peer.answer(offer_sdp)
@@ -115,10 +116,12 @@ class Calls:
             raise Refusal(TRY_AGAIN, "too_many_calls", message, type="rate_limit_error")
         return _Place(self)
 
-    def _peer(self, media: CallMedia, *, with_loopback: bool) -> Peer:
+    async def _peer(self, media: CallMedia, *, with_loopback: bool) -> Peer:
         if find_spec("aiortc") is None:
             message = "This server has no WebRTC: it was installed without the extra 'webrtc'."
             raise Refusal(REQUEST, "webrtc_not_available", message, type="server_error", status=501)
+        # The first time this loads aiortc, for which no other session should have to wait.
+        await asyncio.to_thread(import_module, "vivavoce.transports.webrtc")
         from vivavoce.transports.webrtc import IceServer, Peer
 
         limits = self._limits

@@ -36,7 +36,7 @@ from .pipelines import Pipelines
 from .prompts import load_prompts
 from .quota import Account, Accounts, Quota
 from .resuming import Lifeline, Lifelines, Resumable
-from .runtime import Machine, Runtime
+from .runtime import Codec, Machine, Runtime
 from .settings import Settings
 from .surroundings import surroundings
 from .taped import Tapes
@@ -316,7 +316,7 @@ class Sessions:
         return Runtime(
             self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at, account=account, player=media),
             self._pipelines.for_model(admitted.model),
-            TranslationServerCodec() if admitted.kind == "translation" else ServerCodec(admitted.dialect),
+            _codec(admitted, plays=media is not None),
             taped,
             session_id=session_id,
             limits=settings.connection_limits,
@@ -372,6 +372,13 @@ def _account(settings: Settings) -> Account:
     limits = settings.rate_limits
     a_minute = (settings.sessions_per_minute_max, limits.requests_per_minute, limits.tokens_per_minute)
     return Account(*(None if limit is None else Quota.a_minute(limit) for limit in a_minute))
+
+
+def _codec(admitted: Admitted, *, plays: bool) -> Codec:
+    """The server's end of the wire."""
+    if admitted.kind == "translation":
+        return TranslationServerCodec()
+    return ServerCodec(admitted.dialect, playback=plays)
 
 
 def _told(runtime: Runtime, admitted: Admitted) -> dict[str, object]:
