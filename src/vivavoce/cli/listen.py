@@ -191,7 +191,8 @@ async def _speak(
         if sending.done():
             await sending
     except (OSError, ValueError) as error:
-        why = str(getattr(error, "strerror", None) or error).replace("source_format=", "--raw HZ")
+        why, of_samples, _ = str(getattr(error, "strerror", None) or error).partition("; raw samples")
+        why += "; raw samples want --raw HZ" if of_samples else ""
         raise VivavoceError(f"this cannot be listened to: {why}") from error
     finally:
         for task in (sending, stopping):
