@@ -48,6 +48,8 @@ class Console {
   list = new SessionList(() => this.wire.callId);
   /** @type {import("./keys.js").Facts} */
   facts = { version: "", needs_key: false, webrtc: true, models: [], model: "", voices: [], prices: {} };
+  /** @type {Promise<void> | null} */
+  #opening = null;
   #items = 0;
   #playingItem = "";
   /** A key that was typed and not yet used. */
@@ -80,21 +82,30 @@ class Console {
 
   // --- what the user does -------------------------------------------------------------------------------------------
 
-  /** Open a call, with the microphone or without. @param {boolean} withMicrophone */
-  async open(withMicrophone) {
+  /** Open a call, with the microphone or without; one at a time. @param {boolean} withMicrophone */
+  open(withMicrophone) {
+    this.#opening ??= this.#open(withMicrophone).finally(() => (this.#opening = null));
+    return this.#opening;
+  }
+
+  /** @param {boolean} withMicrophone */
+  async #open(withMicrophone) {
+    if (this.wire.state.name === "reconnecting") throw new Error("The connection is just being opened again. Try in a moment.");
+    const isNew = this.wire.state.name !== "failed" || !this.conversation.entries.some((entry) => entry.kind !== "note");
     this.warn("");
     await this.sound.wake();
     if (withMicrophone) await this.talk.takeMicrophone().catch((error) => this.warn(error.message, true));
     const key = this.#key || byId("key").value.trim();
     if (this.facts.needs_key && !key) {
-      byId("key-form").hidden = false;
-      byId("key").focus();
-      this.#keyProblem("This server asks for a key.");
+      this.#askForKey("This server asks for a key.");
       throw new Error("This server asks for a key: give it above.");
     }
     this.#key = "";
     byId("key").value = "";
-    await this.wire.open({ key, wantsKey: this.facts.needs_key, model: this.settings.model.value.trim() });
+    const model = this.settings.model.value.trim() || this.facts.model;
+    await this.wire.open({ key, wantsKey: this.facts.needs_key, model, isNew });
+    this.#keyProblem("");
+    if (this.facts.needs_key) this.#know(await this.wire.facts());
   }
 
   /** A written turn. Rejects with words for the user. @param {string} text @param {string[]} images */
@@ -179,16 +190,21 @@ class Console {
 
   async #learn() {
     try {
-      this.facts = await facts();
+      this.#know(await facts());
     } catch (error) {
       this.warn(error instanceof Error ? error.message : String(error));
       return;
     }
-    this.list.facts = this.facts;
-    this.settings.propose(this.facts);
-    this.usage.prices = this.facts.prices;
     byId("key-form").hidden = !this.facts.needs_key;
     if (!this.facts.webrtc) this.warn("This server cannot take calls: it lacks the extra 'webrtc'.");
+  }
+
+  /** @param {import("./keys.js").Facts} known */
+  #know(known) {
+    this.facts = known;
+    this.list.facts = known;
+    this.settings.propose(known);
+    this.usage.prices = known.prices;
   }
 
   // --- the call -----------------------------------------------------------------------------------------------------
@@ -246,19 +262,24 @@ class Console {
   #failed(state, now) {
     this.tape.note("closed", { by: "server", code: 1006, reason: state.problem }, now);
     const isAboutKey = state.code === "key_wanted" || state.code === "invalid_api_key" || state.code === "401";
-    if (isAboutKey && this.facts.needs_key) {
-      byId("empty").hidden = false;
-      byId("key-form").hidden = false;
-      this.#keyProblem(state.problem);
-      byId("key").focus();
-      if (state.code === "key_wanted") this.warn("The server does not know the short-lived key any more. Give it a key again, and call anew.");
-      return;
-    }
-    this.warn(state.problem);
+    const isForgotten = state.code === "key_wanted";
+    const problem = isForgotten ? "The server does not know this page's short-lived key any more. With a key the call goes on." : state.problem;
+    if (isAboutKey && this.facts.needs_key) this.#askForKey(problem);
+    else this.warn(state.problem);
+  }
+
+  /** Where nothing was said yet, or else below what was. @param {string} problem */
+  #askForKey(problem) {
+    const form = byId("key-form");
+    if (this.conversation.entries.length) byId("scroll").append(form);
+    form.hidden = false;
+    this.#keyProblem(problem);
+    byId("key").focus();
   }
 
   /** @param {string} problem */
   #keyProblem(problem) {
+    if (!problem && this.conversation.entries.length) byId("key-form").hidden = true;
     byId("key-problem").textContent = problem;
     byId("key-problem").hidden = !problem;
   }

@@ -14,6 +14,7 @@
  * @property {number} [min]
  * @property {number} [max]
  * @property {number} [step]
+ * @property {number} [start] where a slider stands until the server has said
  * @property {string} [unit]
  * @property {string} [placeholder]
  * @property {string} [list] what the page may propose
@@ -44,7 +45,7 @@ export const GROUPS = [
         into: (value) => [value],
         from: (value) => value?.[0],
       },
-      { path: "audio.output.speed", label: "Speed", kind: "range", min: 0.25, max: 1.5, step: 0.05, unit: "×" },
+      { path: "audio.output.speed", label: "Speed", kind: "range", min: 0.25, max: 1.5, step: 0.05, start: 1, unit: "×" },
     ],
   },
   {
@@ -58,7 +59,7 @@ export const GROUPS = [
         options: [["server_vad", "silence"], ["semantic_vad", "silence and what was said"]],
       },
       { path: `${DETECTION}.eagerness`, label: "Eagerness", kind: "choice", only: "semantic_vad", options: [["auto", "auto"], ["low", "low: waits"], ["medium", "medium"], ["high", "high: cuts in"]] },
-      { path: `${DETECTION}.threshold`, label: "Threshold", kind: "range", only: "server_vad", min: 0, max: 1, step: 0.05 },
+      { path: `${DETECTION}.threshold`, label: "Threshold", kind: "range", only: "server_vad", min: 0, max: 1, step: 0.05, start: 0.5 },
       { path: `${DETECTION}.silence_duration_ms`, label: "Silence, ms", kind: "number", only: "server_vad", half: true, min: 0, step: 50 },
       { path: `${DETECTION}.prefix_padding_ms`, label: "Kept before, ms", kind: "number", only: "server_vad", half: true, min: 0, step: 50 },
       { path: `${DETECTION}.idle_timeout_ms`, label: "Speaks up after silence of, ms", kind: "number", only: "server_vad", min: 5000, max: 30_000, step: 500, placeholder: "never", blank: null },

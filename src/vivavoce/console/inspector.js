@@ -112,7 +112,7 @@ export class Inspector {
       { class: `${isSent ? "sent" : "received"}${event.type === "error" ? " bad" : ""}` },
       h("time", {}, ((now - this.#beganMs) / 1000).toFixed(2)),
       h("span", { class: "arrow", role: "img", "aria-label": isSent ? "sent" : "received" }, isSent ? "↑" : "↓"),
-      h("span", {}, h("b", {}, event.type ?? "(no type)"), h("em", {}, gist(event))),
+      h("span", {}, h("b", {}, event.type ?? "(no type)"), " ", h("em", {}, gist(event))),
     );
     const details = h("details", {}, summary);
     details.addEventListener("toggle", () => details.open && details.childElementCount === 1 && details.append(raw(kept)));

@@ -94,14 +94,16 @@ export class SessionList {
     const items = running.map((one) => {
       const isOwn = one.call_id && one.call_id === this.ownCallId();
       const what = [one.model, one.transport, one.kind === "realtime" ? "" : one.kind, one.state].filter(Boolean).join(" · ");
-      const used = [`${grouped(one.tokens?.total ?? one.tokens ?? 0)} tokens`, one.cost ? `$${Number(one.cost).toFixed(4)}` : ""].filter(Boolean).join(", ");
+      const used = [`${grouped(one.input_tokens)} in, ${grouped(one.output_tokens)} out`, one.cost === null ? "" : `$${one.cost.toFixed(4)}`];
+      const waiting = one.waiting.inputs + one.waiting.messages;
       return h(
         "li",
         { class: isOwn ? "own" : "" },
         h("code", {}, one.id),
-        h("span", {}, duration((one.age_s ?? 0) * 1000)),
-        h("small", {}, isOwn ? `${what} · this page` : what),
-        h("small", {}, used),
+        h("span", {}, duration(one.age_s * 1000)),
+        h("small", {}, isOwn ? `this page · ${what}` : what),
+        h("small", {}, waiting ? `${grouped(waiting)} waiting` : ""),
+        h("small", {}, used.filter(Boolean).join(" · ")),
       );
     });
     this.#panel.replaceChildren(this.#head(), h("br"), figure, h("ul", { class: "calls", "aria-label": "Sessions" }, ...items));

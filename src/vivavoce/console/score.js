@@ -92,7 +92,7 @@ export class Score {
     bars.forEach((bar, index) => {
       const x = width - (bars.length - index) * STEP_PX * ratio;
       for (const [level, colour, side] of /** @type {const} */ ([[bar.user, ink, -1], [bar.assistant, accent, 1]])) {
-        const tall = Math.round(level ** 1.6 * reach);
+        const tall = Math.round(level ** 1.3 * reach);
         if (tall < ratio) continue;
         context.fillStyle = colour;
         context.beginPath();

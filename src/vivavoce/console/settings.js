@@ -115,7 +115,7 @@ export class Settings {
     const input = inputOf(field, id);
     const label =
       field.kind === "switch" ? h("label", { class: "check" }, input, field.label) : h("label", { for: id }, field.label, output);
-    const box = h("div", { class: `field ${field.kind}`, "data-param": `session.${field.path}` }, label);
+    const box = h("div", { class: `field of-${field.kind}`, "data-param": `session.${field.path}` }, label);
     if (field.kind !== "switch") box.append(input);
     if (field.hint) box.append(h("p", { class: "hint" }, field.hint));
     if (field.path === "tools") box.append(this.#toolButtons());
@@ -224,7 +224,7 @@ export class Settings {
   }
 }
 
-/** @param {Field} field @param {string} id @returns {HTMLElement} */
+/** @param {Field} field @param {string} id @returns {any} */
 function inputOf(field, id) {
   const { kind, min, max, step, placeholder } = field;
   if (kind === "choice") {
@@ -236,5 +236,6 @@ function inputOf(field, id) {
   if (kind === "switch") return h("input", { id, type: "checkbox", checked: true });
   const list = field.list && `list-${field.list}`;
   const type = kind === "line" ? "text" : kind;
-  return h("input", { id, type, min, max, step, placeholder, list, spellcheck: "false", autocomplete: "off" });
+  const value = kind === "range" ? field.start : undefined;
+  return h("input", { id, type, min, max, step, value, placeholder, list, spellcheck: "false", autocomplete: "off" });
 }

@@ -30,7 +30,7 @@ export class Sound {
   outputId = "";
   #isMuted = true;
   #wasLoud = false;
-  /** @type {Partial<Record<Side, {node: MediaStreamAudioSourceNode, analyser: AnalyserNode, samples: Float32Array<ArrayBuffer>}>>} */
+  /** @type {Partial<Record<Side, {node: MediaStreamAudioSourceNode, analyser: AnalyserNode, samples: Float32Array}>>} */
   #sides = {};
   /** @param {HTMLAudioElement} loudspeaker */
   constructor(loudspeaker) {

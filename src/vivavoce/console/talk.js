@@ -58,7 +58,7 @@ export class Talk {
     if (name === "connecting") return ["wait", "Connecting …", "mic"];
     if (name === "reconnecting") return ["wait", "Reconnecting …", "mic"];
     if (name !== "open") return ["open", "Start talking", "mic"];
-    if (!this.sound.track) return ["take", "Use the microphone", "mic"];
+    if (!this.sound.track) return ["take", "Use microphone", "mic"];
     if (this.isHeldMode) return ["hold", this.#heldSinceMs ? "Let go to send" : "Hold to talk", "mic"];
     return this.sound.isMuted ? ["unmute", "Unmute", "muted"] : ["mute", "Mute", "mic"];
   }

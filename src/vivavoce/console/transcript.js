@@ -8,6 +8,8 @@ import { byId, duration, h, say } from "./dom.js";
 
 /** @typedef {import("./conversation.js").Entry} Entry */
 
+/** JSON that is no longer stands in one line. */
+const LINE_CHARS_MAX = 72;
 /** So near to the end of the list, it follows what is said. */
 const NEAR_PX = 120;
 
@@ -172,8 +174,9 @@ function who(entry) {
 /** @param {Entry} entry @returns {Node[]} */
 function said(entry) {
   const heard = entry.heard ? entry.text.slice(0, entry.heard.chars) : entry.text;
-  const rest = entry.text.slice(heard.length);
-  const words = h("p", { class: "words", dir: "auto" }, heard, rest && h("del", { "aria-label": `not heard: ${rest}` }, rest));
+  const unheard = entry.text.slice(heard.length);
+  const rest = unheard.trimStart();
+  const words = h("p", { class: "words", dir: "auto" }, heard, unheard.slice(0, -rest.length || undefined), rest && h("del", { "aria-label": `not heard: ${rest}` }, rest));
   const parts = [];
   if (entry.text || (entry.status === "live" && entry.who === "assistant")) parts.push(words);
   if (!entry.text && entry.who === "user" && entry.images.length === 0) {
@@ -191,7 +194,9 @@ function said(entry) {
 /** JSON, so that it can be read; anything else as it is. @param {string} text */
 function pretty(text) {
   try {
-    return JSON.stringify(JSON.parse(text), null, 2);
+    const value = JSON.parse(text);
+    const line = JSON.stringify(value, null, 1).replace(/\n\s*/g, " ");
+    return line.length <= LINE_CHARS_MAX ? line : JSON.stringify(value, null, 2);
   } catch {
     return text;
   }

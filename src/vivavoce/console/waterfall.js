@@ -8,6 +8,7 @@ import { byId, duration, h } from "./dom.js";
 import { STAGES } from "./timing.js";
 
 /** @typedef {import("./timing.js").Turn} Turn */
+/** @typedef {[import("./timing.js").Stage, string]} Named a stage and what it is called */
 
 export class Waterfall {
   #list = byId("turns");
@@ -60,7 +61,7 @@ export class Waterfall {
   }
 }
 
-/** @param {Turn} turn @param {import("./timing.js").STAGES} reached @param {number} longest */
+/** @param {Turn} turn @param {Named[]} reached @param {number} longest */
 function strip(turn, reached, longest) {
   let before = 0;
   const parts = reached.toSorted(([one], [other]) => (turn.stages[one] ?? 0) - (turn.stages[other] ?? 0)).map(([stage], index, all) => {
@@ -74,7 +75,7 @@ function strip(turn, reached, longest) {
   return h("span", { class: "strip", "aria-hidden": "true" }, ...parts);
 }
 
-/** @param {Turn} turn @param {import("./timing.js").STAGES[number]} stage @param {number} longest */
+/** @param {Turn} turn @param {Named} stage @param {number} longest */
 function row(turn, [stage, name], longest) {
   const at = turn.stages[stage];
   if (at === undefined) return h("li", { class: "unreached" }, h("span", {}, name), h("span", { class: "track" }), h("span", { class: "time" }, "–"));

@@ -6,7 +6,7 @@
  * still reports, is not heard.
  */
 
-import { Refused, Unreachable, call, mint } from "./keys.js";
+import { Refused, Unreachable, call, facts, mint } from "./keys.js";
 import { Signal } from "./signal.js";
 
 /** @typedef {"off" | "connecting" | "open" | "reconnecting" | "failed"} WireName */
@@ -62,10 +62,12 @@ export class Wire {
   /**
    * Open a call. Resolves when it is open; rejects, and has failed, where it cannot be.
    *
-   * @param {{key: string, wantsKey: boolean, model: string}} how `key` is used once and not kept
+   * @param {{key: string, wantsKey: boolean, model: string, isNew: boolean}} how `key` is used once and not kept;
+   *   `isNew` is false where the call goes on with what was said in one that was lost
    */
-  async open({ key, wantsKey, model }) {
-    this.close();
+  async open({ key, wantsKey, model, isNew }) {
+    this.#serial += 1;
+    this.#drop();
     this.#isWanted = true;
     this.#wantsKey = wantsKey;
     this.model = model || null;
@@ -73,12 +75,13 @@ export class Wire {
     this.#tell("connecting");
     try {
       this.#shortKey = await mint(key, model);
-      await this.#dial(serial);
+      if (serial === this.#serial) await this.#dial(serial);
     } catch (error) {
       if (serial === this.#serial) this.#fail(error);
       throw error;
     }
-    this.#tell("open", "", "", true);
+    if (serial !== this.#serial) throw new Error("The call was ended before it began.");
+    this.#tell("open", "", "", isNew);
   }
 
   /** Hang up. */
@@ -115,6 +118,11 @@ export class Wire {
   async say(track) {
     this.#microphone = track;
     await this.#sender?.replaceTrack(track);
+  }
+
+  /** What the server says of itself to who has a key. */
+  facts() {
+    return facts(this.#shortKey?.value);
   }
 
   /** Do not wait for the next attempt. */
