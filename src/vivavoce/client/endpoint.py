@@ -31,7 +31,7 @@ from .credentials import (
     without_key,
 )
 
-__all__ = ["OPENAI_URL", "Endpoint", "Kind", "Target", "TokenProvider", "endpoint", "is_same_host", "resolve", "shown"]
+__all__ = ["OPENAI_URL", "Endpoint", "Kind", "Target", "TokenProvider", "resolve", "shown"]
 
 OPENAI_URL = "https://api.openai.com/v1"
 PREVIEW = "2025-04-01-preview"
@@ -447,48 +447,3 @@ def _no_url(url: str) -> str:
         return f"{said} is no URL of an endpoint; expected for example {example}"
     scheme = "http" if guess[1] in ("localhost", "127.0.0.1") else "https"
     return f"{said} is a URL without its scheme; write {scheme}://{url}"
-
-
-# --- as connection.py still calls it ----------------------------------------------------------------------------------
-
-
-def endpoint(
-    url: str,
-    *,
-    model: str | None,
-    api_key: str | None,
-    dialect: Dialect,
-    headers: Mapping[str, str] | None = None,
-) -> Endpoint:
-    """The endpoint behind a base URL (`http://host:8080/v1`) or a whole one (`wss://host/v1/realtime?model=…`).
-
-    Raises `LocalProtocolError` for a URL that cannot be one.
-    """
-    parts = _parts(url)
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    if model is not None and not _SELECTORS & {name for name, _ in query}:
-        query.append(("model", model))
-    whole = urlunsplit((_SCHEMES[parts.scheme], parts.netloc, _path(parts.path), urlencode(query), ""))
-    return Endpoint(whole, _old_headers(parts.path, api_key, dialect) | dict(headers or {}))
-
-
-def is_same_host(url: str, other: str) -> bool:
-    """Whether two URLs lead to the same host. Raises `LocalProtocolError` for what is no URL of an endpoint."""
-    return _parts(url).hostname == _parts(other).hostname
-
-
-def _path(path: str) -> str:
-    path = path.rstrip("/")
-    if not path:
-        return "/v1/realtime"
-    return path if "/realtime" in path else f"{path}/realtime"
-
-
-def _old_headers(path: str, api_key: str | None, dialect: Dialect) -> dict[str, str]:
-    is_azure = path.startswith("/openai")
-    headers: dict[str, str] = {}
-    if api_key is not None:
-        headers = {"api-key": api_key} if is_azure else {"Authorization": f"Bearer {api_key}"}
-    if dialect == "beta" and not is_azure:
-        headers["OpenAI-Beta"] = "realtime=v1"
-    return headers

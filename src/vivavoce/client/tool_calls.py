@@ -24,8 +24,6 @@ CANCELLED = '{"error":"cancelled: the user has interrupted"}'
 _call: ContextVar[asyncio.Task[str] | None] = ContextVar("call", default=None)
 """The call within which this runs, in whatever tasks and threads its tool has begun."""
 
-ToolSource = "Tool | Callable[..., Any] | Mapping[str, Any] | config.FunctionTool"
-
 
 class ToolCalls:
     """Tools by name, and what runs of them. `context` is handed to each."""

@@ -16,7 +16,7 @@ from difflib import unified_diff
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from vivavoce.client.endpoint import endpoint
+from vivavoce.client.endpoint import Target, resolve
 from vivavoce.engines import Pipeline
 from vivavoce.errors import ConnectionClosed
 from vivavoce.testing.playbook import counting_ids
@@ -86,13 +86,13 @@ async def replay_as_client(
     """Say to a server, at a URL or on an open transport, what the client of the tape said; then close.
 
     `pace` stretches the recorded pauses: 1 is as recorded, 0 leaves them out. `connection` is which of the tape's.
-    Raises `ConnectionFailed`.
+    Raises `ConnectionFailed`, and `LocalProtocolError` for a URL that cannot be one.
     """
     if isinstance(target, str):
         from vivavoce.transports.websocket import dial
 
         dialect: Any = "beta" if tape.header.dialect == "beta" else "ga"
-        where = endpoint(target, model=tape.header.model, api_key=api_key, dialect=dialect)
+        where = resolve(Target(url=target, model=tape.header.model, api_key=api_key, dialect=dialect), {})
         target = await dial(where.url, headers=where.headers, message_bytes_max=MESSAGE_BYTES_MAX)
     return await _Caller(tape.connections[connection], target, pace, patience_s).run()
 
