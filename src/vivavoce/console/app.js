@@ -273,6 +273,7 @@ class Console {
     const form = byId("key-form");
     if (this.conversation.entries.length) byId("scroll").append(form);
     form.hidden = false;
+    this.warn("");
     this.#keyProblem(problem);
     byId("key").focus();
   }
@@ -359,10 +360,11 @@ class Console {
 
   #show() {
     const { name } = this.wire.state;
-    const mood = this.mood.name(name, this.sound.isMuted);
+    const mood = this.mood.name(name, this.sound.isMuted, this.talk?.isHolding ?? false);
     document.body.dataset.state = mood;
     say(byId("state-name"), MOODS[mood]);
-    byId("stop").hidden = name !== "open" || !this.mood.isAnswering;
+    byId("stop").hidden = name !== "open";
+    byId("stop").classList.toggle("idle", !this.mood.isAnswering);
     byId("end").hidden = name === "off" || name === "failed";
     byId("tape-save").disabled = this.tape.size.lines === 0;
     this.talk?.show();

@@ -77,10 +77,10 @@ export class Mood {
     return Boolean(this.responseId || this.playingId);
   }
 
-  /** @param {import("./wire.js").WireName} wire @param {boolean} isMuted @returns {MoodName} */
-  name(wire, isMuted) {
+  /** @param {import("./wire.js").WireName} wire @param {boolean} isMuted @param {boolean} isHolding @returns {MoodName} */
+  name(wire, isMuted, isHolding) {
     if (wire !== "open") return wire;
-    if (this.#isUserSpeaking) return "hearing";
+    if (this.#isUserSpeaking || isHolding) return "hearing";
     if (this.playingId) return "speaking";
     if (this.responseId || this.#isAnswerDue) return "thinking";
     return isMuted ? "ready" : "listening";

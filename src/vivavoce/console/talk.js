@@ -41,6 +41,11 @@ export class Talk {
     this.show();
   }
 
+  /** Whether the user holds it, and speaks. */
+  get isHolding() {
+    return this.#heldSinceMs > 0;
+  }
+
   /** Make the button say what it does now. */
   show() {
     const [role, label, image] = this.#role();
@@ -147,7 +152,7 @@ export class Talk {
     if (!this.#heldSinceMs) return;
     const heldMs = performance.now() - this.#heldSinceMs;
     this.#heldSinceMs = 0;
-    this.show();
+    this.sound.changes.emit();
     if (heldMs < HELD_MS_MIN) {
       this.sound.isMuted = true;
       this.app.hint("Hold the button, or the space bar, for as long as you speak.");

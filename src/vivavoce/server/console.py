@@ -2,8 +2,8 @@
 
 Static files out of the package, read once and served with headers that keep everything out that is not ours: no inline
 script or style, nothing of another origin. The page itself is for everybody and holds no secret; what the server says
-of itself, beyond what it takes to begin, is for those who have a key, where there are keys. Invariant: only files of the package are
-served, under the names that they have there.
+of itself, beyond what it takes to begin, is for those who have a key, where there are keys. Invariant: only files of
+the package are served, under the names that they have there.
 """
 
 from __future__ import annotations
