@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -62,7 +61,6 @@ async def events(options: Options) -> int:
     """Run until the input has ended and all is answered, or `until` has come. Returns an `Exit`."""
     where = options.where
     async with reached(where.url, where.model, quiet=True) as url:
-        wire = _Wire(options)
         session = connect(
             where.model if options.kind != "transcription" or where.url is None else None,
             url=url,
@@ -70,38 +68,9 @@ async def events(options: Options) -> int:
             dialect=where.dialect,
             kind=options.kind,
             reconnect=False,
-            on_raw=wire.heard_raw,
         )
         async with session:
-            return int(await Script(session, options, wire).run())
-
-
-class _Wire:
-    """What came over the wire and was not shown yet. As long as what waits to be iterated, which is bounded."""
-
-    def __init__(self, options: Options) -> None:
-        self._only = options.only
-        self._frames: deque[str | bytes] = deque()
-
-    def heard_raw(self, source: str, frame: str | bytes) -> None:
-        """A frame of either side."""
-        if source == "server":
-            self._frames.append(frame)
-
-    def show(self) -> None:
-        """All there is, a line each."""
-        while self._frames:
-            frame = self._frames.popleft()
-            text = frame if isinstance(frame, str) else frame.decode(errors="replace")
-            if self._is_wanted(text):
-                sys.stdout.write(" ".join(text.splitlines()) + "\n")
-                sys.stdout.flush()
-
-    def _is_wanted(self, text: str) -> bool:
-        if not self._only:
-            return True
-        kind = str(msgspec.json.decode(text).get("type", ""))
-        return any(fnmatchcase(kind, pattern) for pattern in self._only)
+            return int(await Script(session, options).run())
 
 
 @dataclass(slots=True)
@@ -115,8 +84,8 @@ class _Awaited:
 class Script:
     """One run: the lines that are obeyed on this side, the events that are shown on the other."""
 
-    def __init__(self, session: Session, options: Options, wire: _Wire) -> None:
-        self._session, self._options, self._wire = session, options, wire
+    def __init__(self, session: Session, options: Options) -> None:
+        self._session, self._options = session, options
         self._exit = Exit.WELL
         self._awaited: list[_Awaited] = []
         self._come: set[str] = set()
@@ -141,7 +110,7 @@ class Script:
     async def run(self) -> Exit:
         """Until the end of either side."""
         until = self._await(self._options.until) if self._options.until else None
-        showing = asyncio.ensure_future(self._show())
+        showing = asyncio.ensure_future(self._show(until))
         obeying = asyncio.ensure_future(self._obey(until))
         try:
             await asyncio.wait((showing, obeying), return_when=asyncio.FIRST_COMPLETED)
@@ -163,15 +132,24 @@ class Script:
 
     # --- what comes ---------------------------------------------------------------------------------------------------
 
-    async def _show(self) -> None:
+    async def _show(self, until: _Awaited | None) -> None:
         try:
             async for event in self._session:
-                self._wire.show()
+                self._print(event)
                 self._note(event)
+                if until is not None and until.come.is_set():
+                    return
         except ConnectionClosed as closed:
             self._fail(Exit.NOT_CONNECTED, str(closed))
-        finally:
-            self._wire.show()
+
+    def _print(self, event: ev.AnyServerEvent | ev.Unknown) -> None:
+        """The message as it came; where only some types are wanted, by the name in it or by today's."""
+        text = event.raw.decode(errors="replace")
+        names = {names_of(event)[0], str(msgspec.json.decode(text).get("type", ""))} if self._options.only else set()
+        if all(not fnmatchcase(name, only) for name in names for only in self._options.only) and names:
+            return
+        sys.stdout.write(" ".join(text.splitlines()) + "\n")
+        sys.stdout.flush()
 
     def _note(self, event: ev.AnyServerEvent | ev.Unknown) -> None:
         match event:
