@@ -32,7 +32,10 @@ def test_a_word_of_another_dialect_is_told_the_word_of_this_one(configuration: d
 
 def test_items_parts_and_events_are_told_what_there_is() -> None:
     session = made()
-    with pytest.raises(LocalProtocolError, match=r"Invalid value: 'text'\. Supported values are: 'input_text'"):
+    with pytest.raises(
+        LocalProtocolError,
+        match=r"item\.content\[0\]\.type: Invalid value: 'text'\. Supported values are: 'input_text'",
+    ):
         session.send_user_message([{"type": "text", "text": "Hello!"}])
     with pytest.raises(LocalProtocolError, match=r"Invalid value: 'mesage'\. Supported values are: 'message'"):
         session.create_item({"type": "mesage"})

@@ -46,4 +46,7 @@ def complaint(value: Mapping[str, Any], what: str) -> str | None:
     except (KeyError, TypeError, ValueError):  # no place of its own, or no JSON: a set of objects, say
         return None
     found = read(frame, GA_DECODERS[True], GA[True])
-    return found.message if isinstance(found, ErrorDetail) else None
+    if not isinstance(found, ErrorDetail):
+        return None
+    is_told = found.param is None or f"'{found.param}'" in found.message
+    return found.message if is_told else f"{found.param}: {found.message}"
