@@ -61,7 +61,7 @@ class CallMedia:
         if self._inbox is None:
             return
         if self.tape is not None:
-            self.tape.message("client", msgspec.json.encode(ev.InputAudioBufferAppend(audio=pcm24k)))
+            self.tape.message("client", msgspec.json.encode(ev.InputAudioBufferAppend(audio=pcm24k)).decode())
         if not self._heard and self._feeding is None:
             try:
                 if self._inbox.offer(ev.InputAudioBufferAppend(audio=pcm24k), len(pcm24k)):
@@ -105,7 +105,7 @@ class CallMedia:
                 self._responses[item_id] = response_id
                 self._outlet.put(item_id, audio)
                 if self.tape is not None:
-                    self.tape.message("server", msgspec.json.encode(effect.event))
+                    self.tape.message("server", msgspec.json.encode(effect.event).decode())
                 return True
             case ev.ResponseOutputAudioDone(item_id=item_id):
                 self._outlet.end(item_id)
