@@ -41,7 +41,7 @@ def is_plain() -> bool:
 
 def label(who: Who) -> Text:
     """The name of who speaks, at the length of the margin."""
-    return Text(f"{LABELS[who]:>{INDENT - 2}}  ", style=STYLES[who])
+    return Text.assemble((f"{LABELS[who]:>{INDENT - 2}}  ", STYLES[who]))
 
 
 def aside(kind: Kind, text: str) -> Text:

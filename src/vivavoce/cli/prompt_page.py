@@ -146,7 +146,7 @@ class PromptPage:
         if not self._begun and self._who == "user":
             self._waiting.append(Text())
         self._begun = True
-        self._waiting.append(margin.append(line, style="default" if self._who == "assistant" else "none"))
+        self._waiting.append(Text.assemble(margin, line))
 
     # --- the terminal -------------------------------------------------------------------------------------------------
 
