@@ -71,9 +71,15 @@ class Outgoing:
         if self._bytes > OUTGOING_BYTES_MAX:
             self._room.clear()
             await self._room.wait()
-        while self._is_paced and self._pace is None:
+        if self._is_paced:
+            await self._until_heard()
+
+    async def _until_heard(self) -> None:
+        """Wait until what is on its way has been handed over, to whatever connection, and most of it has been heard."""
+        while self._pace is None and self._is_paced:
             self._paced.clear()
             await self._paced.wait()
+        await self._said.wait()
         if self._pace is not None:
             await self._pace()
 

@@ -89,6 +89,8 @@ class _Playing:
     """Whether the first of it was told."""
     waited_ms: int = 0
     quiet_ms: int = 0
+    quiet_bytes: int = 0
+    """Silence at the end of what is held."""
     stopped: str | None = None
     """The message that it has stopped, as long as the last of it may still come."""
     tail_ms: int = 0
@@ -150,6 +152,9 @@ class Sounding:
             playing.has_begun = True
         self._turn_to_next(playing)
         playing.held += pcm
+        playing.quiet_bytes = playing.quiet_bytes + len(pcm) if is_quiet else 0
+        if playing.stopped is not None and is_quiet:
+            return []  # most probably it is over
         if not playing.is_told and len(playing.held) < PCM16_24K.bytes_of(CUSHION_MS):
             return []
         return self._tell(playing)
@@ -180,6 +185,8 @@ class Sounding:
         playing, self._playing = self._playing, None
         if playing is None:
             return []
+        if playing.stopped is not None:
+            del playing.held[max(len(playing.held) - playing.quiet_bytes, 0) :]
         rest = self._tell(playing)
         self._items.pop(playing.response_id, None)
         return [*rest, playing.stopped] if playing.stopped is not None else rest
