@@ -15,10 +15,10 @@ import pytest
 
 from vivavoce.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolError
 from vivavoce.testing.sounds import silence, tone
-from vivavoce.transports.webrtc import IceServer, Peer
-from vivavoce.transports.webrtc.channel import UNREAD_MESSAGES_MAX
+from vivavoce.transports.webrtc import IceServer, Peer, channel
 
 TIMEOUT_S = 60.0
+MANY = 100
 
 
 def in_real_time(main: Coroutine[Any, Any, None]) -> None:
@@ -92,14 +92,16 @@ def test_events_go_both_ways_in_order_as_text_and_wait_for_the_channel_to_open()
 
 
 def test_a_peer_that_sends_more_than_is_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "UNREAD_MESSAGES_MAX", MANY)
+
     async def main() -> None:
         async with two() as (client, server, _):
             over, end = asyncio.Event(), server.channel.end
             monkeypatch.setattr(server.channel, "end", lambda code, reason: (end(code, reason), over.set()))
-            for n in range(UNREAD_MESSAGES_MAX + 10):
+            for n in range(MANY + 10):
                 await client.channel.send(b'{"n":%d}' % n)
             await over.wait()
-            for _ in range(UNREAD_MESSAGES_MAX):
+            for _ in range(MANY):
                 await server.channel.receive()
             with pytest.raises(ConnectionClosed) as closed:
                 await server.channel.receive()

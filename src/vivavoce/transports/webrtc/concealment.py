@@ -26,17 +26,17 @@ class Concealment:
 
     def __init__(self, rate_hz: int) -> None:
         self._per_ms = rate_hz // 1000
-        self._last: Samples = np.zeros(0, np.float32)
+        self._last = b""
         """The end of what was heard last."""
         self._is_filled = False
 
     def join(self, audio: bytes) -> bytes:
         """Real sound, made to follow what came before without a click."""
-        samples = np.frombuffer(audio, "<i2")
-        self._remember(samples)
+        self._last = (self._last + audio)[-4 * PERIOD_MS_MAX * self._per_ms :]
         if not self._is_filled:
             return audio
         self._is_filled = False
+        samples = np.frombuffer(audio, "<i2")
         length = min(JOIN_MS * self._per_ms, len(samples))
         joined = samples.astype(np.float32)
         joined[:length] *= np.linspace(0.0, 1.0, length, dtype=np.float32)
@@ -45,24 +45,20 @@ class Concealment:
     def fill(self, count: int) -> bytes:
         """So many samples in place of what is lost."""
         self._is_filled = True
-        period = self._period()
+        last = np.frombuffer(self._last, "<i2").astype(np.float32)
+        self._last = b""  # a fill is never made from a fill
+        period = self._period(last)
         if not period:
             return bytes(2 * count)
-        repeated = np.resize(self._last[-period:], count)
+        repeated = np.resize(last[-period:], count)
         fade = np.clip(1.0 - np.arange(count, dtype=np.float32) / (FADE_MS * self._per_ms), 0.0, 1.0)
-        self._last = np.zeros(0, np.float32)  # a fill is never made from a fill
         return bytes(np.rint(repeated * fade).astype("<i2").tobytes())
 
-    def _remember(self, samples: NDArray[np.int16]) -> None:
-        kept = 2 * PERIOD_MS_MAX * self._per_ms
-        recent = samples[-kept:].astype(np.float32)
-        self._last = np.concatenate((self._last, recent))[-kept:]
-
-    def _period(self) -> int:
+    def _period(self, last: Samples) -> int:
         """The length after which the last sound repeats itself best; 0 where there is too little of it."""
         shortest, longest = PERIOD_MS_MIN * self._per_ms, PERIOD_MS_MAX * self._per_ms
-        if len(self._last) < 2 * longest:
+        if len(last) < 2 * longest:
             return 0
-        end = self._last[-longest:]
+        end = last[-longest:]
         lags = range(shortest, longest + 1, 4)
-        return max(lags, key=lambda lag: float(np.dot(end, self._last[-longest - lag : len(self._last) - lag])))
+        return max(lags, key=lambda lag: float(np.dot(end, last[-longest - lag : len(last) - lag])))

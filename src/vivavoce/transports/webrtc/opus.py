@@ -16,7 +16,6 @@ from vivavoce.audio.formats import PCM16_24K
 PACKET_MS = 20
 PACKET_BYTES = PCM16_24K.bytes_of(PACKET_MS)
 PACKET_SAMPLES = PCM16_24K.samples(PACKET_MS)
-TIME_BASE = Fraction(1, PCM16_24K.rate_hz)
 
 BITS_PER_SECOND = 32_000
 LOSS_PERCENT = 5
@@ -27,6 +26,9 @@ COMPLEXITY = 5
 
 DECODED_HZ = 48_000
 """The rate of FFmpeg's decoder, and of RTP timestamps of Opus (RFC 7587)."""
+
+TIME_BASE = Fraction(1, DECODED_HZ)
+PACKET_TICKS = DECODED_HZ * PACKET_MS // 1000
 
 
 class OpusEncoder:

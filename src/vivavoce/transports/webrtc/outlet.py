@@ -18,7 +18,7 @@ from av.packet import Packet
 
 from vivavoce.audio.formats import PCM16_24K
 
-from .opus import PACKET_BYTES, PACKET_MS, PACKET_SAMPLES, TIME_BASE, OpusEncoder
+from .opus import PACKET_BYTES, PACKET_MS, PACKET_TICKS, TIME_BASE, OpusEncoder
 
 AHEAD_MS_MAX = 30_000
 """Audio that waits to be played. Beyond it `room` waits; what is put all the same is taken."""
@@ -140,7 +140,7 @@ class Outlet(MediaStreamTrack):
             raise MediaStreamError
         await self._wait_for_slot()
         packet = Packet(self._next())
-        packet.pts = self._slot * PACKET_SAMPLES
+        packet.pts = self._slot * PACKET_TICKS
         packet.time_base = TIME_BASE
         self._slot += 1
         return packet
