@@ -241,6 +241,20 @@ def test_a_turn_is_timed_from_the_moment_when_the_user_fell_silent() -> None:
     assert turns == [{"kind": "spoken", "stages": {**stages, "heard": 980, "done": 1500}, "status": "completed"}]
 
 
+def test_a_turn_that_ends_in_a_call_is_timed_to_the_call() -> None:
+    stages = run(
+        """
+        import { Timing } from "timing.js";
+        const timing = new Timing();
+        timing.apply("client", { type: "response.create" }, 100, null);
+        timing.apply("server", { type: "response.created", response: { id: "r" } }, 110, null);
+        timing.apply("server", { type: "response.function_call_arguments.done", response_id: "r" }, 340, null);
+        say(timing.turns.map(({ kind, stages }) => [kind, stages]));
+        """
+    )
+    assert stages == [["asked", {"created": 10, "call": 240}]]
+
+
 def test_usage_is_counted_once_and_priced_as_the_server_says() -> None:
     usage = {
         "input_tokens": 1000,

@@ -72,7 +72,10 @@ class Console {
     this.sound.changes.listen(() => this.#soundChanged());
     this.sound.onsets.listen((now) => this.mood.playingId && this.timing.heard(now));
     this.recording.pieces.listen((piece) => this.#recorded(piece));
-    this.views.changes.listen((view) => this.list.watch(view === "server"));
+    this.views.changes.listen((view) => {
+      this.list.watch(view === "server");
+      if (view === "events") this.inspector.shown();
+    });
     this.score.draws = () => this.wire.state.name === "open";
     switchThemes(() => this.score.repaint());
     this.#buttons();

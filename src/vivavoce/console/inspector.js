@@ -47,6 +47,12 @@ export class Inspector {
     this.#later(kept);
   }
 
+  /** The list is looked at: at its end, where the news are. */
+  shown() {
+    const panel = byId("panel-events");
+    panel.scrollTop = panel.scrollHeight;
+  }
+
   clear() {
     this.#kept = [];
     this.#count = 0;
@@ -64,8 +70,7 @@ export class Inspector {
         this.#isDirty = true;
         requestAnimationFrame(() => {
           this.#isDirty = false;
-          const panel = byId("panel-events");
-          panel.scrollTop = panel.scrollHeight;
+          this.shown();
         });
       }
     }

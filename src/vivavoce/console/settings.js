@@ -54,6 +54,7 @@ export class Settings {
 
   /** Tell a new session everything that was chosen. */
   tellAll() {
+    for (const shown of this.#shown.values()) if (shown.field.kind !== "json") this.#complain(shown, "");
     this.#tell([...this.#chosen.keys(), `${DETECTION}.type`]);
   }
 

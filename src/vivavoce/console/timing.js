@@ -7,7 +7,7 @@
 
 import { Signal } from "./signal.js";
 
-/** @typedef {"stopped" | "committed" | "transcript" | "created" | "text" | "audio" | "heard" | "done"} Stage */
+/** @typedef {"stopped" | "committed" | "transcript" | "created" | "text" | "call" | "audio" | "heard" | "done"} Stage */
 
 /** In the order in which a turn usually passes them. @type {[Stage, string][]} */
 export const STAGES = [
@@ -15,6 +15,7 @@ export const STAGES = [
   ["committed", "Committed"],
   ["transcript", "Transcript"],
   ["text", "First token"],
+  ["call", "Function call"],
   ["audio", "First audio"],
   ["heard", "Heard here"],
 ];
@@ -77,6 +78,9 @@ export class Timing {
       case "response.output_text.delta":
       case "response.output_audio_transcript.delta":
         this.#reach(this.#of(event.response_id), "text", now);
+        break;
+      case "response.function_call_arguments.done":
+        this.#reach(this.#of(event.response_id), "call", now);
         break;
       case "output_audio_buffer.started":
         this.#reach(this.#of(event.response_id), "audio", now);

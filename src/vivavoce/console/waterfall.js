@@ -41,7 +41,7 @@ export class Waterfall {
     const isOpen = before ? (before.querySelector("details")?.open ?? true) : true;
     const reached = STAGES.filter(([stage]) => turn.stages[stage] !== undefined);
     const longest = Math.max(1, ...reached.map(([stage]) => turn.stages[stage] ?? 0));
-    const first = turn.stages.heard ?? turn.stages.audio ?? turn.stages.text;
+    const first = turn.stages.heard ?? turn.stages.audio ?? turn.stages.text ?? turn.stages.call;
     const kind = turn.kind === "spoken" ? "spoken" : "written";
     const status = turn.status === "completed" || turn.status === "in_progress" ? kind : `${kind}, ${turn.status}`;
     item.replaceChildren(
@@ -55,10 +55,17 @@ export class Waterfall {
           h("b", {}, first === undefined ? "–" : duration(first)),
           strip(turn, reached, longest),
         ),
-        h("ol", { class: "stages", "aria-label": "Stages" }, ...STAGES.map((stage) => row(turn, stage, longest))),
+        h("ol", { class: "stages", "aria-label": "Stages" }, ...STAGES.filter(([stage]) => isShown(turn, stage)).map((stage) => row(turn, stage, longest))),
       ),
     );
   }
+}
+
+/** What was reached, and what is still to be expected. @param {Turn} turn @param {import("./timing.js").Stage} stage */
+function isShown(turn, stage) {
+  if (turn.stages[stage] !== undefined) return true;
+  if (stage === "call" || turn.status !== "in_progress") return false;
+  return turn.kind === "spoken" || !["stopped", "committed", "transcript"].includes(stage);
 }
 
 /** @param {Turn} turn @param {Named[]} reached @param {number} longest */
