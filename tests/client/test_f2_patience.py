@@ -8,7 +8,7 @@ import pytest
 from survival_house import House, Played, run, session, settle, told
 
 from vivavoce import Reconnect
-from vivavoce.client.audience import EVENTS_MAX
+from vivavoce.client.audience import EVENTS_MAX, READER_S_MAX
 from vivavoce.core.caller import CallerLimits
 from vivavoce.engines.scripted import ScriptedSettings
 from vivavoce.errors import (
@@ -183,6 +183,51 @@ def test_f2_a_slow_reader_holds_the_server_back_but_never_itself() -> None:
 async def flooding(server: Played) -> None:
     for number in range(EVENTS_MAX + 2_000):
         await server.say({"type": "input_audio_buffer.cleared", "event_id": f"event_{number}"})
+
+
+@pytest.mark.parametrize("sends", [False, True])
+def test_f2_a_reader_that_does_not_come_back_stops_nobody_else(sends: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        server = Played()
+        one = session(server)
+        heard = told(one, "input_audio_buffer.cleared")
+        async with one:
+            await one.recv()
+            flood = asyncio.create_task(flooding(server))
+            for _ in range(100):
+                if sends:  # which lets an event or two pass each time, and is no sign of a reader
+                    one.append_audio(bytes(4_800))
+                await settle(READER_S_MAX / 50)
+            assert flood.done(), "the server is read again"
+            await settle(1)
+            assert len(heard) == EVENTS_MAX + 2_000, "listeners miss nothing"
+            assert len(one._audience.events.stream) == EVENTS_MAX
+            said = [record.getMessage() for record in caplog.records]
+            assert len(said) == 1
+            assert "has taken no event for 10 s" in said[0]
+            assert (await one.recv()).event_id == "event_2000", "who comes back goes on with what is left"
+            assert "2000 events came while nobody iterated" in caplog.records[-1].getMessage()
+            assert one._audience.events.stream.is_read
+
+    run(main())
+
+
+def test_f2_a_reader_that_is_slow_and_takes_something_now_and_then_misses_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        server = Played()
+        async with session(server) as one:
+            await one.recv()
+            flood = asyncio.create_task(flooding(server))
+            for number in range(EVENTS_MAX + 2_000):
+                await settle(READER_S_MAX * 0.9 if number < 200 else 0)
+                assert (await one.recv()).event_id == f"event_{number}"
+                assert number > 200 or not flood.done(), "the server is held back"
+            await flood
+        assert not caplog.records
+
+    run(main())
 
 
 def test_f2_a_response_that_is_awaited_is_read_however_slow_the_reader_is() -> None:

@@ -30,7 +30,10 @@ E = TypeVar("E")
 log = logging.getLogger(__name__)
 
 EVENTS_MAX = 10_000
-"""Events that wait for whoever iterates. Beyond it the server is not read; before anybody iterates, the oldest go."""
+"""Events that wait for whoever iterates. Beyond it the server is not read; where nobody iterates, the oldest go."""
+READER_S_MAX = 10.0
+"""Who iterates and takes nothing for so long, while the server is not read for it, iterates no more. Servers close what
+is not read after some 20 s."""
 
 ServerMessage = ev.AnyServerEvent | ev.Unknown
 
@@ -57,7 +60,7 @@ class Feed(Generic[E]):
 
 
 class Audience:
-    """Everybody who wants to know. `is_waited_for()` says whether an answer is awaited, for which events must go on."""
+    """Everybody who wants to know, for one life of a session. `is_waited_for()` says whether an answer is awaited, for which events must go on."""
 
     def __init__(self, listeners: Listeners) -> None:
         self.listeners = listeners
@@ -76,6 +79,9 @@ class Audience:
         self._followers: WeakSet[Feed[LiveResponse]] = WeakSet()
         self._closed: ConnectionClosed | None = None
         self._released = asyncio.Event()
+        self._oldest: object = None
+        self._patience_s = READER_S_MAX
+        """How long the server will still not be read for a reader that has not taken the oldest event."""
 
     # --- the application's side ---------------------------------------------------------------------------------------
 
@@ -242,7 +248,7 @@ class Audience:
     async def hold(self) -> None:
         """Wait until it has caught up, or somebody waits for what only comes when the server is read."""
         self._released.clear()
-        catching_up = self.events.stream.room() if self.events.stream.is_full else self.listeners.drained()
+        catching_up = self._caught_up() if self.events.stream.is_full else self.listeners.drained()
         waits = asyncio.ensure_future(self._released.wait()), asyncio.ensure_future(catching_up)
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -251,6 +257,35 @@ class Audience:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
             self.events.stream.release()
+
+    async def _caught_up(self) -> None:
+        """Wait until the reader is no longer behind, however slow, or is known to have gone."""
+        stream, clock = self.events.stream, asyncio.get_running_loop().time
+        while self._is_patient:
+            began_s = clock()
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    await stream.room()
+                return
+            except TimeoutError:
+                continue
+            finally:  # who sends lets single events pass: that is no new beginning
+                self._patience_s -= clock() - began_s
+        stream.leave()
+        log.warning(
+            "whoever iterated the session has taken no event for %g s, while %d wait and the server was not read: it "
+            "goes on without, and drops the oldest events until somebody iterates again; who listens misses nothing",
+            READER_S_MAX,
+            len(stream),
+        )
+
+    @property
+    def _is_patient(self) -> bool:
+        """Whether the reader may still take nothing for a while; the while begins with each event that it takes."""
+        oldest = self.events.stream.oldest
+        if oldest is not self._oldest:
+            self._oldest, self._patience_s = oldest, READER_S_MAX
+        return self._patience_s > 0
 
     def release(self) -> None:
         """Somebody is about to wait for an answer."""

@@ -241,7 +241,8 @@ class Session(Receiving, Sending):
     def __aiter__(self) -> Session:
         """Every event of the server, from the first on; ends with the session, with an exception where it was lost.
 
-        Another `async for` goes on where the last one left off.
+        Another `async for` goes on where the last one left off. Who is behind by 10,000 events holds the server back;
+        who then takes none for ten seconds counts as gone, and the oldest events are dropped, until it comes back.
         """
         return self
 
@@ -262,7 +263,7 @@ class Session(Receiving, Sending):
             raise LocalProtocolError("the session is not connected; use `async with`, or await connect()")
         stream = self._audience.events.stream
         if stream.dropped:
-            log.warning("%d events came before anybody iterated, and were dropped", stream.dropped)
+            log.warning("%d events came while nobody iterated, and were dropped", stream.dropped)
             stream.dropped = 0
 
     def responses(self) -> AsyncIterator[LiveResponse]:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Stream(Generic[T]):
     """Events in order. `put` never waits; `is_full` says that whoever puts should hold back, where it can.
 
-    As long as nobody has begun to read, the oldest are dropped beyond `events_max`; `dropped` counts them.
+    As long as nobody reads, the oldest are dropped beyond `events_max`; `dropped` counts them.
     """
 
     def __init__(self, events_max: int, on_wait: Callable[[], None] = lambda: None) -> None:
@@ -51,10 +51,18 @@ class Stream(Generic[T]):
         self._end = self._end or error
         self._wake()
 
-    def begin_again(self) -> None:
-        """What comes now belongs to another session."""
-        self._events.clear()
-        self._end = None
+    @property
+    def oldest(self) -> T | None:
+        """The next event to be taken, which is the same until somebody reads."""
+        return self._events[0] if self._events else None
+
+    def leave(self) -> None:
+        """Nobody reads any more, until somebody calls `get` again."""
+        self.is_read = False
+        self.release()
+        while len(self._events) > self._events_max:
+            self._events.popleft()
+            self.dropped += 1
 
     def get_nowait(self) -> T | None:
         """The next event, where one is there and nobody waits for room; None does not mean that there is none."""
