@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -159,6 +160,26 @@ def test_a_page_of_another_site_is_told_nothing_by_a_server_without_keys() -> No
         assert answer.json()["error"]["code"] == "origin_not_allowed"
 
     asking(app_with(), ask)
+
+
+@pytest.mark.parametrize("has_console", [True, False])
+def test_the_command_says_where_the_page_is(has_console: bool, tmp_path: Path) -> None:
+    config = tmp_path / "vivavoce.toml"
+    config.write_text(f'pipeline = "scripted"\nport = 0\nconsole = {str(has_console).lower()}\n')
+    command = [sys.executable, "-m", "vivavoce", "serve", "--config", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        try:
+            lines: list[str] = []
+            for line in process.stdout:
+                lines.append(line)
+                if line.rstrip().endswith(": ready"):
+                    break
+            pages = [word for line in lines for word in line.split() if word.startswith("http://")]
+            assert [httpx.get(page).status_code for page in pages] == ([200] if has_console else [])
+        finally:
+            process.terminate()
+        assert process.wait(20.0) == 0
 
 
 # --- the files themselves ---------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ export const GROUPS = [
     title: "The voice",
     fields: [
       { path: "instructions", label: "Instructions", kind: "words", placeholder: "Who it is, how it speaks, what it must not do" },
-      { path: "audio.output.voice", label: "Voice", kind: "line", list: "voices", half: true, hint: "Fixed once it has spoken." },
+      { path: "audio.output.voice", label: "Voice", kind: "line", list: "voices", half: true, placeholder: "the server's own", hint: "Fixed once it has spoken." },
       {
         path: "output_modalities",
         label: "Answers",
