@@ -92,7 +92,7 @@ def test_every_scalar_and_every_list_has_a_variable_also_nested_ones(config: Pat
         "VIVAVOCE_RATE_LIMITS",
         "VIVAVOCE_SESSION_LIMITS",
         "VIVAVOCE_CONNECTION_LIMITS",
-            "VIVAVOCE_WEBRTC",
+        "VIVAVOCE_WEBRTC",
     }
 
 
