@@ -258,6 +258,30 @@ def test_f1_a_budget_that_is_spent_ends_the_session_for_good() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+def test_f1_a_budget_that_cannot_be_kept_any_more_is_told_of_once_and_never_begun_with(is_open: bool) -> None:
+    async def main() -> None:
+        house = House()
+        one = session(house, budget=50.0, prices={"any": Price(text_out=1.0)}, model="any")
+        errors = told(one, "error")
+        if not is_open:
+            one.update_session(transcription="nobody-knows")
+            with pytest.raises(LocalProtocolError, match="no price is known for 'nobody-knows'"):
+                await one.connect()
+            assert errors == []
+        else:
+            async with one:
+                await one.update_session(transcription="nobody-knows")
+                await one.update_session(instructions="Be brief.")
+                await settle(1)
+                assert one.is_connected
+            assert [error.error.code for error in errors] == ["budget_unknown"]
+            assert "cannot be kept: no price is known for 'nobody-knows'" in errors[0].error.message
+        await house.close()
+
+    run(main())
+
+
 # --- meanwhile --------------------------------------------------------------------------------------------------------
 
 

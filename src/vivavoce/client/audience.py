@@ -60,7 +60,10 @@ class Feed(Generic[E]):
 
 
 class Audience:
-    """Everybody who wants to know, for one life of a session. `is_waited_for()` says whether an answer is awaited, for which events must go on."""
+    """Everybody who wants to know, for one life of a session.
+
+    `is_waited_for()` says whether an answer is awaited, for which events must go on.
+    """
 
     def __init__(self, listeners: Listeners) -> None:
         self.listeners = listeners

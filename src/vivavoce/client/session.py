@@ -89,6 +89,7 @@ class Session(Receiving, Sending):
         self._life: Life | None = None
         self._ending: asyncio.Task[None] | None = None
         self._over: BudgetExceeded | None = None
+        self._is_budget_kept = False
         self._dispatch: asyncio.Task[None] | None = None
         self._is_streaming = False
 
@@ -117,9 +118,10 @@ class Session(Receiving, Sending):
         try:
             await self._open_player()
             await self._life.open()
-            if self._meter.problem is not None:
-                raise LocalProtocolError(self._meter.problem)
+            _check_budget(self._meter)
             await self._prepare()
+            _check_budget(self._meter)
+            self._is_budget_kept = True
         except BaseException:
             await self.disconnect()
             raise
@@ -410,10 +412,13 @@ class Session(Receiving, Sending):
         return self._audience.heard
 
     def _count(self, event: ServerMessage) -> None:
-        """What it costs; a budget that is spent ends the session."""
+        """What it costs; a budget that is spent ends the session, and one that is not kept any more is told of."""
         if self._meter is None:
             return
         self._meter.take(event)
+        if self._is_budget_kept and (problem := self._meter.problem) is not None:
+            self._is_budget_kept = False
+            self.told(Failed(ev.ErrorDetail(type="vivavoce", code="budget_unknown", message=problem)))
         if self._meter.is_exhausted and self._over is None and self._life is not None:
             self._over = BudgetExceeded(self._meter.cost, self._meter.budget or 0.0)
             self.told(Failed(ev.ErrorDetail(type="vivavoce", code="budget_exceeded", message=str(self._over))))
@@ -470,6 +475,12 @@ COUNTED = frozenset(
     }
 )
 """Events that say what was used."""
+
+
+def _check_budget(meter: Meter) -> None:
+    """Better no session than one whose budget cannot be kept."""
+    if meter.problem is not None:
+        raise LocalProtocolError(meter.problem)
 
 
 def _name_of(tool: config.Tool) -> str:
