@@ -113,10 +113,15 @@ class PlainCaller:
         """How much sound was received, by aiortc's own decoder."""
         return 20 * sum(level > SOUND_RMS for at_ms, level in self.sound if at_ms >= from_ms)
 
+    @property
+    def heard_ms(self) -> int:
+        """How much was received so far, silence counted."""
+        return self.sound[-1][0] if self.sound else 0
+
     async def hear_until(self, ms: int) -> None:
         """Until sound of so many ms was received since the beginning, silence counted."""
         async with asyncio.timeout(TIMEOUT_S):
-            while not self.sound or self.sound[-1][0] < ms:
+            while self.heard_ms < ms:
                 self._heard.clear()
                 await self._heard.wait()
 

@@ -16,7 +16,7 @@ from test_serve import KEY, receive, scripted, socket_to
 from vivavoce.engines.scripted import CHARACTER_MS
 from vivavoce.protocol.codec import ClientCodec
 from vivavoce.protocol.events import Unknown
-from vivavoce.server import Server, running
+from vivavoce.server import Server, calls, running
 from vivavoce.testing.referee import Referee
 
 SESSION = {"type": "realtime", "model": "m", "instructions": "Be brief."}
@@ -52,9 +52,9 @@ def test_a2_a_call_by_form_hears_and_speaks_and_tells_when_it_is_heard() -> None
             await caller.until("input_audio_buffer.speech_started")
             caller.microphone.is_talking = False
             await caller.until("output_audio_buffer.started")
-            first_ms = caller.sound[-1][0]
+            first_ms = caller.heard_ms
             await caller.until("output_audio_buffer.stopped")
-            await caller.hear_until(caller.sound[-1][0] + 200)
+            await caller.hear_until(caller.heard_ms + 200)
             assert "response.output_audio.delta" not in caller.types, "audio travels by RTP alone"
             order = [type for type in caller.types if type in T8]
             assert order == T8
@@ -90,13 +90,13 @@ def test_a2_an_interruption_cuts_the_answer_where_the_peer_stopped_hearing_it() 
             await caller.until("session.created")
             caller.say(LONG)
             await caller.until("output_audio_buffer.started")
-            await caller.hear_until(caller.sound[-1][0] + 700)
+            await caller.hear_until(caller.heard_ms + 700)
             caller.microphone.is_talking = True
             await caller.until("input_audio_buffer.speech_started")
             await caller.until("output_audio_buffer.cleared")
             truncated = await caller.until("conversation.item.truncated")
             caller.microphone.is_talking = False
-            await caller.hear_until(caller.sound[-1][0] + 300)
+            await caller.hear_until(caller.heard_ms + 300)
             received_ms = caller.sounding_ms()
             assert received_ms >= 600
             assert abs(truncated["audio_end_ms"] - received_ms) <= 60
@@ -113,11 +113,11 @@ def test_a2_the_client_can_clear_what_is_played() -> None:
             await caller.until("session.created")
             caller.say(LONG)
             await caller.until("response.done")
-            await caller.hear_until(caller.sound[-1][0] + 500)
+            await caller.hear_until(caller.heard_ms + 500)
             caller.send(type="output_audio_buffer.clear", event_id="mine")
             await caller.until("output_audio_buffer.cleared")
             truncated = await caller.until("conversation.item.truncated")
-            await caller.hear_until(caller.sound[-1][0] + 300)
+            await caller.hear_until(caller.heard_ms + 300)
             assert abs(truncated["audio_end_ms"] - caller.sounding_ms()) <= 60
             caller.send(type="output_audio_buffer.clear", event_id="again")
             error = (await caller.until("error"))["error"]
@@ -175,7 +175,7 @@ def test_a2_formats_do_not_matter_where_audio_is_rtp() -> None:
             assert created["session"]["audio"]["output"]["format"]["type"] == "audio/pcm"
             caller.send(type="response.create", response={"audio": {"output": pcmu}, "instructions": "Say something."})
             await caller.until("output_audio_buffer.stopped")
-            await caller.hear_until(caller.sound[-1][0] + 200)
+            await caller.hear_until(caller.heard_ms + 200)
             transcript = next(e["transcript"] for e in caller.seen if e["type"].endswith("audio_transcript.done"))
             assert abs(caller.sounding_ms() - CHARACTER_MS * len(transcript)) <= 60
 
@@ -388,6 +388,18 @@ def test_there_are_only_so_many_calls_and_one_that_is_not_set_up_gives_its_place
                     await caller.until("session.created")
             finally:
                 await silent.close()
+
+    in_real_time(main())
+
+
+def test_a_server_without_the_extra_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "find_spec", lambda name: None)
+
+    async def main() -> None:
+        async with serving() as server:
+            answer = await post(server, "/v1/realtime/calls?model=m", content="v=0", headers=SDP_TYPE)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (501, "webrtc_not_available")
+            assert (await sessions_listed(server)).json()["data"] == []
 
     in_real_time(main())
 

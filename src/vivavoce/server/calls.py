@@ -75,7 +75,7 @@ class Calls:
         self, asked: Asked, offer_sdp: str, configured: Configured | None = None, *, client_host: str = ""
     ) -> tuple[str, str]:
         """Answer an offer: the id of the call, and the SDP answer. Raises `Refusal`."""
-        place = ExitStack()
+        place, peer = ExitStack(), None
         try:
             admitted = place.enter_context(self._sessions.admitted(asked, configured))
             place.enter_context(self._place())
@@ -90,6 +90,8 @@ class Calls:
             hub = Hub(peer.channel, self._new_id, is_filtered=asked.query.get("webrtcfilter") == "on")
         except BaseException:
             place.close()
+            if peer is not None:
+                await peer.close()
             raise
         call = Call(self._new_id(PREFIX), admitted, hub, peer, place)
         self._calls[call.id] = call

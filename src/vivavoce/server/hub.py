@@ -22,6 +22,7 @@ from vivavoce.transports import Transport
 
 from .auth import GOING_AWAY, TRY_AGAIN, Refusal
 from .channel import Channel
+from .outbox import STALLED
 
 SIDEBANDS_MAX = 4
 """WebSockets attached to one call at once. One more is refused."""
@@ -70,6 +71,8 @@ class _Sideband:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.waiting: Channel[bytes | Close] = Channel(bytes_max=SIDEBAND_BYTES_MAX, messages_max=SIDEBAND_MESSAGES_MAX)
+        self.is_let_go = asyncio.Event()
+        """Set where it does not read what it is sent."""
 
     def offer(self, message: bytes) -> bool:
         """Send it as soon as the client reads; say whether there was room for it."""
@@ -98,6 +101,7 @@ class Hub:
         self._session: bytes | None = None
         """The last message that says what the session is."""
         self._reading: asyncio.Task[None] | None = None
+        self._closed = asyncio.Event()
         self._end: ConnectionClosed | None = None
         self.last_s = asyncio.get_running_loop().time()
         """When the last event went through, in either direction."""
@@ -144,6 +148,7 @@ class Hub:
         self.end(ConnectionClosed(code, reason))
         for sideband in self._sidebands:
             sideband.waiting.push(Close(code, reason))
+        self._closed.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S_MAX):
                 await self._channel.close(code, reason)
@@ -188,14 +193,25 @@ class Hub:
             sideband.offer(self._greeting(self._session))
         self._sidebands.add(sideband)
         writing = asyncio.create_task(sideband.write(), name="writing to a sideband")
-        reading = asyncio.create_task(self._read(transport), name="reading of a sideband")
+        tasks = {
+            writing,
+            asyncio.create_task(self._read(transport), name="reading of a sideband"),
+            asyncio.create_task(_set(sideband.is_let_go), name="patience with a sideband"),
+            asyncio.create_task(_set(self._closed), name="the end of a call"),
+        }
         try:
-            await asyncio.wait((writing, reading), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._closed.is_set():
+                await asyncio.wait((writing,), timeout=CLOSE_S_MAX)
         finally:
             self._sidebands.discard(sideband)
-            writing.cancel()
-            reading.cancel()
-            await asyncio.wait((writing, reading))
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        if sideband.is_let_go.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S_MAX):
+                    await transport.close(STALLED.code, STALLED.reason)
 
     async def _read(self, transport: Transport) -> None:
         with suppress(ConnectionClosed):
@@ -205,13 +221,18 @@ class Hub:
     def _let_go(self, sideband: _Sideband) -> None:
         """It does not read: what waits for it is dropped, and it is told so, if it ever looks."""
         self._sidebands.discard(sideband)
-        sideband.waiting.end(ConnectionClosed(1008, "The client has stopped reading."))
+        sideband.waiting.end(ConnectionClosed(STALLED.code, STALLED.reason))
+        sideband.is_let_go.set()
 
     def _greeting(self, session: bytes) -> bytes:
         """`session.created`, of the session as it is."""
         told = msgspec.json.decode(session)
         told["type"], told["event_id"] = "session.created", self._new_id("event")
         return msgspec.json.encode(told)
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 def _type(message: bytes) -> str:
