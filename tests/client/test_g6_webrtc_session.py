@@ -202,9 +202,6 @@ def test_g6_what_was_heard_is_one_truth(server: RealServer, by: str, plays: bool
             # The server knows how long each phrase is; the client knows how fast it has spoken so far.
             assert agree(read(prompts[-1], view.id), view.text)
             assert not server.received("conversation.item.truncate")
-            assert (
-                not player or not player.is_playing or player.heard(view.id) * 1000 <= truncated.audio_end_ms * 24_000
-            )
 
     run(main())
 

@@ -225,7 +225,7 @@ class Calling:
             return response
         status = response.status_code
         said = _excerpt(response.text)
-        message = f"{where} refused the call: HTTP {status} {response.reason_phrase}" + (f": {said}" if said else "")
+        message = f"{where} refused the call (HTTP {status} {response.reason_phrase})" + (f": {said}" if said else "")
         raise ConnectionFailed(message, status=status)
 
 
