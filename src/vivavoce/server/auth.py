@@ -189,6 +189,8 @@ class Keys:
         """Raises `Refusal` where who asks is no operator. Without `admin_keys` a server without keys asks for none."""
         if not self._admin_digests and not self._digests:
             self._check_origin(asked.headers.get("origin"))
+            # A page reads its own origin without saying so, and DNS may call this machine by the name of any.
+            self._check_origin(f"http://{asked.headers.get('host', '')}")
             return
         key = asked.key
         if key is not None:
