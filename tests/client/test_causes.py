@@ -3,9 +3,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from ssl import SSLCertVerificationError, SSLError
+from traceback import format_exception
+from typing import Any
 
 import pytest
 
+from vivavoce import connect
 from vivavoce.client.causes import cause_of, explained, is_passing
 from vivavoce.client.endpoint import Endpoint, Target, resolve
 from vivavoce.errors import ConnectionClosed, ConnectionFailed, LocalProtocolError, ServerError, VivavoceError
@@ -184,7 +187,46 @@ def test_a_proxy_that_is_not_there_is_not_the_server() -> None:
         taken.bind(("127.0.0.1", 0))
         told = refused(LOCAL, proxy=f"http://127.0.0.1:{taken.getsockname()[1]}")
     assert str(told).endswith("Likely cause: the proxy is not running there, or its address is misspelt")
-    assert "proxy='http://HOST:PORT'" in str(refused(LOCAL, proxy="127.0.0.1:1"))
+
+
+@pytest.mark.parametrize("transport", ["websocket", "webrtc"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "me:s3cret@127.0.0.1:1",
+        "s3cret@127.0.0.1:1",
+        "127.0.0.1:1",
+        "ftp://me:s3cret@127.0.0.1:1",
+        "http://me:s3cret",
+        "http://me:s3cret/more@127.0.0.1:1",
+        "http://me:s3cret#more@127.0.0.1:1",
+        "http://me:s3cret@more@127.0.0.1:1",
+        "http://me:[s3cret@127.0.0.1:1",
+        "http://me:s3cret\n@127.0.0.1:1",
+        "http://:s3cret@",
+        "",
+    ],
+)
+def test_a_proxy_that_is_none_is_refused_and_its_password_is_not_shown(proxy: str, transport: Any) -> None:
+    async def main() -> None:
+        with pytest.raises(LocalProtocolError, match="http://USER:PASSWORD@HOST:PORT") as refused:
+            await connect("m", url=LOCAL.url, proxy=proxy, transport=transport)
+        assert "s3cret" not in "".join(format_exception(refused.value))
+        assert refused.value.__context__ is None
+        if transport == "websocket":
+            with pytest.raises(LocalProtocolError, match="http://USER:PASSWORD@HOST:PORT"):
+                await dial(LOCAL.url, proxy=proxy)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "socks4", "socks5"])
+def test_a_proxy_that_is_one_is_tried_and_its_password_is_not_shown(scheme: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        told = refused(LOCAL, proxy=f"{scheme}://me:s3cret%2F@127.0.0.1:{taken.getsockname()[1]}/")
+    assert "through proxy" in str(told)
+    assert "s3cret" not in str(told)
 
 
 def test_what_is_no_websocket_server_at_all_is_something_else() -> None:

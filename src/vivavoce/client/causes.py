@@ -86,8 +86,8 @@ def cause_of(error: ConnectionFailed | ServerError | ConnectionClosed, endpoint:
         return _of_status(error.status, str(error), endpoint)
     if isinstance(error.__cause__, ConnectionClosed):
         return _of_close(error.__cause__, endpoint)
-    if proxy := re.search(r" through proxy (\w*)://", str(error)):  # the transport knows of it, the endpoint does not
-        return _of_proxy(error.__cause__, has_scheme=bool(proxy[1]))
+    if " through proxy " in str(error):  # the transport knows of it, the endpoint does not
+        return _of_proxy(error.__cause__)
     if " refused the WebSocket: " in str(error):
         return _BY_STATUS[200]
     return _of_network(error.__cause__ or error.__context__, endpoint)
@@ -215,9 +215,7 @@ def _of_network(cause: BaseException | None, endpoint: Endpoint) -> str | None:
     return None
 
 
-def _of_proxy(cause: BaseException | None, *, has_scheme: bool) -> str | None:
-    if not has_scheme:
-        return "a proxy is written with its scheme: proxy='http://HOST:PORT', or socks4 or socks5"
+def _of_proxy(cause: BaseException | None) -> str | None:
     is_out_of_reach = isinstance(cause, OSError) and not isinstance(cause, SSLError)
     return "the proxy is not running there, or its address is misspelt" if is_out_of_reach else None
 

@@ -18,6 +18,7 @@ from vivavoce.core.caller import Caller, CallerLimits
 from vivavoce.protocol import config
 from vivavoce.protocol.client_codec import ClientCodec
 from vivavoce.transports import Transport
+from vivavoce.transports.proxies import check_proxy
 
 from .endpoint import Endpoint, Target, resolve
 from .ids import ids
@@ -110,10 +111,11 @@ def begin(owner: Owner, caller: Caller, new_id: Callable[[str], str], options: O
 
 def _dial(endpoint: Endpoint | None, options: Options) -> Dial:
     assert endpoint is not None
+    check_proxy(options.proxy)  # plain mistakes are told at once
     if endpoint.is_call:
         from .calling import Calling, call_address
 
-        call_address(endpoint)  # a plain mistake is told at once
+        call_address(endpoint)
         return Calling(
             endpoint=endpoint,
             ssl=options.ssl,

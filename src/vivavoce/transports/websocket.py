@@ -32,6 +32,7 @@ from python_socks import ProxyError
 
 from vivavoce.errors import ConnectionFailed, LocalProtocolError
 from vivavoce.transports.inbox import Inbox, Sink
+from vivavoce.transports.proxies import check_proxy
 
 __all__ = ["MESSAGE_BYTES_MAX", "WebSocket", "dial"]
 
@@ -281,8 +282,10 @@ async def dial(
     """Open a WebSocket to a `ws://` or `wss://` URL.
 
     `ssl` None means the system's trust; `proxy` is a URL with scheme http, https, socks4 or socks5. Redirects are not
-    followed, since the headers may carry a key. Raises `ConnectionFailed`, which says why as far as can be known.
+    followed, since the headers may carry a key. Raises `ConnectionFailed`, which says why as far as can be known, and
+    `LocalProtocolError` where `proxy` is not such a URL.
     """
+    check_proxy(proxy)
     fields = _checked_headers(url, headers or {}, subprotocols)
     async with _failing_clearly(url, proxy, open_timeout_s), _Socket() as opened:
         async with asyncio.timeout(open_timeout_s):
