@@ -20,7 +20,7 @@ from vivavoce.testing.sounds import silence, tone
 SECONDS_MAX = 20.0
 CHARACTER_MS = 60
 VAD = {"type": "server_vad", "silence_duration_ms": 300}
-WORDS = "It is sunny in Oslo, and quite warm."
+WORDS = "It is sunny in Oslo."
 STORY = "Once there was a fox who lived by a river. It was hungry, so it went out, and nobody ever saw it again."
 
 
@@ -157,8 +157,7 @@ def test_g6_a_turn_that_the_application_ends_has_all_of_its_audio(server: RealSe
 # --- barge-in ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", ["voice", "interrupt", "cancel"])
-@pytest.mark.parametrize("plays", [True, False])
+@pytest.mark.parametrize(("by", "plays"), [("voice", True), ("interrupt", False), ("cancel", True)])
 def test_g6_what_was_heard_is_one_truth(server: RealServer, by: str, plays: bool) -> None:
     async def main() -> None:
         prompts: list[Prompt] = []
@@ -180,7 +179,7 @@ def test_g6_what_was_heard_is_one_truth(server: RealServer, by: str, plays: bool
             async for item in response:
                 async for piece in item.audio():
                     sound += len(piece)
-                    if sound > 1200 * 48:
+                    if sound > 900 * 48:
                         break
                 break
             if by == "voice":

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from peer_double import PeerDouble
 
+from vivavoce import Session, connect
+from vivavoce.client.live import BEGIN_S_MAX, LiveResponse
 from vivavoce.client.sounding import CUSHION_MS, LOOK_BACK_MS, TAIL_MS_MAX, Sounding
 from vivavoce.client.webrtc import AHEAD_MS, COMMIT_MS, PeerTransport
 from vivavoce.errors import ConnectionClosed
@@ -356,3 +358,130 @@ def test_g6_sound_that_nobody_reads_is_let_go_at_a_limit() -> None:
         await call.transport.close()
 
     run(main())
+
+
+# --- a session over it ------------------------------------------------------------------------------------------------
+
+
+class Talk:
+    """A session whose server is played by the test."""
+
+    def __init__(self) -> None:
+        self.call: Call
+
+    async def dial(self, headers: Any) -> PeerTransport:
+        self.call = Call()
+        await self.say({"type": "session.created", "event_id": "e", "session": {"type": "realtime", "id": "s"}})
+        return self.call.transport
+
+    async def say(self, *events: dict[str, Any]) -> None:
+        for event in events:
+            await self.call.peer.server.send(json.dumps(event).encode())
+
+    async def answer(self, one: Session, status: str = "completed") -> LiveResponse:
+        """All of a response has been made; nothing of it has been played."""
+        ack = one.create_response()
+        place = {"event_id": "e", "response_id": "r1", "item_id": "i1", "output_index": 0, "content_index": 0}
+        item = {"id": "i1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        whole = {**item, "status": "completed", "content": [{"type": "output_audio", "transcript": "Hello you"}]}
+        response = {"id": "r1", "object": "realtime.response", "status": "in_progress", "output": []}
+        await self.say(
+            {"type": "response.created", "event_id": "e", "response": response},
+            {
+                "type": "response.output_item.added",
+                "event_id": "e",
+                "response_id": "r1",
+                "output_index": 0,
+                "item": item,
+            },
+            {"type": "conversation.item.added", "event_id": "e", "item": item},
+            part(),
+            {"type": "response.output_audio_transcript.delta", **place, "delta": "Hello you"},
+            {
+                "type": "response.output_item.done",
+                "event_id": "e",
+                "response_id": "r1",
+                "output_index": 0,
+                "item": whole,
+            },
+            {"type": "response.done", "event_id": "e", "response": {**response, "status": status, "output": [whole]}},
+        )
+        return await ack
+
+
+def talking(do: Any) -> None:
+    async def main() -> None:
+        talk = Talk()
+        async with connect(dial=talk.dial, transport="webrtc", reconnect=False) as one:
+            await do(talk, one)
+
+    run(main())
+
+
+async def waited_s(response: LiveResponse) -> float:
+    """How long its speech is waited for."""
+    began_ms = now_ms()
+    await response.audio()
+    return (now_ms() - began_ms) / 1000
+
+
+def test_g6_speech_goes_on_when_its_response_is_over() -> None:
+    async def do(talk: Talk, one: Session) -> None:
+        response = await talk.answer(one)
+        assert await response.text() == "Hello you"
+        await talk.say(STARTED)
+        await asyncio.sleep(0.1)
+        talk.call.transport.hear(tone(500))
+        await talk.say(STOPPED)
+        await asyncio.sleep(0.1)
+        talk.call.transport.hear(silence(100))
+        assert await response.audio() == tone(500)
+        assert [chunk.audio async for item in response async for chunk in item][-1] == tone(500)
+
+    talking(do)
+
+
+def test_g6_speech_that_never_begins_is_not_waited_for_without_end() -> None:
+    async def do(talk: Talk, one: Session) -> None:
+        assert await waited_s(await talk.answer(one)) == BEGIN_S_MAX
+
+    talking(do)
+
+
+def test_g6_nor_that_of_a_response_that_was_cancelled_before() -> None:
+    async def do(talk: Talk, one: Session) -> None:
+        assert await waited_s(await talk.answer(one, "cancelled")) == 0
+
+    talking(do)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        CLEARED,
+        {
+            "type": "conversation.item.truncated",
+            "event_id": "e",
+            "item_id": "i1",
+            "content_index": 0,
+            "audio_end_ms": 0,
+        },
+    ],
+)
+def test_g6_what_is_cut_off_has_an_end(event: dict[str, Any]) -> None:
+    async def do(talk: Talk, one: Session) -> None:
+        response = await talk.answer(one)
+        await talk.say(STARTED, event)
+        assert await waited_s(response) < 0.1
+
+    talking(do)
+
+
+def test_g6_so_has_what_is_lost_with_the_connection() -> None:
+    async def do(talk: Talk, one: Session) -> None:
+        response = await talk.answer(one)
+        await talk.say(STARTED)
+        await talk.call.peer.server.close(1006, "lost")
+        assert await waited_s(response) < 0.1
+
+    talking(do)
