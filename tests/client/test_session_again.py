@@ -10,6 +10,7 @@ import pytest
 from vivavoce import Session, connect
 from vivavoce.core.session import Session as Machine
 from vivavoce.engines.scripted import scripted_pipeline
+from vivavoce.errors import ConnectionClosed
 from vivavoce.protocol.codec import ServerCodec
 from vivavoce.server.runtime import Runtime
 from vivavoce.testing.playbook import counting_ids
@@ -110,3 +111,32 @@ def test_b1_a_session_lives_in_one_event_loop_after_the_other() -> None:
     run(main())
     run(main())
     assert told == ["response.done"] * 2
+
+
+def test_b1_after_its_end_here_a_session_says_who_has_ended_it_and_what_opens_it() -> None:
+    async def main(session: Session) -> None:
+        said = "ended here; connect\\(\\) opens it again"
+        await session.connect()
+        waiting = asyncio.ensure_future(session.wait_for("mcp_list_tools.failed"))
+        await asyncio.sleep(0)
+        await session.disconnect()
+        with pytest.raises(ConnectionClosed, match=said):
+            session.create_response()
+        with pytest.raises(ConnectionClosed, match=said):
+            await session.wait_for("*")
+        with pytest.raises(ConnectionClosed, match=said):
+            await waiting
+        with pytest.raises(ConnectionClosed, match=said) as ended:
+            [await session.recv() for _ in range(1_000)]
+        assert ended.value.code == 1000
+        with pytest.raises(ConnectionClosed) as told:
+            [await ends[-1].receive() for _ in range(1_000)]
+        assert told.value.reason == "", "the server need not know"
+        await session.connect()
+        await ended_by_the_server(session)
+        with pytest.raises(ConnectionClosed) as ended:
+            session.create_response()
+        assert "here" not in str(ended.value)
+        await session.disconnect()
+
+    alone(main)

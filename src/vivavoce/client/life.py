@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 GOODBYE_S = 5.0
 """Time for what was said before the end to be sent."""
+ENDED_HERE = "the session was ended here; connect() opens it again"
 TURNS = 3
 """Turns of the event loop in which whoever got what they waited for can go on, through a task or two between."""
 BATCH_MAX = 64
@@ -95,11 +96,11 @@ class Life:
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End it; doing it twice is harmless."""
         if self._closing is None:
-            self._goodbye = ConnectionClosed(code, reason)
-            self._closing = asyncio.get_running_loop().create_task(self._close(self._goodbye))
+            self._goodbye = ConnectionClosed(code, reason or ENDED_HERE)
+            self._closing = asyncio.get_running_loop().create_task(self._close(self._goodbye, reason))
         await asyncio.shield(self._closing)
 
-    async def _close(self, goodbye: ConnectionClosed) -> None:
+    async def _close(self, goodbye: ConnectionClosed, reason: str) -> None:
         """In a task of its own: whoever waits for the end may be cancelled, and it comes all the same."""
         if self.ended is None and self.given.caller.is_connected:
             with suppress(TimeoutError):
@@ -107,7 +108,7 @@ class Life:
                     await self.outgoing.said()
         if self._running is not None:
             self._running.cancel()  # whatever it waits for: a message, the application, another connection
-        await self.line.close(goodbye.code, goodbye.reason)
+        await self.line.close(goodbye.code, reason)
         if self._running is None or self._running.done():
             self._end(goodbye)
         await self._over
