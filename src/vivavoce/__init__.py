@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vivavoce import sync
     from vivavoce.client.app import App, ToolResult
     from vivavoce.client.connect import connect
+    from vivavoce.client.ice import IceServer
     from vivavoce.client.line import Reconnect
     from vivavoce.client.live import LiveResponse
     from vivavoce.client.loudspeaker import Loudspeaker, play
@@ -48,6 +49,7 @@ _HOMES = {
     "App": "vivavoce.client.app",
     "ToolResult": "vivavoce.client.app",
     "connect": "vivavoce.client.connect",
+    "IceServer": "vivavoce.client.ice",
     "Reconnect": "vivavoce.client.line",
     "LiveResponse": "vivavoce.client.live",
     "Loudspeaker": "vivavoce.client.loudspeaker",
@@ -95,6 +97,7 @@ __all__ = [
     "EngineError",
     "EngineMissing",
     "Heard",
+    "IceServer",
     "ItemView",
     "LiveResponse",
     "LocalProtocolError",
