@@ -427,6 +427,20 @@ def test_http_errors_have_the_shape_of_the_api() -> None:
     within_time(main())
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions", "/v1"])
+def test_whoever_asks_for_another_api_is_told_which_one_is_spoken_and_where(method: str, path: str) -> None:
+    async def main() -> None:
+        transport = httpx.ASGITransport(create_app(scripted()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://h") as http:
+            response = await http.request(method, path)
+        error = response.json()["error"]
+        assert (response.status_code, error["type"]) == (404, "invalid_request_error")
+        assert "this server speaks the Realtime API, by WebSocket at /v1/realtime," in error["message"]
+
+    within_time(main())
+
+
 def test_a_failure_of_ours_has_the_shape_of_the_api_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("with something secret in it")

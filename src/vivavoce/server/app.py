@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -166,6 +167,12 @@ async def _upgrade_required(request: Request) -> Response:
     raise HTTPException(426, "This is a WebSocket endpoint: connect to it with ws:// or wss://.")
 
 
+_NO_SUCH_PATH = (
+    "There is nothing at this path: this server speaks the Realtime API, by WebSocket at "
+    f"{', '.join(PATHS)}, and by WebRTC at /v1/realtime/calls; no other part of the OpenAI API."
+)
+
+
 async def _no_such_endpoint(socket: WebSocket) -> None:
     """404, where the ASGI server can say it; its own word for a WebSocket that nobody takes is 403, as for a key."""
     if DENIAL in (socket.scope.get("extensions") or {}):
@@ -180,7 +187,10 @@ async def _no_such_endpoint(socket: WebSocket) -> None:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Every HTTP error in the API's own shape (reference §1.9)."""
     assert isinstance(error, HTTPException)
-    return _error(error.detail, error.status_code, error.headers)
+    detail = error.detail
+    if error.status_code == 404 and detail == HTTPStatus.NOT_FOUND.phrase:  # no route: ours say what is not there
+        detail = _NO_SUCH_PATH
+    return _error(detail, error.status_code, error.headers)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
