@@ -95,7 +95,7 @@ class _Complaint(msgspec.Struct):
 
 
 _PASSING = frozenset({"session_expired", "server_error"})
-"""Errors after which a server that hangs up means that another call will do."""
+"""Errors after which a server that hangs up at once means that another call will do."""
 
 
 class PeerTransport:
@@ -142,7 +142,7 @@ class PeerTransport:
         try:
             while True:
                 message = await channel.receive()
-                complaint = _complaint(message) or complaint
+                complaint = _complaint(message)
                 self._put(self._sounding.told(message))
                 while self._inbox.full and self._inbox.ended is None:
                     self._room.clear()
