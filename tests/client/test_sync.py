@@ -17,9 +17,21 @@ from typing import Any
 
 import pytest
 
-from vivavoce import ConnectionClosed, ConnectionFailed, LocalProtocolError, ServerError, config, events, items, sync
+import vivavoce
+from vivavoce import (
+    ConnectionClosed,
+    ConnectionFailed,
+    LocalProtocolError,
+    Price,
+    ServerError,
+    config,
+    events,
+    items,
+    sync,
+)
 from vivavoce.audio import wav
 from vivavoce.client import background
+from vivavoce.client.live import LiveResponse
 from vivavoce.testing.real_server import RealServer
 from vivavoce.testing.sounds import tone
 
@@ -89,6 +101,35 @@ def test_e4_a_prompt_shows_what_a_session_is(connect: Connect) -> None:
         assert session.session is not None
         assert repr(session) == f"<Session {session.session.id} m, connected>"
     assert repr(session).endswith(" m, not connected>")
+
+
+def test_e4_a_prompt_shows_what_else_there_is(realtime_server: RealServer) -> None:
+    async def main() -> None:
+        made = {"url": realtime_server.url, "api_key": realtime_server.api_key}
+        talk = vivavoce.connect("m", prices={"m": Price(text_in=1.0, text_out=1_000.0)}, budget=5.0, **made)
+        assert repr(talk.update_session(modality="text")) == "<Ack of what is sent when the session connects>"
+        async with talk:
+            assert repr(talk.meter) == "<Meter 0 tokens, cost 0 of 5>"
+            asked = talk.send_user_message("Hello")
+            assert repr(asked) == "<Ack not answered yet>"
+            response = await asked
+            assert repr(asked) == "<Ack answered>"
+            await response
+            async for item in response:
+                assert repr(item) == f"<LiveItem {item.id} message, complete>"
+                assert repr(sync.LiveItem(item)) == repr(item)
+            coming = LiveResponse(response.response)._add(items.UnknownItem(id="item_1", fields={"type": "dance"}))
+            assert repr(coming) == "<LiveItem item_1 dance, in progress>"
+            spent = talk.meter.total
+            assert spent.tokens.total > 0
+            assert repr(talk.meter) == f"<Meter {spent.tokens.total} tokens, cost {spent.cost:.6g} of 5>"
+            refused = talk.delete_item("item_none")
+            with pytest.raises(ServerError):
+                await refused
+            assert repr(refused).startswith("<Ack failed: ServerError(")
+            assert "item_none" in repr(refused)
+
+    asyncio.run(main())
 
 
 def test_e4_a_response_is_iterated_as_it_comes(realtime_server: RealServer, connect: Connect) -> None:

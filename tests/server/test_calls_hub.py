@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
@@ -191,5 +191,30 @@ def test_what_does_not_fit_through_the_data_channel_is_told_as_an_error() -> Non
         assert "event_too_large" in str(error)
         assert "conversation.item.retrieved" in str(error)
         await hub.close()
+
+    run(main())
+
+
+EXPIRED = b'{"type":"error","error":{"type":"invalid_request_error","code":"session_expired","message":"60 minutes"}}'
+
+
+@pytest.mark.parametrize(
+    ("code", "before", "told"),
+    [(1001, CREATED, ["session_ended"]), (1011, CREATED, ["session_ended"]), (1000, CREATED, []), (1001, EXPIRED, [])],
+)
+def test_a_peer_learns_why_its_call_is_over(code: int, before: bytes, told: list[str]) -> None:
+    """A data channel has no close codes."""
+
+    async def main() -> None:
+        async with lines() as call:
+            await call.hub.send(before)
+            await call.peer.receive()
+            await call.hub.close(code, "The server is stopping.")
+            said = []
+            with suppress(ConnectionClosed):
+                while True:
+                    said.append(json.loads(await call.peer.receive())["error"])
+            assert [error["code"] for error in said] == told
+            assert all(error["type"] == "server_error" for error in said)
 
     run(main())

@@ -39,6 +39,12 @@ SIDEBAND_BYTES_MAX = 4 * 1024 * 1024
 SIDEBAND_MESSAGES_MAX = 1_024
 """Likewise, in messages."""
 
+LAST_WORD_S_MAX = 1.0
+"""Time to tell a peer why its call is over."""
+
+NORMAL = 1000
+"""The close code of a hang-up."""
+
 CLOSE_S_MAX = 5.0
 """Time for the closing of a line. Then it is dropped."""
 
@@ -100,6 +106,8 @@ class Hub:
         self._sidebands: set[_Sideband] = set()
         self._session: bytes | None = None
         """The last message that says what the session is."""
+        self._has_expired = False
+        """Whether the peer was told that the session is over by its time."""
         self._reading: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         self._end: ConnectionClosed | None = None
@@ -117,6 +125,8 @@ class Hub:
         kind = _type(message)
         if kind in _SESSIONS:
             self._session = message
+        elif kind == "error":
+            self._has_expired = b'"session_expired"' in message
         for sideband in tuple(self._sidebands):
             if not sideband.offer(message):
                 self._let_go(sideband)
@@ -149,12 +159,22 @@ class Hub:
         for sideband in self._sidebands:
             sideband.waiting.push(Close(code, reason))
         self._closed.set()
+        await self._say_why(code, reason)
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S_MAX):
                 await self._channel.close(code, reason)
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait((self._reading,))
+
+    async def _say_why(self, code: int, reason: str) -> None:
+        """A data channel has no close code: without a word, a server that stops would look like one that hangs up."""
+        if code == NORMAL or self._has_expired:
+            return
+        detail = ErrorDetail(type="server_error", code="session_ended", message=reason or "The session has ended.")
+        with suppress(ConnectionClosed, TimeoutError):
+            async with asyncio.timeout(LAST_WORD_S_MAX):  # a channel that was never opened takes nothing
+                await self._channel.send(msgspec.json.encode(ErrorEvent(event_id=self._new_id("event"), error=detail)))
 
     def end(self, reason: ConnectionClosed) -> None:
         """The call is over, and the session learns why. Only the first end counts."""
