@@ -177,6 +177,9 @@ class LiveItem:
     def __init__(self, item: _live.LiveItem) -> None:
         self._live = item
 
+    def __repr__(self) -> str:
+        return repr(self._live)
+
     @property
     def id(self) -> str:
         """The item's id."""

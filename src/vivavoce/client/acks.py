@@ -34,6 +34,17 @@ class Ack(Generic[T]):
         if future is not None:
             future.add_done_callback(_retrieved)
 
+    def __repr__(self) -> str:
+        """For a prompt: what has become of what was sent."""
+        if self._future is None:
+            return "<Ack of what is sent when the session connects>"
+        if not self._future.done():
+            return "<Ack not answered yet>"
+        if self._future.cancelled():
+            return "<Ack never to be answered>"
+        error = self._future.exception()
+        return "<Ack answered>" if error is None else f"<Ack failed: {error!r}>"
+
     def __await__(self) -> Generator[Any, None, T]:
         if self._future is None:
             raise LocalProtocolError(

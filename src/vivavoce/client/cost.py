@@ -72,6 +72,12 @@ class Meter:
         self._responses: dict[str, Spent] = {}
         self._transcriptions: dict[tuple[str, int], Spent] = {}
 
+    def __repr__(self) -> str:
+        """For a prompt: what it has taken so far."""
+        of = "" if self.budget is None else f" of {self.budget:g}"
+        without = f", without {', '.join(sorted(self._unpriced))}" if self._unpriced else ""
+        return f"<Meter {self._total.tokens.total} tokens, cost {self._known_cost:.6g}{of}{without}>"
+
     # --- what there is ------------------------------------------------------------------------------------------------
 
     @property

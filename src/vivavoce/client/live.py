@@ -14,7 +14,7 @@ from vivavoce.core.caller.updates import Delta
 from vivavoce.errors import ResponseFailed
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
-from vivavoce.protocol.items import FunctionCall, Item, Message, OutputAudio, OutputText, Response
+from vivavoce.protocol.items import FunctionCall, Item, Message, OutputAudio, OutputText, Response, UnknownItem
 
 from .streams import Stream
 
@@ -36,6 +36,11 @@ class LiveItem:
         self.id = given(item.id, "")
         self.item = item
         self._chunks: Stream[Delta] = Stream(CHUNKS_MAX, response._on_wait)
+
+    def __repr__(self) -> str:
+        item = self.item
+        kind = item.fields.get("type") if isinstance(item, UnknownItem) else type(item).__struct_config__.tag
+        return f"<LiveItem {self.id} {kind}, {'in progress' if self._response is not None else 'complete'}>"
 
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self._iterate()
