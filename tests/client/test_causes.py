@@ -71,6 +71,9 @@ def test_an_error_of_the_server_names_its_likely_cause(
         (404, "no", AZURE, "no deployment 'voice'"),
         (404, "no", PREVIEW, "no deployment 'v'"),
         (404, "HTTP 404 (check the model): The model `m` does not exist", MINE, "does not know the model 'm'"),
+        (404, "HTTP 404 Not Found: The model `m` does not exist", MINE, "does not know the model 'm'"),
+        (404, "the call (HTTP 404 Not Found): The model `m` does not exist", MINE, "does not know the model 'm'"),
+        (404, "HTTP 404 Not Found: nothing here", MINE, "a base URL mostly ends in /v1"),
         (404, "HTTP 404 (or no such model): nothing here", MINE, "a base URL mostly ends in /v1"),
         (400, "no", PREVIEW, "not every model is in every preview"),
         (429, "no", AZURE, "the deployment's quota"),
@@ -159,6 +162,34 @@ def refused(endpoint: Endpoint, *, proxy: str | None = None, open_timeout_s: flo
         return explained(raised.value, endpoint)
 
     return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error": {"message": "There is no such path."}}', "HTTP 404 Not Found: There is no such path."),
+        (b"<p>(none)</p>: nothing", "HTTP 404 Not Found: <p>(none)</p>: nothing."),
+        (b"", "HTTP 404 Not Found."),
+    ],
+)
+def test_a_cause_is_told_once(body: bytes, said: str) -> None:
+    head = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + body)
+        writer.close()
+
+    async def main() -> str:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/realtime"
+            with pytest.raises(ConnectionFailed) as raised:
+                await dial(url)
+            return str(explained(raised.value, LOCAL)).removeprefix(f"{url} refused the WebSocket: ")
+
+    assert asyncio.run(main()) == (
+        f"{said} Likely cause: the address has no Realtime endpoint; a base URL mostly ends in /v1"
+    )
 
 
 def test_a_server_that_is_not_running_may_be_started() -> None:

@@ -264,7 +264,7 @@ def test_a_subprotocol_that_was_not_offered_is_refused() -> None:
         (
             401,
             '{"error": {"message": "Incorrect API key."}}',
-            ["HTTP 401 Unauthorized", "key is", "Incorrect API key."],
+            ["HTTP 401 Unauthorized: Incorrect API key."],
         ),
         (404, "<html>nothing here</html>", ["HTTP 404 Not Found", "check the path", "<html>nothing here</html>"]),
         (418, "", ["HTTP 418", "check the model name"]),
@@ -272,7 +272,9 @@ def test_a_subprotocol_that_was_not_offered_is_refused() -> None:
         (507, "x" * 1_000, ["HTTP 507", "server has failed", "x" * 300]),
     ],
 )
-def test_an_http_error_says_status_likely_cause_and_body(status: int, body: str, expected: list[str]) -> None:
+def test_an_http_error_says_status_and_body_and_a_likely_cause_where_that_names_none(
+    status: int, body: str, expected: list[str]
+) -> None:
     def answer(connection: ServerConnection, request: Request) -> Response:
         return connection.respond(status, body)
 

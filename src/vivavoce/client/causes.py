@@ -55,6 +55,11 @@ _BY_STATUS: Mapping[int, str] = {
     407: "the proxy wants a user and a password: proxy='http://USER:PASSWORD@HOST:PORT'",
 }
 
+_GUESSED = re.compile(r"((?:HTTP|status) \d{3}[\w\s'-]*) \([^()]*\)(?=: |$)")
+"""The guess that the transport makes from the status alone."""
+_SAID = re.compile(r"HTTP \d{3}[\w\s'-]*(?: \([^()]*\)|\))?: (.*)", re.DOTALL)
+"""What the server has said with a status."""
+
 
 @overload
 def explained(error: ConnectionFailed, endpoint: Endpoint) -> ConnectionFailed: ...
@@ -65,7 +70,7 @@ def explained(error: ConnectionFailed | ServerError, endpoint: Endpoint) -> Conn
     cause = cause_of(error, endpoint)
     if cause is None:
         return error
-    said = str(error).rstrip(". ")
+    said = _GUESSED.sub(r"\1", str(error), count=1).rstrip(". ")  # this one knows more
     message = f"{said}{'' if said.endswith('?') else '.'} Likely cause: {cause}"
     if isinstance(error, ServerError):
         refused = ServerError(message, type=error.type, code=error.code, param=error.param, event_id=error.event_id)
@@ -145,7 +150,8 @@ def _of_status(status: int, message: str, endpoint: Endpoint) -> str | None:
             return "the deployment's quota of tokens or requests is used up; wait, or raise it in the portal"
         if status == 400:
             return f"check the deployment ({_named(endpoint)}) and the api_version: not every model is in every preview"
-    if status == 404 and re.search(r"model|deployment", message.partition("): ")[2], re.IGNORECASE):
+    said = _SAID.search(message)
+    if status == 404 and said is not None and re.search(r"model|deployment", said[1], re.IGNORECASE):
         return _of_model(endpoint)
     return _BY_STATUS.get(status)
 

@@ -402,26 +402,27 @@ async def _failing_clearly(url: str, proxy: str | None, open_timeout_s: float) -
 
 
 def _refusal(error: WSHandshakeError) -> str:
-    """Status, likely cause, and what the server said, as far as it came with the headers."""
+    """Status, and what the server said as far as it came with the headers; with a likely cause where it names none."""
     response = error.response
     if response is None or response.status == HTTPStatus.SWITCHING_PROTOCOLS:
         return str(error)
     status = int(response.status)
+    line, body = f"HTTP {status} {response.status.phrase}", (error.raw_body or b"").decode(errors="replace").strip()
+    if (message := _message(body)) is not None:
+        return f"{line}: {message[:EXCERPT_CHARS_MAX]}"
     cause = _LIKELY_CAUSES.get(status) or _LIKELY_CAUSES.get(status // 100 * 100, "not a WebSocket endpoint")
     if 300 <= status < 400:
         cause = f"{_LIKELY_CAUSES[301]} ({response.headers.get('Location', 'which is missing')})"
-    said = _excerpt(error.raw_body or b"")
-    return f"HTTP {status} {response.status.phrase} ({cause})" + (f": {said}" if said else "")
+    return f"{line} ({cause})" + (f": {body[:EXCERPT_CHARS_MAX]}" if body else "")
 
 
-def _excerpt(body: bytes) -> str:
-    """The message of an API error, or else the beginning of whatever it is."""
-    text = body.decode(errors="replace").strip()
+def _message(body: str) -> str | None:
+    """What an API error says; None where it is anything else."""
     try:
-        message = json.loads(text)["error"]["message"]
+        message = json.loads(body)["error"]["message"]
     except (ValueError, LookupError, TypeError):
-        message = text
-    return str(message)[:EXCERPT_CHARS_MAX]
+        return None
+    return message if isinstance(message, str) and message else None
 
 
 def _address(url: str) -> str:
