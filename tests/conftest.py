@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# What the witness of conformance is made of; each folder is on the path anyway once a test of it is collected.
-sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("conformance", "protocol", "interop")]
+# What the witness of conformance is made of, and the browser; each folder is on the path anyway once a test of it is
+# collected.
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("conformance", "protocol", "interop", "e2e")]
 pytest_plugins = ["conformance_witness"]
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, print_blob=True)

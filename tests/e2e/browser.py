@@ -32,6 +32,8 @@ from vivavoce.testing.sounds import silence
 RATE_HZ = 24_000
 START_S_MAX = 120
 STOP_S_MAX = 15
+READY = "vivavoce.server.serve: ready\n"
+"""What it says once its engines are loaded."""
 SHOWN_MS_MAX = 30_000
 """For whatever a page is expected to show: models are slow where others work, too."""
 TRACES = Path(tempfile.gettempdir()) / "vivavoce-e2e"
@@ -93,10 +95,12 @@ class Server:
             self._said.append(line)
             if found := re.search(r"ws://127\.0\.0\.1:(\d+)", line):
                 self._port = int(found[1])
+            if line.endswith(READY):
                 break
-        alarm.cancel()
-        if not self._port or process.poll() is not None:
+        else:
+            alarm.cancel()
             raise RuntimeError(f"the server did not start: {''.join(self._said)}")
+        alarm.cancel()
         self._reading = threading.Thread(target=self._said.extend, args=(process.stdout,), daemon=True)
         self._reading.start()
 
@@ -132,12 +136,14 @@ def serving(model: str, *arguments: str) -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def browsing(microphone: bytes) -> AsyncIterator[Browser]:
-    """A browser whose microphone hears this once: PCM16 at 24 kHz, from the moment in which it is opened."""
+async def browsing(microphone: bytes, *, loops: bool = False) -> AsyncIterator[Browser]:
+    """A browser whose microphone hears this, PCM16 at 24 kHz, from the moment in which it is opened: once, or if it
+    loops again and again, so that who comes too late to hear it hears it the next time.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "microphone.wav")
         wav.write(path, resample(microphone, RATE_HZ, 48_000), 48_000)
-        arguments = [*ARGUMENTS, f"--use-file-for-fake-audio-capture={path}%noloop"]
+        arguments = [*ARGUMENTS, f"--use-file-for-fake-audio-capture={path}{'' if loops else '%noloop'}"]
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=chromium(), args=arguments)
             try:
@@ -147,8 +153,14 @@ async def browsing(microphone: bytes) -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def page_at(
-    url: str, name: str, microphone: bytes = SILENCE, *, expects: tuple[str, ...] = (), **how: Any
+async def any_page_at(
+    url: str,
+    name: str,
+    microphone: bytes = SILENCE,
+    *,
+    loops: bool = False,
+    expects: tuple[str, ...] = (),
+    **how: Any,
 ) -> AsyncIterator[Page]:
     """The page at this URL. It must end without an error in its console, but for those that are expected."""
     errors: list[str] = []
@@ -157,7 +169,7 @@ async def page_at(
         if not any(expected in text for expected in expects):
             errors.append(text)
 
-    async with browsing(microphone) as browser:
+    async with browsing(microphone, loops=loops) as browser:
         context = await browser.new_context(permissions=["microphone"], **how)
         await context.tracing.start(screenshots=True, snapshots=True)
         page = await context.new_page()
@@ -165,7 +177,6 @@ async def page_at(
         page.on("console", lambda said: complain(said.text) if said.type == "error" else None)
         try:
             await page.goto(url)
-            await page.evaluate(WATCH)
             yield page
             assert not errors, errors
         except BaseException:
@@ -174,6 +185,14 @@ async def page_at(
             await context.tracing.stop(path=TRACES / f"{name}.zip")
             raise
         await context.tracing.stop()
+
+
+@asynccontextmanager
+async def page_at(url: str, name: str, microphone: bytes = SILENCE, **how: Any) -> AsyncIterator[Page]:
+    """The console at this URL, as `any_page_at`; its states are watched, see `passed`."""
+    async with any_page_at(url, name, microphone, **how) as page:
+        await page.evaluate(WATCH)
+        yield page
 
 
 WATCH = """() => {

@@ -74,9 +74,14 @@ def test_what_was_heard_is_the_share_that_was_played_and_the_rest_stays_to_be_se
 
 def test_the_line_is_drawn_anew_when_the_length_of_the_speech_is_known_later() -> None:
     before = conversation(*spoken(TEN), truncated(1000))
-    after = conversation(*spoken(TEN), truncated(1000), done(2000, status="cancelled"))
+    after = conversation(*spoken(TEN), truncated(1000), done(2000))
     assert before[0]["heard"] == "one two three"  # by how fast people speak
     assert after[0]["heard"] == "one two three four five"
+
+
+def test_speech_that_was_broken_off_does_not_stand_for_words_that_had_none_yet() -> None:
+    (entry,) = conversation(*spoken(TEN), done(1000, status="cancelled"), truncated(1000))
+    assert entry["heard"] == "one two three"
 
 
 def test_what_comes_after_the_cut_changes_nothing() -> None:

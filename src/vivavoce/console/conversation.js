@@ -42,7 +42,7 @@ export class Conversation {
   changes = new Signal();
   /** @type {Map<string, Entry>} */
   #byId = new Map();
-  /** @type {Map<string, number>} how long the speech of a response is, in ms */
+  /** @type {Map<string, {ms: number, isAll: boolean}>} how long the speech of a response is, and whether it is all */
   #speechMs = new Map();
   /** @type {Set<string>} items that we create again, whose words we know better than the server */
   #restored = new Set();
@@ -248,7 +248,7 @@ export class Conversation {
     const spoken = own.filter((entry) => entry.kind === "said" && entry.spoken);
     const chars = spoken.reduce((sum, entry) => sum + entry.text.length, 0);
     const ms = (response.usage?.output_token_details?.audio_tokens ?? 0) * AUDIO_TOKEN_MS;
-    if (ms) this.#speechMs.set(response.id, ms);
+    if (ms) this.#speechMs.set(response.id, { ms, isAll: response.status === "completed" });
     if (response.status === "completed") this.#pace.learn(chars, ms);
     for (const entry of own) {
       if (entry.status === "cut" && entry.heard) this.#cut(entry.id, entry.heard.ms);
@@ -270,7 +270,10 @@ export class Conversation {
     const siblings = this.entries.filter((other) => other.responseId === entry.responseId && other.spoken);
     const chars = siblings.reduce((sum, other) => sum + other.text.length, 0);
     const whole = this.#speechMs.get(entry.responseId);
-    const totalMs = whole && chars ? (whole * entry.text.length) / chars : this.#pace.ms(entry.text.length);
+    const usualMs = this.#pace.ms(entry.text.length);
+    const spokenMs = whole && chars ? (whole.ms * entry.text.length) / chars : 0;
+    // Words are written ahead of their sound: of an answer that was broken off, not all of them had any yet.
+    const totalMs = whole?.isAll ? spokenMs : Math.max(spokenMs, usualMs);
     this.#set(entry, { status: "cut", heard: { ms, chars: heardChars(entry.text, ms, totalMs) } });
   }
 
