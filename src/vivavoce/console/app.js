@@ -299,6 +299,8 @@ class Console {
     this.calls.apply(dir, event);
     if (dir === "server") {
       this.mood.apply(event);
+      // Sound and events take two ways, and the sound may be here first.
+      if (event.type === "output_audio_buffer.started" && this.sound.isAudible) this.timing.heard(now);
       if (this.usage.apply(event)) showUsage(this.usage);
       const isSettings = this.settings.apply(event);
       if (event.type === "error" && !isSettings) this.#erred(event.error, at);
