@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -236,5 +236,35 @@ def test_a_peer_learns_why_its_call_is_over(code: int, before: bytes, told: list
                     said.append(json.loads(await call.peer.receive())["error"])
             assert [error["code"] for error in said] == told
             assert all(error["type"] == "server_error" for error in said)
+
+    run(main())
+
+
+def test_lines_that_come_at_one_moment_do_not_pass_the_limit() -> None:
+    """Each handshake takes time, between the look whether there is room and the place that it takes."""
+
+    async def main() -> None:
+        async with lines() as call:
+            call.hub.check_room()
+            servers = [pair()[1] for _ in range(hubs.SIDEBANDS_MAX + 2)]
+            call.tasks += [asyncio.create_task(call.hub.carry(server)) for server in servers]
+            await asyncio.sleep(0)
+            assert len(call.hub) == hubs.SIDEBANDS_MAX
+            codes = [cast(Refusal, task.exception()).detail.code for task in call.tasks[hubs.SIDEBANDS_MAX :]]
+            assert codes == ["too_many_sidebands"] * 2
+
+    run(main())
+
+
+def test_a_line_whose_handshake_ends_after_the_call_is_told_so_at_once() -> None:
+    async def main() -> None:
+        async with lines() as call:
+            call.hub.check_room()
+            await call.hub.close(1000, "over")
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(Refusal) as refused:
+                await call.hub.carry(pair()[1])
+            assert refused.value.detail.code == "call_ended"
+            assert asyncio.get_running_loop().time() == began
 
     run(main())

@@ -213,7 +213,8 @@ class Hub:
             raise Refusal(TRY_AGAIN, "too_many_sidebands", message, type="rate_limit_error")
 
     async def carry(self, transport: Transport) -> None:
-        """Attach a line until either end of it, or the call, is over."""
+        """Attach a line until either end of it, or the call, is over. Raises `Refusal`, as there is room now."""
+        self.check_room()
         sideband = _Sideband(transport)
         if self._session is not None:
             sideband.offer(self._greeting(self._session))
