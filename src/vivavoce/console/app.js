@@ -199,7 +199,7 @@ class Console {
       return;
     }
     byId("key-form").hidden = !this.facts.needs_key;
-    if (!this.facts.webrtc) this.warn("This server cannot take calls: it lacks the extra 'webrtc'.");
+    if (!this.facts.webrtc) this.warn("This server takes no calls: pip install 'vivavoce[webrtc]' there, or let webrtc.peers_max be above 0.");
   }
 
   /** @param {import("./keys.js").Facts} known */
