@@ -161,8 +161,15 @@ class Peer:
             self.connected.set()
         elif self.state in ("failed", "closed"):
             self.connected.set()
-            reason = "The peer has hung up." if self.state == "closed" else "The connection to the peer is lost."
-            self.channel.end(1000 if self.state == "closed" else 1006, reason)
+            if self.state == "failed" or self._is_cut_off:
+                self.channel.end(1006, "The connection to the peer is lost.")
+            else:
+                self.channel.end(1000, "The peer has hung up.")
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether ICE has given the peer up. Then the connection ends as closed, as if somebody had hung up."""
+        return str(self._audio.sender.transport.transport.state) == "failed"
 
     def _listen(self) -> None:
         """Hear the peer, and let nobody else decode what it says."""
