@@ -13,6 +13,7 @@ from vivavoce.audio.levels import peak_db
 from vivavoce.errors import ConnectionClosed
 from vivavoce.testing.bench.conversation import Endpoint
 from vivavoce.testing.sounds import tone
+from vivavoce.testing.virtual_time import VirtualTimeLoop
 from vivavoce.transports import Transport
 from vivavoce.transports.memory import pair
 
@@ -50,6 +51,7 @@ class PlayedEndpoint:
         self._open = 0
 
     async def dial(self, headers: Mapping[str, str]) -> Transport:
+        assert isinstance(asyncio.get_running_loop(), VirtualTimeLoop), "its times are only true on virtual time"
         client, server = pair()
         self.sessions += 1
         self._begin(self._serve(server))

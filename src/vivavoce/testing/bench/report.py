@@ -13,7 +13,7 @@ from .turn import FIRST_AUDIO, STAGES, BargeIn, Turn
 __all__ = ["barge_in_line", "heading", "load_table", "table", "turn_line", "waterfall"]
 
 BAR_CHARS = 46
-LABEL_CHARS = 30
+LABEL_CHARS = 34
 CELL_CHARS = 18
 NAME_CHARS_MAX = 34
 REMARK_CHARS_MAX = 60
