@@ -97,7 +97,8 @@ def _panel(panel: Panel, names: Sequence[str], top: int) -> Iterator[str]:
     for share in (0.0, *GUIDES, 1.0):
         dash = ' stroke-dasharray="3 3"' if share in GUIDES else ""
         yield f'<line x1="{x0}" y1="{y(share)}" x2="{x1}" y2="{y(share)}" stroke="#999"{dash}/>'
-        yield f'<text x="{x0 - 8}" y="{y(share) + 4}" text-anchor="end">{share:.0%}</text>'
+        if share < 1:  # whose label would touch the one below it
+            yield f'<text x="{x0 - 8}" y="{y(share) + 4}" text-anchor="end">{share:.0%}</text>'
     for curve in panel.curves:
         if curve.values:
             points = " ".join(f"{x(ms)},{y(share)}" for ms, share in _steps(curve.values, end))
