@@ -243,6 +243,7 @@ def test_sessions_talk_at_once_and_their_cpu_is_counted_in_the_window() -> None:
 
         loaded = await load(played.endpoint, 5, [a_tone()], ASKING, seconds=20, cpu_s=cpu_s)
         assert asked == pytest.approx([BEGIN_WITHIN_S, BEGIN_WITHIN_S + 20])
+        assert all(BEGIN_WITHIN_S <= turn.ended_at - began < BEGIN_WITHIN_S + 20 for turn in loaded.turns)
         assert loaded.cores == pytest.approx(0.25)
         assert loaded.sessions_per_core == pytest.approx(20)
         assert played.most_at_once == 5
