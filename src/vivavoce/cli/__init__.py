@@ -18,6 +18,7 @@ from vivavoce import __version__
 from vivavoce.errors import EngineMissing, SettingsError, VivavoceError
 
 from .bench_commands import add_bench
+from .foreign import as_words
 from .live_commands import add_live_commands
 from .where import EMBEDDED, add_where, where_of
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except VivavoceError as error:
-        print(f"vivavoce: {error}", file=sys.stderr)
+        print(f"vivavoce: {as_words(str(error))}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("vivavoce"):
