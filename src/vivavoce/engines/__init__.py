@@ -150,7 +150,11 @@ class TranscriptionHints:
 
 
 class Transcriber(Protocol):
-    """Writes down what was said."""
+    """Writes down what was said.
+
+    One that has `hears_silence`, and it is true, writes down something else where there is more silence at the end: it
+    is never asked before a turn has ended.
+    """
 
     rate_hz: int
 
