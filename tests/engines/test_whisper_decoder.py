@@ -77,6 +77,10 @@ def test_a_sketch_begins_with_what_is_known_and_stops_when_told() -> None:
     noise = (np.random.default_rng(3).standard_normal(2 * RATE_HZ) * 900).astype("<i2").tobytes()
     sketch = model.sketch(noise, 1.5, HINTS, known, (), threading.Event(), is_final=True)
     assert sketch.text.startswith(" Good morning")
+    model._decoder = None
+    slower = model.sketch(noise, 1.5, HINTS, known, (), threading.Event(), is_final=True)
+    assert slower.text.startswith(" Good morning"), "so it is with a model that CTranslate2 must read"
+    assert list(slower.tokens[: len(known)]) == known
     stopped = threading.Event()
     stopped.set()
     assert model.sketch(noise, 1.5, HINTS, (), (), stopped, is_final=True).tokens == ()

@@ -22,8 +22,9 @@ from vivavoce.errors import EngineError
 
 __all__ = ["Ear", "IncrementalListening", "Sketch", "Sound", "agreed"]
 
-QUIET_FRAMES = 2
-"""A pause of so many frames (64 ms) may be the end of the turn: the speech is drafted at once."""
+QUIET_FRAMES = 1
+"""After so many frames (32 ms each) without speech the turn may be over: the speech is drafted at once. Voice activity
+falls about 100 ms late by itself, so the last sound is in."""
 DRAFT_SPEECH_MS = 1_200
 """Where nobody pauses, a draft is made after so much new speech …"""
 DRAFT_SPEECH_SHARE = 8
@@ -132,14 +133,17 @@ class IncrementalListening:
         self._job: asyncio.Task[None] | None = None
         self._drafting = asyncio.Lock()
         self._wanted = False
-        self._cancelled = threading.Event()
+        self._is_cancelled = False
+        self._in_thread: tuple[threading.Event, bool] | None = None
         self._told_any = False
 
     def push(self, audio: bytes) -> None:
         """Take PCM16 mono that follows; returns at once."""
-        if self._cancelled.is_set() or not self._sound.push(audio) or not self._is_worth_a_draft():
+        if self._is_cancelled or not self._sound.push(audio) or not self._is_worth_a_draft():
             return
         self._wanted = True
+        if self._sound.is_quiet():
+            self._make_way()
         if self._job is None or self._job.done():
             self._job = asyncio.get_running_loop().create_task(self._drafts())
 
@@ -149,6 +153,7 @@ class IncrementalListening:
         Raises `EngineError` where the model fails.
         """
         self._wanted = False
+        self._make_way()
         await self._draft(is_final=True)
         texts = [self._done[start] for start in sorted(self._done)]
         if self._live is not None and self._live.sketch is not None:
@@ -157,13 +162,20 @@ class IncrementalListening:
 
     def cancel(self) -> None:
         """Give the turn up: what is being drafted stops soon, and nothing more is told."""
-        self._cancelled.set()
+        self._is_cancelled = True
         self._wanted = False
+        if self._in_thread is not None:
+            self._in_thread[0].set()
 
     async def idle(self) -> None:
         """Wait until every draft that was worth making is made."""
         while self._job is not None and not self._job.done():
             await asyncio.wait([self._job])
+
+    def _make_way(self) -> None:
+        """Stop a draft that is being made and is not a last one: now a last one is wanted, and soon."""
+        if self._in_thread is not None and not self._in_thread[1]:
+            self._in_thread[0].set()
 
     def _is_worth_a_draft(self) -> bool:
         sound = self._sound
@@ -172,7 +184,7 @@ class IncrementalListening:
         return new * sound.frame_ms >= DRAFT_SPEECH_MS + old_ms // DRAFT_SPEECH_SHARE or (new > 0 and sound.is_quiet())
 
     async def _drafts(self) -> None:
-        while self._wanted and not self._cancelled.is_set():
+        while self._wanted and not self._is_cancelled:
             self._wanted = False
             # A draft that fails is not missed: `settle` tries again, and says why.
             with suppress(EngineError):
@@ -186,17 +198,19 @@ class IncrementalListening:
             stretches = find_stretches(sound.probabilities, sound.frame_ms)
             for stretch in stretches[:-1]:
                 await self._complete(stretch)
-            if stretches and not self._cancelled.is_set():
+            if stretches and not self._is_cancelled:
                 await self._sketch_live(stretches[-1], is_final)
 
     async def _complete(self, stretch: Stretch) -> None:
         """Write down a stretch behind which another has begun: once."""
-        if stretch.start_ms in self._done or self._cancelled.is_set():
+        if stretch.start_ms in self._done or self._is_cancelled:
             return
         live = self._live_of(stretch)
         sketch = live.sketch
         if sketch is None or not live.covers(stretch, is_final=True):
             sketch = await self._sketched(stretch, live, is_final=True)
+        if sketch is None:
+            return
         self._done[stretch.start_ms] = sketch.text
         self._tell(sketch.tokens[len(live.told) :])
         self._live = None
@@ -207,7 +221,7 @@ class IncrementalListening:
             return
         before = live.sketch
         sketch = await self._sketched(stretch, live, is_final=is_final)
-        if self._cancelled.is_set():
+        if sketch is None:
             return
         live.sketch, live.speech_ms, live.is_final = sketch, stretch.speech_ms, is_final
         # A stretch that becomes too long is cut, not before this length; what was told must lie in front of the cut.
@@ -218,19 +232,28 @@ class IncrementalListening:
             self._tell(sketch.tokens[len(live.told) : count])
             live.told = sketch.tokens[:count]
 
-    async def _sketched(self, stretch: Stretch, live: _Live, *, is_final: bool) -> Sketch:
+    async def _sketched(self, stretch: Stretch, live: _Live, *, is_final: bool) -> Sketch | None:
+        """None where it was stopped."""
         guess = live.sketch.tokens[len(live.told) :] if live.sketch else ()
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads,
-            self._ear.sketch,
-            self._sound.part(stretch),
-            stretch.speech_ms / 1000,
-            self._hints,
-            live.told,
-            guess,
-            self._cancelled,
-            is_final,
-        )
+        stopped = threading.Event()
+        self._in_thread = stopped, is_final
+        try:
+            sketch = await asyncio.get_running_loop().run_in_executor(
+                self._threads,
+                self._ear.sketch,
+                self._sound.part(stretch),
+                stretch.speech_ms / 1000,
+                self._hints,
+                live.told,
+                guess,
+                stopped,
+                is_final,
+            )
+            return None if stopped.is_set() else sketch
+        finally:
+            # Where the caller was cancelled, the thread must not go on for nobody.
+            stopped.set()
+            self._in_thread = None
 
     def _live_of(self, stretch: Stretch) -> _Live:
         if self._live is None or self._live.start_ms != stretch.start_ms:
@@ -238,7 +261,7 @@ class IncrementalListening:
         return self._live
 
     def _tell(self, tokens: Sequence[int]) -> None:
-        if self._told is None or not tokens or self._cancelled.is_set():
+        if self._told is None or not tokens or self._is_cancelled:
             return
         text = self._ear.text(tokens)
         self._told(text if self._told_any else text.lstrip())

@@ -280,6 +280,8 @@ class _Model:
         samples = self._numpy.frombuffer(audio, "<i2", len(audio) // 2).astype(self._numpy.float32) / 32_768.0
         try:
             heard = self._guessed(samples, hints, known, guess, cancelled)
+            if heard is None:
+                return nothing
             is_in_doubt = not noise(heard.draft) and doubtful(heard.draft, speech_s, heard.language)
             if is_final and is_in_doubt and not cancelled.is_set():
                 again = self._decode(samples, hints, is_second=True, known=known)
@@ -304,14 +306,16 @@ class _Model:
         known: Sequence[int],
         guess: Sequence[int],
         cancelled: threading.Event,
-    ) -> _Heard:
-        """A draft that begins with `known`: quick if it goes on like `guess`."""
+    ) -> _Heard | None:
+        """A draft that begins with `known`: quick if it goes on like `guess`. None if it was stopped on the way."""
         if self._decoder is None:
             return self._decode(samples, hints, known=known)
         seconds = len(samples) / RATE_HZ
         encoded = self._encoded(self._log_mel(samples, _columns(seconds), self._bands)[None])
         language = self._language(self._view(encoded), hints)
         prompt = self._prompt(language, hints)
+        if cancelled.is_set():
+            return None
         memory = self._decoder.memory(encoded[0]).followed_by(self._silence_memory)
         limit = _limit(seconds, language, prompt)
         rest = max(1, limit - len(known))
