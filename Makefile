@@ -10,7 +10,7 @@ serve:  ## the server with the embedded engines
 	uv run vivavoce serve
 
 test:  ## all tests
-	uv run pytest
+	uv run pytest -n auto
 
 check:  ## everything that CI runs
 	.ci/run

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from serving import Serving, serving
+from vivavoce.testing.serving import Serving, serving
 
 RUN_SECONDS_MAX = 60
 SENDER = Path(__file__).with_name("client_sender.py")

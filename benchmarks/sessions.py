@@ -25,7 +25,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
-from serving import Serving, serving
+
+from vivavoce.testing.serving import Serving, serving
 
 BYTES_PER_MS = 48
 CHARACTER_MS = 60

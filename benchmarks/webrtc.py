@@ -25,8 +25,8 @@ from pathlib import Path
 import httpx
 import psutil  # type: ignore[import-untyped]
 import uvloop
-from serving import Serving, serving
 
+from vivavoce.testing.serving import Serving, serving
 from vivavoce.transports.webrtc import Peer
 
 SETUP_S_MAX = 20

@@ -36,6 +36,8 @@ class OutletDouble:
     def clear(self) -> None:
         del self.said[len(self.said) - PCM16_24K.bytes_of(self.waiting_ms) :]
         self._until_s = 0.0
+        if self._timer is not None:
+            self._timer.cancel()
 
     @property
     def waiting_ms(self) -> int:

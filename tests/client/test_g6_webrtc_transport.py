@@ -272,6 +272,26 @@ def test_g6_a_clear_takes_back_what_was_not_heard_yet() -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("quiet_ms", "waits_ms"), [(-50, COMMIT_MS), (0, COMMIT_MS), (COMMIT_MS - 10, 10), (COMMIT_MS, 0)]
+)
+def test_g6_a_clear_does_not_overtake_what_has_just_left(quiet_ms: int, waits_ms: int) -> None:
+    """It would come after the clear, and be the begin of the next turn."""
+
+    async def main() -> None:
+        call = Call()
+        await call.append(tone(200))
+        await asyncio.sleep((200 + quiet_ms) / 1000)
+        began_ms = now_ms()
+        await call.send(type="input_audio_buffer.clear")
+        assert now_ms() - began_ms == waits_ms
+        await call.send(type="input_audio_buffer.clear")
+        assert now_ms() - began_ms == waits_ms, "nothing has left since"
+        await call.transport.close()
+
+    run(main())
+
+
 def test_g6_a_source_is_read_at_the_pace_at_which_it_is_heard() -> None:
     async def main() -> None:
         call = Call()

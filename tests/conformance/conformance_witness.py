@@ -95,10 +95,13 @@ class Witness:
         keys = self._keys_of_test.union(*of_shapes)
         rest = (len(keys), name)
         for key in keys:
-            rank = (rank_of(name, key[0]), *rest)
-            if key not in self.best or rank < self.best[key]:
-                self.best[key] = rank
+            self.take(key, (rank_of(name, key[0]), *rest))
         self._test = ""
+
+    def take(self, key: Key, rank: tuple[Any, ...]) -> None:
+        """A test of this rank shows this key."""
+        if key not in self.best or rank < self.best[key]:
+            self.best[key] = rank
 
     def take_faults(self) -> list[str]:
         """Events that the public types do not take, since this was asked last."""
@@ -385,8 +388,17 @@ class Plugin:
             report.longrepr = "The public types do not take what was sent:\n" + "\n".join(faults)
         return report
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """With `-n` tests run in processes of their own (pytest-xdist): what one of them has seen."""
+        for key, rank in getattr(node, "workeroutput", {}).get("conformance", ()):
+            self.witness.take(tuple(key), tuple(rank))
+
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         config = session.config
+        if hasattr(config, "workeroutput"):
+            config.workeroutput["conformance"] = [(list(key), list(rank)) for key, rank in self.witness.best.items()]
+            return
         target = config.getoption("--conformance")
         if not target and not is_whole(config):
             return

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 from browser import Server, entries, heard, listen, page_at, passed, serving, write
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from vivavoce.audio.levels import rms_db
 from vivavoce.testing.sounds import silence, tone
@@ -223,5 +223,41 @@ def test_the_page_can_be_used_by_the_keyboard_alone(server: Server) -> None:
             await expect(page.locator("#state-name")).to_have_text("Speaking")
             await page.keyboard.press("Escape")
             await expect(entries(page, "assistant").first).to_contain_text("cut off after")
+
+    run(main())
+
+
+def test_there_is_room_to_write_and_nothing_written_is_lost(server: Server) -> None:
+    async def main() -> None:
+        async with page_at(server.url, "room", viewport={"width": 1280, "height": 800}) as page:
+            field = page.locator("#text")
+            is_written = asyncio.Event()
+
+            async def hold(route: Route) -> None:
+                await is_written.wait()
+                await route.continue_()
+
+            await page.route("**/v1/realtime/calls", hold)
+            await field.fill("Hello!")
+            await field.press("Enter")
+            await field.fill("What I write while the call begins")
+            is_written.set()
+            await expect(entries(page, "assistant").locator(".words")).to_have_text("echo: Hello!")
+            await expect(field).to_have_value("What I write while the call begins")
+            box = await field.bounding_box()
+            assert box is not None
+            assert (box["width"] > 500, box["height"] < 50) == (True, True), box
+
+    run(main())
+
+
+def test_a_view_comes_back_when_the_window_is_wide_again(server: Server) -> None:
+    async def main() -> None:
+        async with page_at(server.url, "widths", viewport={"width": 1280, "height": 800}) as page:
+            await page.get_by_role("tab", name="Events").click()
+            await page.set_viewport_size({"width": 390, "height": 844})
+            await expect(page.get_by_role("tab", name="Talk")).to_have_attribute("aria-selected", "true")
+            await page.set_viewport_size({"width": 1280, "height": 800})
+            await expect(page.get_by_role("tab", name="Events")).to_have_attribute("aria-selected", "true")
 
     run(main())

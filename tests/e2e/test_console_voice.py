@@ -16,7 +16,7 @@ from typing import Any
 
 import jiwer
 import pytest
-from browser import RATE_HZ, Server, entries, heard, listen, page_at, passed, serving, write
+from browser import RATE_HZ, SHOWN_MS_MAX, Server, entries, heard, listen, page_at, passed, serving, write
 from playwright.async_api import Page, expect
 
 from vivavoce.audio import wav
@@ -47,8 +47,8 @@ PAUSE_MS = 1_500
 """Who reads aloud pauses for longer than who asks."""
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(main, SECONDS_MAX))
+def run(main: Coroutine[Any, Any, None], seconds_max: float = SECONDS_MAX) -> None:
+    asyncio.run(asyncio.wait_for(main, seconds_max))
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_recorded_speech_is_understood(server: Server) -> None:
         print(f"{len(said)} files: WER {error:.2f}")
         assert error <= WER_MAX
 
-    run(main())
+    run(main(), SECONDS_MAX * FILES_MAX)
 
 
 def recordings(folder: Path) -> list[tuple[Path, str]]:
@@ -177,5 +177,7 @@ async def transcribed(server: Server, path: Path) -> str:
         await page.get_by_role("tab", name="Session").click()
         await page.get_by_label("Silence, ms").fill(str(PAUSE_MS))
         await page.get_by_role("button", name="Start talking").click()
-        await passed(page, "Hearing you", "Speaking")
+        # The model answers words, so that all of them are there when it begins.
+        spoken_ms = len(microphone) / (2 * RATE_HZ) * 1000
+        await expect(entries(page, "assistant")).not_to_have_count(0, timeout=spoken_ms + SHOWN_MS_MAX)
         return await words(page, "user", 0)

@@ -8,6 +8,7 @@ prints one JSON object: what each conversation left, by title.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Awaitable, Callable
@@ -164,6 +165,9 @@ async def cancelled(talk: Talk) -> None:
     await talk.until(lambda: talk.audio_bytes > 0)
     await talk.worker.queue_frame(InterruptionFrame())
     await talk.until(lambda: talk.responses > 0)
+    # pipecat ends a response by itself, before the server has: the answer to a question comes behind that ending.
+    with contextlib.suppress(Exception):
+        await talk.service.retrieve_conversation_item("item_nowhere")
 
 
 async def barged_in(talk: Talk) -> None:

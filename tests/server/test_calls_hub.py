@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
 
@@ -165,34 +166,53 @@ def test_with_the_filter_the_peer_is_told_little() -> None:
     run(main())
 
 
+class Narrow:
+    """A channel that takes little at a time."""
+
+    def __init__(self) -> None:
+        self.said: list[dict[str, Any]] = []
+
+    async def send(self, message: bytes) -> None:
+        if len(message) > 500:
+            raise LocalProtocolError("too long")
+        self.said.append(json.loads(message))
+
+    async def receive(self) -> str:
+        raise ConnectionClosed(1000)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None: ...
+
+
 def test_what_does_not_fit_through_the_data_channel_is_told_as_an_error() -> None:
-    class Narrow:
-        """A channel that takes little at a time."""
-
-        def __init__(self) -> None:
-            self.said: list[dict[str, object]] = []
-
-        async def send(self, message: bytes) -> None:
-            if len(message) > 500:
-                raise LocalProtocolError("too long")
-            self.said.append(json.loads(message))
-
-        async def receive(self) -> str:
-            raise ConnectionClosed(1000)
-
-        async def close(self, code: int = 1000, reason: str = "") -> None: ...
-
     async def main() -> None:
         channel = Narrow()
         hub = Hub(channel, lambda prefix: f"{prefix}_1")
-        await hub.send(b'{"type":"conversation.item.retrieved","x":"' + b"y" * 600 + b'"}')
+        await hub.send(b'{"type":"response.done","x":"' + b"y" * 600 + b'"}')
         (error,) = channel.said
         assert error["type"] == "error"
         assert "event_too_large" in str(error)
-        assert "conversation.item.retrieved" in str(error)
+        assert "response.done" in str(error)
         await hub.close()
 
     run(main())
+
+
+def test_an_item_that_is_too_long_for_the_data_channel_is_retrieved_without_its_sound() -> None:
+    async def main(text: str, *told: str) -> None:
+        channel = Narrow()
+        hub = Hub(channel, lambda prefix: f"{prefix}_1")
+        part = {"type": "input_audio", "transcript": text, "audio": "A" * 600}
+        item = {"id": "item_1", "type": "message", "role": "user", "content": [part]}
+        event = {"type": "conversation.item.retrieved", "event_id": "event_1", "item": item}
+        await hub.send(json.dumps(event, separators=(",", ":")).encode())
+        assert [said["type"] for said in channel.said] == list(told)
+        if told[0] == event["type"]:
+            del part["audio"]
+            assert channel.said == [event]
+        await hub.close()
+
+    run(main("Hello?", "conversation.item.retrieved"))
+    run(main("Hello?" * 100, "error"))
 
 
 EXPIRED = b'{"type":"error","error":{"type":"invalid_request_error","code":"session_expired","message":"60 minutes"}}'
@@ -216,5 +236,35 @@ def test_a_peer_learns_why_its_call_is_over(code: int, before: bytes, told: list
                     said.append(json.loads(await call.peer.receive())["error"])
             assert [error["code"] for error in said] == told
             assert all(error["type"] == "server_error" for error in said)
+
+    run(main())
+
+
+def test_lines_that_come_at_one_moment_do_not_pass_the_limit() -> None:
+    """Each handshake takes time, between the look whether there is room and the place that it takes."""
+
+    async def main() -> None:
+        async with lines() as call:
+            call.hub.check_room()
+            servers = [pair()[1] for _ in range(hubs.SIDEBANDS_MAX + 2)]
+            call.tasks += [asyncio.create_task(call.hub.carry(server)) for server in servers]
+            await asyncio.sleep(0)
+            assert len(call.hub) == hubs.SIDEBANDS_MAX
+            codes = [cast(Refusal, task.exception()).detail.code for task in call.tasks[hubs.SIDEBANDS_MAX :]]
+            assert codes == ["too_many_sidebands"] * 2
+
+    run(main())
+
+
+def test_a_line_whose_handshake_ends_after_the_call_is_told_so_at_once() -> None:
+    async def main() -> None:
+        async with lines() as call:
+            call.hub.check_room()
+            await call.hub.close(1000, "over")
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(Refusal) as refused:
+                await call.hub.carry(pair()[1])
+            assert refused.value.detail.code == "call_ended"
+            assert asyncio.get_running_loop().time() == began
 
     run(main())

@@ -697,7 +697,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
 def test_the_endpoints_take_posts_alone() -> None:
     async def main() -> None:
         async with http_to() as http:
-            for path in ("client_secrets", "translations/client_secrets", "sessions", "transcription_sessions"):
+            for path in ("client_secrets", "translations/client_secrets", "transcription_sessions"):
                 response = await http.get(f"/v1/realtime/{path}")
                 assert response.status_code == 405
                 assert set(response.json()["error"]) == {"message", "type", "param", "code"}

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from vivavoce.engines.scripted import scripted_pipeline
+from vivavoce.server import console
 from vivavoce.server.app import create_app
 from vivavoce.server.console import TYPES, VOICES, static_files
 from vivavoce.server.settings import settings_of
@@ -127,6 +128,17 @@ def test_it_works_below_a_path_of_another_app() -> None:
         assert (await client.get("/voice/console/facts.json")).json()["needs_key"] is False
 
     asking(Starlette(routes=[Mount("/voice", app_with())]), ask)
+
+
+@pytest.mark.parametrize(("has_extra", "peers_max"), [(True, 16), (False, 16), (True, 0)])
+def test_it_says_whether_one_can_talk_there(has_extra: bool, peers_max: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "find_spec", lambda name: object() if has_extra else None)
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        facts = (await client.get("/console/facts.json")).json()
+        assert facts["webrtc"] is (has_extra and peers_max > 0)
+
+    asking(app_with(webrtc={"peers_max": peers_max}), ask)
 
 
 def test_a_server_without_keys_says_what_it_has() -> None:

@@ -202,7 +202,7 @@ def test_a_refusal_may_be_a_status_with_the_body_of_an_http_error() -> None:
 def test_our_own_client_says_in_words_what_the_status_means() -> None:
     async def main() -> None:
         async with running(scripted(api_keys=[KEY], refusals="http")) as server:
-            with pytest.raises(ConnectionFailed, match=r"401 .*missing, wrong or expired\): Incorrect API key"):
+            with pytest.raises(ConnectionFailed, match=r"401 .*Incorrect API key.*: this server does not know the key"):
                 await connect("m", url=server.url, api_key="sk-a-wrong-key-0009")
 
     within_time(main())

@@ -66,8 +66,8 @@ def recording(told: list[Told]) -> type[ServerCodec]:
     """A codec that notes what it encodes and decodes, one note for each session."""
 
     class Recording(ServerCodec):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
             told.append(Told())
             self._told = told[-1]
 

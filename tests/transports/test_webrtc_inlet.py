@@ -11,8 +11,11 @@ import pytest
 
 from vivavoce.testing.sounds import silence, tone
 from vivavoce.testing.virtual_time import run
+from vivavoce.transports.webrtc import inlet as inlets
 from vivavoce.transports.webrtc.inlet import (
+    AHEAD_MS_MAX,
     BEHIND_MS,
+    GAP_MS_MAX,
     PATIENCE_MS,
     QUIET_MS,
     QUIET_STEP_MS,
@@ -272,3 +275,75 @@ def test_after_the_end_nothing_is_heard() -> None:
     after: list[float] = []
     listening(main)
     assert before == after
+
+
+@pytest.mark.parametrize("jump_ms", [500, 9_000, 59_000])
+def test_a_peer_cannot_make_more_time_than_there_is(jump_ms: int) -> None:
+    """Each gap of timestamps is filled with silence; a minute of it in each packet would be 3,000 times real time."""
+    said = packets(tone(1_000))
+    jumping = [
+        Arrived(7, packet.number, (packet.timestamp + jump_ms * 48 * n) & 0xFFFF_FFFF, packet.payload)
+        for n, packet in enumerate(said)
+    ]
+
+    async def main(ear: Ear) -> None:
+        await deliver(ear, on_time(jumping))
+
+    ear = listening(main)
+    assert ear.ms <= 1_000 + PATIENCE_MS + AHEAD_MS_MAX
+    assert ear.sounding() >= 900, "what is said is heard all the same"
+
+
+def test_a_gap_as_long_as_the_time_that_has_passed_is_filled() -> None:
+    """Packets are lost for a while, and come again: where they would have been."""
+    said = packets(tone(200) + silence(300) + tone(200))
+
+    async def main(ear: Ear) -> None:
+        arrivals = on_time(said)
+        await deliver(ear, [*arrivals[:10], *arrivals[25:]])
+
+    ear = listening(main)
+    assert 700 - HELD_MS <= ear.ms <= 700
+    assert abs(ear.onset_ms(300) - 500) <= 30
+
+
+def test_a_process_that_was_stopped_for_an_hour_does_not_hear_an_hour_of_silence_at_once() -> None:
+    async def main(ear: Ear) -> None:
+        loop = asyncio.get_running_loop()
+        await deliver(ear, on_time(packets(tone(200))))
+        before, clock = ear.ms, loop.time
+        monkeypatch.setattr(loop, "time", lambda: clock() + 3_600)
+        ear.inlet._fall_silent()
+        heard.append(ear.ms - before)
+        again = packets(tone(200), number=(65_500 + 10) & 0xFFFF, timestamp=2**32 - 50_000 + 960 * 10 + 3_600 * 48_000)
+        for packet in again:
+            ear.inlet.take(packet)
+        heard.append(ear.sounding(200))
+        monkeypatch.undo()
+
+    heard: list[float] = []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        listening(main)
+    assert heard[0] <= GAP_MS_MAX
+    assert heard[1] >= 150, "and the peer is heard again"
+
+
+def test_numbers_that_jump_cost_no_more_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[int, int]] = []
+    signed = inlets._signed
+
+    def counted(difference: int, bits: int) -> int:
+        compared.append((difference, bits))
+        return signed(difference, bits)
+
+    monkeypatch.setattr(inlets, "_signed", counted)
+
+    async def main(ear: Ear) -> None:
+        first, *others = packets(tone(400))
+        ear.inlet.take(first)
+        for n, packet in enumerate(others, 1):
+            ear.inlet.take(Arrived(7, (first.number + n * 30_000) & 0xFFFF, packet.timestamp, packet.payload))
+
+    ear = listening(main)
+    assert ear.inlet.lost > 30_000, "so many are missing"
+    assert len(compared) < 20 * WAITING_PACKETS_MAX, "and nobody counts them one by one"

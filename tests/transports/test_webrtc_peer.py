@@ -16,6 +16,7 @@ import pytest
 from vivavoce.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolError
 from vivavoce.testing.sounds import silence, tone
 from vivavoce.transports.webrtc import IceServer, Peer, channel
+from vivavoce.transports.webrtc.peer import CHANNELS_MAX, LINES_MAX, SECTIONS_MAX
 
 TIMEOUT_S = 60.0
 MANY = 100
@@ -291,5 +292,39 @@ def test_what_is_no_answer_is_refused() -> None:
         with pytest.raises(RemoteProtocolError, match="no SDP answer"):
             await peer.accept("v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n")
         await peer.close()
+
+    in_real_time(main())
+
+
+def test_an_offer_of_more_than_a_call_needs_is_refused_before_it_is_read() -> None:
+    """Each section and each line takes time of the event loop, in which no other call is heard."""
+
+    async def main() -> None:
+        client = Peer(hear=lambda pcm: None)
+        offer = await client.offer()
+        await client.close()
+        head, first, *_ = offer.split("m=")
+        candidate = next(line for line in offer.splitlines() if line.startswith("a=candidate"))
+        many_sections = head + f"m={first}" * (SECTIONS_MAX + 1)
+        many_lines = offer + f"{candidate}\r\n" * LINES_MAX
+        for much in (many_sections, many_lines, many_lines.replace("\r\n", "\n"), many_lines.replace("\r\n", "\r")):
+            peer = Peer(hear=lambda pcm: None)
+            with pytest.raises(RemoteProtocolError, match="Invalid SDP offer"):
+                await peer.answer(much)
+            assert len(peer._pc.getTransceivers()) == 1, "nothing was made of it"
+            await peer.close()
+
+    in_real_time(main())
+
+
+def test_only_so_many_data_channels_are_opened() -> None:
+    async def main() -> None:
+        async with two() as (client, server, _):
+            await client.channel.opened.wait()
+            for n in range(CHANNELS_MAX + 1):
+                client._pc.createDataChannel(f"more {n}")
+            with pytest.raises(ConnectionClosed, match="data channels") as closed:
+                await server.channel.receive()
+            assert closed.value.code == 1008
 
     in_real_time(main())

@@ -1,4 +1,4 @@
-"""The `vivavoce` command: `serve`, `check-config`, `talk`, `chat`, `listen`, `events`, `demo`, `tape`.
+"""The `vivavoce` command: `serve`, `check-config`, `talk`, `chat`, `listen`, `events`, `demo`, `tape`, `bench`.
 
 Reads the command line and hands over; what a command needs is imported only when it runs, so that `--help` is quick and
 a base install says clearly which extra is missing.
@@ -17,6 +17,8 @@ from pathlib import Path
 from vivavoce import __version__
 from vivavoce.errors import EngineMissing, SettingsError, VivavoceError
 
+from .bench_commands import add_bench
+from .foreign import as_words
 from .live_commands import add_live_commands
 from .where import EMBEDDED, add_where, where_of
 
@@ -35,6 +37,7 @@ for example:
   vivavoce chat --voice                           talk to the embedded engines
   vivavoce listen meeting.wav                     captions
   vivavoce talk question.wav --url http://127.0.0.1:8080/v1
+  vivavoce bench --against https://api.openai.com/v1   how soon, compared
   vivavoce serve --model scripted                 a server for tests, without models
 """
 
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except VivavoceError as error:
-        print(f"vivavoce: {error}", file=sys.stderr)
+        print(f"vivavoce: {as_words(str(error))}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("vivavoce"):
@@ -76,6 +79,8 @@ def _extra(arguments: argparse.Namespace, missing: ModuleNotFoundError) -> str:
     """The extra of this package that a command needs."""
     if (missing.name or "").partition(".")[0] in TERMINAL:
         return "terminal"
+    if missing.name == "psutil":
+        return "bench"
     if arguments.command == "demo":
         return "local"
     if arguments.command in ("check-config", "tape"):
@@ -99,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     add_live_commands(commands)
     _add_demo(commands)
     _add_tape(commands)
+    add_bench(commands)
     return parser
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from vivavoce.audio.levels import FLOOR_DB
 
+from .foreign import as_line
 from .listen import Caption
 from .screen import meter
 
@@ -67,5 +68,5 @@ class CaptionsPage:
 
 def _line(caption: Caption) -> Text:
     seconds = (caption.start_ms or 0) // 1000
-    words = (caption.text.strip(), "" if caption.is_final else "dim italic")
+    words = (as_line(caption.text), "" if caption.is_final else "dim italic")
     return Text.assemble((f"{seconds // 60:>3}:{seconds % 60:02}  ", "cyan"), words)

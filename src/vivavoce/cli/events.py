@@ -26,6 +26,7 @@ from vivavoce.client.names import names_of
 from vivavoce.errors import ConnectionClosed, LocalProtocolError, VivavoceError
 from vivavoce.protocol import events as ev
 
+from .foreign import as_json_line, as_words
 from .lines import lines
 from .where import Where, reached
 
@@ -127,7 +128,7 @@ class Script:
         return self._exit
 
     def _fail(self, how: Exit, why: str) -> None:
-        print(f"vivavoce: {why}", file=sys.stderr)
+        print(f"vivavoce: {as_words(why)}", file=sys.stderr)
         self._exit = self._exit or how
 
     # --- what comes ---------------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ class Script:
         names = {names_of(event)[0], str(msgspec.json.decode(text).get("type", ""))} if self._options.only else set()
         if all(not fnmatchcase(name, only) for name in names for only in self._options.only) and names:
             return
-        sys.stdout.write(" ".join(text.splitlines()) + "\n")
+        sys.stdout.write(as_json_line(text) + "\n")
         sys.stdout.flush()
 
     def _note(self, event: ev.AnyServerEvent | ev.Unknown) -> None:

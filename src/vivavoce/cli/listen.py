@@ -26,6 +26,7 @@ from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UNSET, given
 
+from .foreign import as_json_line, as_line
 from .where import ANY_MODEL, EMBEDDED, Where, reached
 
 Form = Literal["text", "json", "srt"]
@@ -245,7 +246,7 @@ class Captions:
     def fail(self, why: str) -> None:
         """Something was not written down."""
         self.failures += 1
-        print(f"vivavoce: {why}", file=sys.stderr)
+        print(f"vivavoce: {as_line(why)}", file=sys.stderr)
 
     def _caption(self, item_id: str) -> Caption:
         return self._open.setdefault(item_id, Caption(item_id))
@@ -283,7 +284,7 @@ class Lines:
 
     def write(self, caption: Caption) -> None:
         """The text."""
-        print(caption.text, flush=True)
+        print(as_line(caption.text), flush=True)
 
     def partial(self, caption: Caption | None) -> None:
         """What may change is not written."""
@@ -309,7 +310,7 @@ class JsonLines(Lines):
                 "end_ms": caption.end_ms,
                 "item_id": caption.item_id,
             }
-            print(json.dumps(told, ensure_ascii=False), flush=True)
+            print(as_json_line(json.dumps(told, ensure_ascii=False)), flush=True)
 
 
 class Subtitles(Lines):
@@ -323,7 +324,7 @@ class Subtitles(Lines):
         self._number += 1
         start_ms = caption.start_ms or 0
         end_ms = start_ms if caption.end_ms is None else caption.end_ms
-        print(f"{self._number}\n{srt_time(start_ms)} --> {srt_time(end_ms)}\n{caption.text}\n", flush=True)
+        print(f"{self._number}\n{srt_time(start_ms)} --> {srt_time(end_ms)}\n{as_line(caption.text)}\n", flush=True)
 
 
 def srt_time(ms: int) -> str:

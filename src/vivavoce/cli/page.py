@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from . import screen
+from .foreign import as_words
 from .lines import lines
 from .story import Kind, Status, Who
 
@@ -46,7 +47,7 @@ def label(who: Who) -> Text:
 
 def aside(kind: Kind, text: str) -> Text:
     """A line beside the conversation."""
-    return Text.assemble(" " * (INDENT - 2), (f"{SIGNS[kind]} {text}", STYLES[kind]))
+    return Text.assemble(" " * (INDENT - 2), (f"{SIGNS[kind]} {as_words(text)}", STYLES[kind]))
 
 
 def waterfall(marks_ms: Mapping[str, float]) -> list[Text]:
@@ -84,7 +85,7 @@ class PlainPage:
         """The user's words are shown when they are sure, the assistant's as they come."""
         if self._who is None and who == "assistant":
             self._print(label(who), end="")
-        self._who, self._text = who, text
+        self._who, self._text = who, (text := as_words(text))
         if who == "assistant":
             self._print(Text(text[self._shown :]), end="")
             self._shown = max(self._shown, len(text))

@@ -23,6 +23,7 @@ from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.text import Text
 
+from .foreign import as_words
 from .page import INDENT, LABELS, aside, label, waterfall
 from .screen import meter
 from .story import Kind, Status, Who
@@ -102,7 +103,7 @@ class PromptPage:
     def grow(self, who: Who, text: str) -> None:
         """Full lines go above, the last one stays."""
         self._who = who
-        lines, begun = wrapped(text[self._length :], self._width), 0
+        lines, begun = wrapped(as_words(text)[self._length :], self._width), 0
         if who == "assistant":
             for line, length in lines[:-1]:
                 self._say(line.rstrip())
@@ -125,7 +126,7 @@ class PromptPage:
 
     def aside(self, kind: Kind, text: str) -> None:
         """A line, or as many as it takes."""
-        for number, (line, _) in enumerate(wrapped(text, self._width)):
+        for number, (line, _) in enumerate(wrapped(as_words(text), self._width)):
             shown = aside(kind, line.rstrip())
             self._waiting.append(Text(" " * INDENT + line.rstrip(), style=shown.spans[0].style) if number else shown)
         self._refresh()

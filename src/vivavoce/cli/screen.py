@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+from .foreign import as_words
 from .turn import STAGES
 
 WATERFALL_CHARS = 40
@@ -20,6 +21,7 @@ _COLOURS = {"user": "36", "assistant": "35", "dim": "2", "good": "32", "bad": "3
 
 def paint(text: str, colour: str) -> str:
     """The text in a colour, where standard output is a terminal and `NO_COLOR` is not set."""
+    text = as_words(text)
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
@@ -44,7 +46,7 @@ def finish(text: str) -> None:
 def speech(who: str, text: str) -> None:
     """What somebody said; `who` is `user` or `assistant`."""
     label = {"user": "you", "assistant": "assistant"}[who]
-    say(f"  {paint(f'{label:>9}', who)}  {text}")
+    say(f"  {paint(f'{label:>9}', who)}  {as_words(text)}")
 
 
 def note(text: str) -> None:

@@ -110,6 +110,8 @@ class PeerTransport:
         self._room = asyncio.Event()
         self._turns = 0
         self._played = asyncio.Event()
+        self._left_s = -COMMIT_MS / 1000
+        """When the last own audio has left."""
         self._peer: Peer | None = None
         self._hang_up: Callable[[], Awaitable[None]] | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -120,7 +122,7 @@ class PeerTransport:
     def begin(self, peer: Peer, hang_up: Callable[[], Awaitable[None]] | None = None) -> None:
         """The connection stands, or soon will."""
         self._peer, self._hang_up = peer, hang_up
-        peer.outlet.dry = lambda key: self._played.set()
+        peer.outlet.dry = lambda key: self._has_left()
         self._reading = asyncio.get_running_loop().create_task(self._read(peer.channel))
 
     # --- in -----------------------------------------------------------------------------------------------------------
@@ -159,6 +161,10 @@ class PeerTransport:
     def _has_room(self) -> None:
         self._room.set()
 
+    def _has_left(self) -> None:
+        self._left_s = asyncio.get_running_loop().time()
+        self._played.set()
+
     async def receive(self) -> str | bytes:
         """The next message. Raises `ConnectionClosed` at the end."""
         return await self._inbox.get()
@@ -180,7 +186,7 @@ class PeerTransport:
                     await self._say(self._peer.outlet, about.audio)
                     return
                 if about.type == "input_audio_buffer.clear":
-                    self._peer.outlet.clear()
+                    await self._be_silent(self._peer.outlet)
                 elif about.type == "input_audio_buffer.commit":
                     await self._be_heard(self._peer.outlet)
         await self._peer.channel.send(message)
@@ -214,6 +220,14 @@ class PeerTransport:
             self._played.clear()
             await self._played.wait()
         await asyncio.sleep(COMMIT_MS / 1000)
+
+    async def _be_silent(self, outlet: Outlet) -> None:
+        """Say no more, and wait until what has left has had its time to arrive, to be cleared there."""
+        clock = asyncio.get_running_loop().time
+        if outlet.waiting_ms:
+            self._left_s = clock()
+        outlet.clear()
+        await asyncio.sleep(max(self._left_s + COMMIT_MS / 1000 - clock(), 0))
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

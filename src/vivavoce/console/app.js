@@ -199,7 +199,7 @@ class Console {
       return;
     }
     byId("key-form").hidden = !this.facts.needs_key;
-    if (!this.facts.webrtc) this.warn("This server cannot take calls: it lacks the extra 'webrtc'.");
+    if (!this.facts.webrtc) this.warn("This server takes no calls: pip install 'vivavoce[webrtc]' there, or let webrtc.peers_max be above 0.");
   }
 
   /** @param {import("./keys.js").Facts} known */
@@ -299,6 +299,8 @@ class Console {
     this.calls.apply(dir, event);
     if (dir === "server") {
       this.mood.apply(event);
+      // Sound and events take two ways, and the sound may be here first.
+      if (event.type === "output_audio_buffer.started" && this.sound.isAudible) this.timing.heard(now);
       if (this.usage.apply(event)) showUsage(this.usage);
       const isSettings = this.settings.apply(event);
       if (event.type === "error" && !isSettings) this.#erred(event.error, at);

@@ -48,6 +48,11 @@ export class Composer {
     this.#text.addEventListener("paste", (/** @type {ClipboardEvent} */ event) => this.#add(event.clipboardData?.files));
     this.#takeDrops();
     this.#changed();
+    let width = 0;
+    new ResizeObserver(([{ contentRect }]) => {
+      if (contentRect.width !== width) this.#fit();
+      width = contentRect.width;
+    }).observe(this.#text);
   }
 
   #takeDrops() {
@@ -94,9 +99,14 @@ export class Composer {
     this.#changed();
   }
 
-  #changed() {
+  /** As high as what is written, at the width that there is. */
+  #fit() {
     this.#text.style.height = "auto";
     this.#text.style.height = `${this.#text.scrollHeight}px`;
+  }
+
+  #changed() {
+    this.#fit();
     this.#send.disabled = this.#isSending || (!this.#text.value.trim() && this.#pictures.length === 0);
     this.#complain("");
   }
@@ -112,14 +122,16 @@ export class Composer {
     if (this.#isSending || (!text && this.#pictures.length === 0)) return;
     this.#isSending = true;
     this.#send.disabled = true;
+    const pictures = [...this.#pictures];
     let problem = "";
     try {
       const room = this.to.bytesMax() - ROOM_BYTES - 2 * new TextEncoder().encode(text).length;
       const images = [];
-      for (const picture of this.#pictures) images.push(await fitted(picture, room / this.#pictures.length));
+      for (const picture of pictures) images.push(await fitted(picture, room / pictures.length));
       await this.to.submit(text, images);
-      this.#text.value = "";
-      this.#pictures = [];
+      // To begin a call takes a moment, in which one may go on writing.
+      if (this.#text.value.trim() === text) this.#text.value = "";
+      this.#pictures = this.#pictures.filter((picture) => !pictures.includes(picture));
     } catch (error) {
       problem = error instanceof Error ? error.message : String(error);
     }

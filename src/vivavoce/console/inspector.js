@@ -10,6 +10,8 @@ import { byId, copy, grouped, h } from "./dom.js";
 /** @typedef {import("./wire.js").Message & {number: number}} Kept */
 
 export const MESSAGES_MAX = 5000;
+/** Likewise in characters: a message may hold a picture. */
+export const CHARS_MAX = 32 * 1024 * 1024;
 const ROWS_MAX = 400;
 /** Longer messages are shown in part; copying gives them whole. */
 const SHOWN_CHARS_MAX = 100_000;
@@ -18,6 +20,7 @@ const DELTA = /\.delta$/;
 export class Inspector {
   /** @type {Kept[]} */
   #kept = [];
+  #chars = 0;
   #count = 0;
   #beganMs = 0;
   #isPaused = false;
@@ -43,7 +46,8 @@ export class Inspector {
     if (this.#count === 0) this.#beganMs = message.now;
     const kept = { ...message, number: ++this.#count };
     this.#kept.push(kept);
-    if (this.#kept.length > MESSAGES_MAX) this.#kept.shift();
+    this.#chars += kept.text.length + 1;
+    while (this.#kept.length > MESSAGES_MAX || this.#chars > CHARS_MAX) this.#forgetOne();
     this.#later(kept);
   }
 
@@ -55,8 +59,13 @@ export class Inspector {
 
   clear() {
     this.#kept = [];
+    this.#chars = 0;
     this.#count = 0;
     this.#rewrite();
+  }
+
+  #forgetOne() {
+    this.#chars -= (this.#kept.shift()?.text.length ?? 0) + 1;
   }
 
   /** Rows are added once for each frame, however many messages came. @param {Kept} kept */

@@ -80,6 +80,7 @@ export class SessionList {
       this.#panel.replaceChildren(this.#head(), h("p", { class: "nothing" }, why));
       if (missing) return;
     }
+    clearTimeout(this.#timer); // whoever looks often may have asked twice
     if (this.#isWatched) this.#timer = setTimeout(() => this.#look(), POLL_MS);
   }
 

@@ -43,6 +43,11 @@ export class Sound {
     return this.microphone?.getAudioTracks()[0] ?? null;
   }
 
+  /** Whether the assistant could be heard when the page last listened. */
+  get isAudible() {
+    return this.#wasLoud;
+  }
+
   get isMuted() {
     return this.#isMuted || this.track === null;
   }

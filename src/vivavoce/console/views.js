@@ -12,17 +12,25 @@ export class Views {
   changes = new Signal();
   /** @type {HTMLButtonElement[]} */
   #tabs = [...byId("tabs").querySelectorAll("[role=tab]")];
+  /** The view that stands beside the conversation where there is room for both. */
+  #beside = "session";
 
   constructor() {
     for (const tab of this.#tabs) tab.addEventListener("click", () => this.show(tab.dataset.view ?? ""));
     byId("tabs").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.#move(event));
-    NARROW.addEventListener("change", () => this.show(NARROW.matches ? "talk" : "session"));
-    this.show(NARROW.matches ? "talk" : "session");
+    NARROW.addEventListener("change", () => this.#arrange());
+    this.#arrange();
+  }
+
+  /** A window that is made narrow shows the conversation; one that is made wide, beside it what was looked at last. */
+  #arrange() {
+    this.show(NARROW.matches ? "talk" : this.#beside);
   }
 
   /** @param {string} view */
   show(view) {
     document.body.dataset.view = view;
+    if (view !== "talk") this.#beside = view;
     for (const tab of this.#tabs) {
       const isShown = tab.dataset.view === view;
       tab.setAttribute("aria-selected", String(isShown));

@@ -37,6 +37,10 @@ export class Waterfall {
       this.#list.querySelector("details")?.removeAttribute("open");
       this.#list.prepend(item);
       while (this.#list.childElementCount > this.timing.turns.length) this.#list.lastElementChild.remove();
+      for (const number of this.#shown.keys()) {
+        if (this.#shown.size <= this.timing.turns.length) break;
+        this.#shown.delete(number); // the oldest first
+      }
     }
     const isOpen = before ? (before.querySelector("details")?.open ?? true) : true;
     const reached = STAGES.filter(([stage]) => turn.stages[stage] !== undefined);

@@ -22,6 +22,8 @@ const SILENT_MS_MAX = 3000;
 const PAUSES_MS = [300, 600, 1200, 2500, 5000];
 /** As often it is dialled again, about five minutes. */
 const RETRIES_MAX = 60;
+/** A call that has lasted so long was wanted, and the next one is dialled as if it were the first. */
+const STEADY_MS_MIN = 10_000;
 /** The size of a message that every peer takes. */
 const MESSAGE_BYTES_MAX = 65_536;
 
@@ -51,6 +53,7 @@ export class Wire {
   #wantsKey = false;
   #isWanted = false;
   #attempts = 0;
+  #openSinceMs = 0;
   #serial = 0;
   /** @type {(() => void) | null} ends the pause before the next attempt */
   #wake = null;
@@ -70,6 +73,7 @@ export class Wire {
     this.#drop();
     this.#isWanted = true;
     this.#wantsKey = wantsKey;
+    this.#attempts = 0;
     this.model = model || null;
     const serial = ++this.#serial;
     this.#tell("connecting");
@@ -149,13 +153,14 @@ export class Wire {
     });
     await peer.setLocalDescription();
     await gathered(peer);
+    if (serial !== this.#serial) return peer.close();
     const answer = await call(this.#shortKey?.value ?? "", peer.localDescription?.sdp ?? "");
     if (serial !== this.#serial) return peer.close();
     this.callId = answer.id;
     await peer.setRemoteDescription({ type: "answer", sdp: answer.sdp });
     await opened(channel, peer);
     if (serial !== this.#serial) return peer.close();
-    this.#attempts = 0;
+    this.#openSinceMs = performance.now();
     this.#watch(peer, channel, serial);
   }
 
@@ -196,7 +201,7 @@ export class Wire {
   /** @param {number} serial */
   async #redial(serial) {
     this.#drop();
-    this.#attempts = 0;
+    if (performance.now() - this.#openSinceMs > STEADY_MS_MIN) this.#attempts = 0;
     this.#tell("reconnecting");
     while (serial === this.#serial && this.#attempts < RETRIES_MAX) {
       await this.#pause(PAUSES_MS[Math.min(this.#attempts, PAUSES_MS.length - 1)]);

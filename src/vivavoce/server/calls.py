@@ -120,7 +120,7 @@ class Calls:
 
     async def _peer(self, media: CallMedia, *, with_loopback: bool) -> Peer:
         if find_spec("aiortc") is None:
-            message = "This server has no WebRTC: it was installed without the extra 'webrtc'."
+            message = "This server has no WebRTC: the extra is missing there; pip install 'vivavoce[webrtc]'."
             raise Refusal(REQUEST, "webrtc_not_available", message, type="server_error", status=501)
         # The first time this loads aiortc, for which no other session should have to wait.
         await asyncio.to_thread(import_module, "vivavoce.transports.webrtc")

@@ -88,6 +88,11 @@ def static_files() -> Mapping[str, StaticFile]:
     return found
 
 
+def takes_calls(settings: Settings) -> bool:
+    """Whether a page can talk to this server: it does so by WebRTC alone."""
+    return find_spec("aiortc") is not None and settings.webrtc.peers_max > 0
+
+
 def console_routes(settings: Settings, sessions: Sessions, pipelines: Pipelines) -> list[Route]:
     """The page, its files, and what the page has to know; nothing where the settings say that there is no console."""
     if not settings.console:
@@ -118,7 +123,7 @@ def _facts(settings: Settings, sessions: Sessions, pipelines: Pipelines) -> Call
     plain: dict[str, Any] = {
         "version": version("vivavoce"),
         "needs_key": needs_key,
-        "webrtc": find_spec("aiortc") is not None and settings.webrtc.peers_max > 0,
+        "webrtc": takes_calls(settings),
         "model": settings.pipeline,
         "models": [],
         "voices": list(VOICES),

@@ -42,6 +42,9 @@ SIDEBAND_MESSAGES_MAX = 1_024
 LAST_WORD_S_MAX = 1.0
 """Time to tell a peer why its call is over."""
 
+RETRIEVED = "conversation.item.retrieved"
+"""The one event that brings sound over a data channel: 4 s of it fill a message as browsers take them."""
+
 NORMAL = 1000
 """The close code of a hang-up."""
 
@@ -136,16 +139,19 @@ class Hub:
             await self._to_peer(message, kind)
 
     async def _to_peer(self, message: bytes, kind: str) -> None:
-        try:
-            await self._channel.send(message)
-        except LocalProtocolError as error:
-            log.info("a peer is not told a %s: %s", kind, error)
-            detail = ErrorDetail(
-                type="server_error",
-                code="event_too_large",
-                message=f"A {kind!r} of {len(message)} bytes is too large for this data channel; a sideband gets it.",
-            )
-            await self._channel.send(msgspec.json.encode(ErrorEvent(event_id=self._new_id("event"), error=detail)))
+        """What is too large is told without its sound, which the peer has heard or said; or else as an error."""
+        forms = (message, _without_audio(message)) if kind == RETRIEVED else (message,)
+        for form in forms:
+            try:
+                return await self._channel.send(form)
+            except LocalProtocolError as error:
+                log.info("a peer is not told a %s as it is: %s", kind, error)
+        detail = ErrorDetail(
+            type="server_error",
+            code="event_too_large",
+            message=f"A {kind!r} of {len(message)} bytes is too large for this data channel; a sideband gets it.",
+        )
+        return await self._channel.send(msgspec.json.encode(ErrorEvent(event_id=self._new_id("event"), error=detail)))
 
     async def receive(self) -> str | bytes:
         """The next message of any line. Raises `ConnectionClosed` when the peer is gone, or the call is over."""
@@ -207,7 +213,8 @@ class Hub:
             raise Refusal(TRY_AGAIN, "too_many_sidebands", message, type="rate_limit_error")
 
     async def carry(self, transport: Transport) -> None:
-        """Attach a line until either end of it, or the call, is over."""
+        """Attach a line until either end of it, or the call, is over. Raises `Refusal`, as there is room now."""
+        self.check_room()
         sideband = _Sideband(transport)
         if self._session is not None:
             sideband.offer(self._greeting(self._session))
@@ -259,3 +266,11 @@ def _type(message: bytes) -> str:
     """The type of an event; the codecs write it first."""
     found = _TYPE.match(message)
     return found[1].decode() if found else ""
+
+
+def _without_audio(message: bytes) -> bytes:
+    """A retrieved item with all that it has but its sound."""
+    told = msgspec.json.decode(message)
+    for part in told["item"].get("content") or ():
+        part.pop("audio", None)
+    return msgspec.json.encode(told)

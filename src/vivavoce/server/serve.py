@@ -26,6 +26,7 @@ from vivavoce.protocol.codec import FRAME_BYTES_MAX
 
 from .app import create_app
 from .auth import check_binding
+from .console import takes_calls
 from .doors import HttpDoor, WebSocketDoor
 from .pipelines import Progress
 from .sessions import STOP_S
@@ -131,7 +132,8 @@ async def _until_stopped(settings: Settings) -> int:
             where = server.url.replace("http", "ws", 1)
             log.info("listening on %s/realtime, default pipeline %r", where, settings.pipeline)
             if settings.console:
-                log.info("open %s/ to talk to it", server.url.removesuffix("/v1"))
+                calls = "to talk to it" if takes_calls(settings) else "to look; talking there needs vivavoce[webrtc]"
+                log.info("open %s/ %s", server.url.removesuffix("/v1"), calls)
             return await _load_and_wait(server, stopped)
 
 

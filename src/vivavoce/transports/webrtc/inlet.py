@@ -33,8 +33,13 @@ BEHIND_MS = 200
 QUIET_STEP_MS = 100
 """Length of the pieces of such silence."""
 
-GAP_MS_MAX = 60_000
-"""A jump of timestamps that is filled. A longer one is a peer that has begun to count anew."""
+GAP_MS_MAX = 10_000
+"""A jump of timestamps that is filled, and silence that is heard at once where this process has stood still. A longer
+one is a peer that has begun to count anew."""
+
+AHEAD_MS_MAX = 1_000
+"""How far jumps of timestamps may bring what is heard before the clock: a few bytes of a peer must not become minutes
+of silence, all of which somebody listens to."""
 
 _TICKS_PER_MS = DECODED_HZ // 1000
 
@@ -67,6 +72,9 @@ class Inlet:
         self._patience: asyncio.TimerHandle | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._arrived_s = 0.0
+        self._began_s: float | None = None
+        self._given = 0
+        """All that was heard, in samples."""
         self._silence_ms = 0
         """Silence that was heard since the last packet."""
         self.lost = 0
@@ -77,6 +85,8 @@ class Inlet:
     def take(self, packet: Arrived) -> None:
         """A packet has arrived."""
         self._arrived_s, self._silence_ms = asyncio.get_running_loop().time(), 0
+        if self._began_s is None:
+            self._began_s = self._arrived_s
         if self._quiet is None:
             self._quiet = self._after(QUIET_MS, self._fall_silent)
         if packet.source != self._source:
@@ -124,19 +134,18 @@ class Inlet:
 
     def _give_up_until(self, number: int) -> None:
         """What is missing before this number does not come any more."""
-        while _signed(number - self._wanted, 16) > 0:
-            found = self._waiting.pop(self._wanted, None)
-            self._wanted = (self._wanted + 1) & 0xFFFF
-            if found is None:
-                self.lost += 1
-            else:
-                self._sound(found[1])
+        until = _signed(number - self._wanted, 16)
+        there = sorted((ahead, n) for n in self._waiting if (ahead := _signed(n - self._wanted, 16)) < until)
+        self.lost += until - len(there)
+        self._wanted = number & 0xFFFF
+        for _, found in there:
+            self._sound(self._waiting.pop(found)[1])
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def _sound(self, packet: Arrived) -> None:
         gap = _signed(packet.timestamp - self._heard_to, 32)
-        if abs(gap) > GAP_MS_MAX * _TICKS_PER_MS:
+        if abs(gap) > GAP_MS_MAX * _TICKS_PER_MS or gap > self._room_for_gap():
             self._heard_to, gap = packet.timestamp, 0
         try:
             audio = self._decoder.decode(packet.payload) if packet.payload else b""
@@ -153,8 +162,15 @@ class Inlet:
         if audio:
             self._give(self._concealment.join(audio))
 
+    def _room_for_gap(self) -> float:
+        """How many samples may be filled in now."""
+        assert self._began_s is not None
+        passed_ms = (asyncio.get_running_loop().time() - self._began_s) * 1000
+        return max((passed_ms + AHEAD_MS_MAX) * _TICKS_PER_MS - self._given, 0)
+
     def _give(self, audio: bytes) -> None:
         self._heard_to = (self._heard_to + len(audio) // 2) & 0xFFFF_FFFF
+        self._given += len(audio) // 2
         if pcm := self._resampler.push(audio):
             self._hear(pcm)
 
@@ -166,7 +182,8 @@ class Inlet:
             return
         due_ms = round(quiet_ms) - BEHIND_MS - self._silence_ms
         self._silence_ms += due_ms
-        self._give(self._concealment.join(bytes(2 * due_ms * _TICKS_PER_MS)))
+        self._given += max(due_ms - GAP_MS_MAX, 0) * _TICKS_PER_MS
+        self._give(self._concealment.join(bytes(2 * min(due_ms, GAP_MS_MAX) * _TICKS_PER_MS)))
         self._quiet = self._after(QUIET_STEP_MS, self._fall_silent)
 
     def _after(self, ms: float, do: Callable[[], None]) -> asyncio.TimerHandle:

@@ -39,6 +39,15 @@ INVALID_ANSWER = "The answer to the offer is no SDP answer with audio."
 
 LOOPBACK = ("127.0.0.1",)
 
+SECTIONS_MAX = 16
+"""Media sections of a description; two are needed. One with more is refused."""
+
+LINES_MAX = 2_000
+"""Lines of a description, in which it has all its addresses. One with more is refused."""
+
+CHANNELS_MAX = 8
+"""Data channels that a peer may open, of which the first counts. Beyond it the connection is closed with 1008."""
+
 _HIDDEN = re.compile(r"^a=(candidate:\S+ \S+ \S+ \S+ \S+\.local .*|end-of-candidates)\r?\n", re.MULTILINE)
 """Candidates behind a name that only multicast DNS could tell. They are left out: asking takes seconds, and the peer
 reaches us all the same, and is known by its address then. So the list that is left is not the end of it, either."""
@@ -76,6 +85,8 @@ class Peer:
         self._with_loopback = with_loopback
         self._inlet = Inlet(hear)
         self._closing: asyncio.Task[None] | None = None
+        self._lines = 0
+        """Data channels that the peer has opened."""
         self.outlet = Outlet(ahead_ms_max=ahead_ms_max)
         self.channel = DataChannel(self.close)
         self.connected = asyncio.Event()
@@ -140,6 +151,9 @@ class Peer:
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _offered_channel(self, line: RTCDataChannel) -> None:
+        self._lines += 1
+        if self._lines > CHANNELS_MAX:
+            self.channel.end(1008, f"The peer has opened more than {CHANNELS_MAX} data channels.")
         self.channel.join(line)
 
     def _state_changed(self) -> None:
@@ -147,8 +161,15 @@ class Peer:
             self.connected.set()
         elif self.state in ("failed", "closed"):
             self.connected.set()
-            reason = "The peer has hung up." if self.state == "closed" else "The connection to the peer is lost."
-            self.channel.end(1000 if self.state == "closed" else 1006, reason)
+            if self.state == "failed" or self._is_cut_off:
+                self.channel.end(1006, "The connection to the peer is lost.")
+            else:
+                self.channel.end(1000, "The peer has hung up.")
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether ICE has given the peer up. Then the connection ends as closed, as if somebody had hung up."""
+        return str(self._audio.sender.transport.transport.state) == "failed"
 
     def _listen(self) -> None:
         """Hear the peer, and let nobody else decode what it says."""
@@ -175,7 +196,10 @@ class Peer:
 
 
 def _sections(sdp: str, message: str) -> set[str]:
-    """The kinds of media sections of a description. Raises `RemoteProtocolError` where it is none."""
+    """The kinds of media sections of a description. Raises `RemoteProtocolError` where it is none, or too much."""
+    lines = sdp.splitlines()
+    if len(lines) > LINES_MAX or sum(line.startswith("m=") for line in lines) > SECTIONS_MAX:
+        raise RemoteProtocolError(message)
     try:
         described = SessionDescription.parse(sdp)
     except Exception as error:  # it was not written for foreign text
