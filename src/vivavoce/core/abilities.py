@@ -25,6 +25,8 @@ class Abilities:
     logprobs: bool = False
     speculation: bool = True
     """Whether silence adds nothing to a transcript: then an answer can be prepared before its turn has ended."""
+    hears_along: bool = False
+    """Whether a turn can be transcribed while it is spoken."""
     audio_apart: bool = False
     """Whether audio travels apart from the events, in formats of its own (WebRTC, reference §6.1). Then the formats of
     the configuration do not matter: audio is PCM16 at 24 kHz here."""

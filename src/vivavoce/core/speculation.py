@@ -73,7 +73,9 @@ class Draft:
 class Speculation:
     """What is prepared for the end of the open turn. `transcription` says what the transcriber would be asked now."""
 
-    def __init__(self, desk: Desk, answering: Answering, transcription: Callable[[str, bytes], Transcribe]) -> None:
+    def __init__(
+        self, desk: Desk, answering: Answering, transcription: Callable[[str, bytes, str], Transcribe]
+    ) -> None:
         self._desk = desk
         self._answering = answering
         self._transcription = transcription
@@ -91,7 +93,7 @@ class Speculation:
             self._turn, self._silences = item_id, 0
         self._silences += 1
         if self._silences <= self._desk.limits.speculations_max:
-            self._draft = Draft(item_id, self._transcription(self._desk.new_id("spec"), audio))
+            self._draft = Draft(item_id, self._transcription(self._desk.new_id("spec"), audio, item_id))
             self._desk.ask(self._draft.hearing)
 
     def drop(self) -> None:
@@ -113,7 +115,7 @@ class Speculation:
         draft = self._draft
         if draft is None:
             return
-        if self._transcription(draft.hearing.item_id, draft.hearing.audio) != draft.hearing:
+        if self._transcription(draft.hearing.item_id, draft.hearing.audio, draft.item_id) != draft.hearing:
             self.drop()
         elif self.plan() is None:
             self._drop_answer(draft)

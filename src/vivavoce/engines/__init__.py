@@ -196,6 +196,8 @@ class Listening(Protocol):
 class IncrementalTranscriber(Protocol):
     """A `Transcriber` that can hear a turn while it is spoken, so that little is left to do at its end."""
 
+    rate_hz: int
+
     def listen(self, hints: TranscriptionHints, told: Callable[[str], None] | None = None) -> Listening:
         """Open a turn; `told` is called on the event loop with words as soon as they are sure to stay."""
         ...

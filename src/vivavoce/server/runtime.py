@@ -24,12 +24,14 @@ from vivavoce.core.messages import (
     Gone,
     Input,
     JudgeTurn,
+    Listen,
     ListMcpTools,
     NoiseReduced,
     Opened,
     ReduceNoise,
     Send,
     Speak,
+    StopListening,
     StopPlayback,
     Transcribe,
     WakeUp,
@@ -301,6 +303,10 @@ class Runtime:
                         self._work.list_tools(effect)
                     case CallMcpTool():
                         self._work.call_tool(effect)
+                    case Listen():
+                        self._work.listen(effect)
+                    case StopListening():
+                        self._work.stop_listening()
                     case Transcribe():
                         self._work.transcribe(effect)
                     case Generate():
