@@ -30,6 +30,7 @@ __all__ = [
     "NoiseReductionStream",
     "Piece",
     "Pipeline",
+    "PreparingLanguageModel",
     "Prompt",
     "ScoringTranscriber",
     "SpokenPart",
@@ -315,6 +316,18 @@ class LanguageModel(Protocol):
 
     async def close(self) -> None:
         """Free what `warm_up` took."""
+        ...
+
+
+@runtime_checkable
+class PreparingLanguageModel(Protocol):
+    """A `LanguageModel` that can compute the beginning of a prompt before the rest of it is known."""
+
+    async def prepare(self, prompt: Prompt) -> None:
+        """Instructions and history, while the user still speaks; `generate` then has that much less to do.
+
+        Cancelling it is harmless at any time, and keeps what was done.
+        """
         ...
 
 
