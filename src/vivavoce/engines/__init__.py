@@ -18,6 +18,7 @@ from vivavoce.protocol.items import Item
 __all__ = [
     "ROLES",
     "ArgumentsPiece",
+    "BatchedVoiceActivityStream",
     "CallPiece",
     "DiarizingTranscriber",
     "Engine",
@@ -55,6 +56,18 @@ class VoiceActivityStream(Protocol):
         """Take PCM16 mono at the detector's `rate_hz`; give one probability per completed frame of `frame_ms`.
 
         An incomplete frame is kept for the next call. Runs on the event loop: under a millisecond per 32 ms of audio.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchedVoiceActivityStream(Protocol):
+    """A `VoiceActivityStream` that can be scored together with others, which costs less than each alone."""
+
+    async def score(self, audio: bytes) -> Sequence[float]:
+        """What `push` gives, to the bit, together with what other streams are given in the same moment.
+
+        One call at a time; the next audio waits for it.
         """
         ...
 
