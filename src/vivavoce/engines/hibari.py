@@ -1,4 +1,4 @@
-"""The embedded voice: hibari, 24 kHz, English, on one thread.
+"""The embedded voice: hibari, 24 kHz, English, each phrase on one thread.
 
 A sentence takes some 60 ms, so a phrase is synthesized whole and handed over in pieces. There is one voice in the
 package; the API's other voices are made from it (see `voices`), and a name that is not known is the default voice.
@@ -6,15 +6,14 @@ package; the API's other voices are made from it (see `voices`), and a name that
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from vivavoce.engines.cores import URGENCY, Cores
 from vivavoce.engines.options import read_options
 from vivavoce.engines.weights import HIBARI, library, verified
 from vivavoce.errors import EngineError
@@ -43,7 +42,7 @@ than usual, it misses the wanted length by up to a tenth and swallows sounds: wh
 class HibariSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`workers`: phrases that are synthesized at once, each on one thread."""
 
-    workers: Annotated[int, Meta(ge=1)] = 1
+    workers: Annotated[int, Meta(ge=1)] = 2
 
 
 class Hibari:
@@ -58,27 +57,31 @@ class Hibari:
         self._numpy: Any = None
         self._voices: Any = None
         self._loading = threading.Lock()
-        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="hibari")
+        self._workers = settings.workers
+        self.share(Cores())
+
+    def share(self, cores: Cores) -> None:
+        """Compute on these cores, which others use too."""
+        self._threads = cores.share("hibari", self._workers)
 
     async def warm_up(self) -> None:
         """Load, and speak once. Raises `EngineMissing`, or `EngineError` where the voice cannot be used."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+        await self._threads.run(URGENCY.get(), self._load)
 
     async def speak(self, text: str, voice: str, speed: float) -> AsyncIterator[bytes]:
         """PCM16 in pieces of 100 ms; nothing for a text without a word in it."""
         if self._voice is None:
             raise EngineError("hibari: not warmed up", code="engine_not_ready")
-        loop = asyncio.get_running_loop()
         size = RATE_HZ * PIECE_MS // 1000 * 2
-        for sentence in await loop.run_in_executor(self._threads, self._phonemes, text, speed):
-            audio = await loop.run_in_executor(self._threads, self._speech, sentence, voice, speed)
+        for sentence in await self._threads.run(URGENCY.get(), self._phonemes, text, speed):
+            audio = await self._threads.run(URGENCY.get(), self._speech, sentence, voice, speed)
             for start in range(0, len(audio), size):
                 yield audio[start : start + size]
 
     async def close(self) -> None:
         """Free the voice, after what is being spoken."""
         self._voice = None
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        await self._threads.close()
 
     def _load(self) -> None:
         with self._loading:

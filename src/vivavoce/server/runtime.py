@@ -342,7 +342,7 @@ class Runtime:
             if number:
                 await asyncio.sleep(0)
             try:
-                scored = self._detection.push(wanted.epoch, audio, wanted.format)
+                scored = await self._detection.push(wanted.epoch, audio, wanted.format)
             except Exception as error:
                 log.exception("%s: speech detection has failed", self.session_id)
                 inputs.append(_failed(error, "Turn detection", UNDETECTED))

@@ -58,6 +58,7 @@ from vivavoce.engines import (
     TranscriptionHints,
     TurnDetector,
 )
+from vivavoce.engines.cores import URGENCY, Urgency
 from vivavoce.errors import ConnectionClosed, EngineError
 from vivavoce.protocol.config import McpTool
 from vivavoce.protocol.items import McpError, McpListedTool, McpToolExecutionError
@@ -410,6 +411,7 @@ class Work:
         response_id, item_id = phrases[0].response_id, phrases[0].item_id
         while phrases:
             wanted = phrases[0]
+            URGENCY.set(Urgency.SOON if wanted.phrase else Urgency.NOW)
             async with _closing(self._speech(wanted)) as chunks:
                 async for audio in chunks:
                     if self._room is not None:
