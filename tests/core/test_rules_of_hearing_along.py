@@ -17,6 +17,7 @@ from vivavoce.core.messages import (
     Listen,
     NoiseReduced,
     Opened,
+    Prepare,
     ReduceNoise,
     SpeechScored,
     StopListening,
@@ -32,6 +33,7 @@ from vivavoce.protocol.events import (
     InputAudioBufferAppend,
     InputAudioBufferClear,
     InputAudioBufferCommit,
+    ResponseCreate,
     SessionUpdate,
 )
 from vivavoce.testing.playbook import Playbook, asks, counting_ids, playbook, sends
@@ -90,7 +92,7 @@ def test_t5_a_turn_is_heard_from_its_padding_to_its_end(play: Playbook) -> None:
 
 def test_the_hints_are_those_of_the_configuration(play: Playbook) -> None:
     listen(play, transcription=cfg.Transcription(model="m", language="de", prompt="names"))
-    hear(play, 200, True) << ... << along(tone(200), 0, language="de", prompt="names", is_told=False)
+    hear(play, 200, True) << ... << along(tone(200), 0, language="de", prompt="names")
 
 
 def test_t6_what_the_client_will_commit_is_heard_under_the_id_of_the_item(play: Playbook) -> None:
@@ -154,7 +156,7 @@ def test_t16_where_nobody_wants_to_know_nobody_listens() -> None:
 
 def test_t16_a_model_that_streams_tells_the_words_before_the_commit(play: Playbook) -> None:
     listen(play, turn_detection=None, transcription=STREAMING)
-    play >> InputAudioBufferAppend(audio=tone(300)) << along(tone(300), 0, is_told=True)
+    play >> InputAudioBufferAppend(audio=tone(300)) << along(tone(300), 0)
     play >> WordsHeard("item_1", "Good") << sends(DELTA, item_id="item_1", delta="Good")
     play >> WordsHeard("item_1", " morning") << sends(DELTA, item_id="item_1", delta=" morning")
     play >> InputAudioBufferCommit() << ... << asks(Transcribe) << StopListening("item_1")
@@ -166,7 +168,7 @@ def test_t16_a_model_that_streams_tells_the_words_before_the_commit(play: Playbo
 
 def test_where_the_text_turns_out_otherwise_the_whole_is_what_counts(play: Playbook) -> None:
     listen(play, turn_detection=None, transcription=STREAMING)
-    play >> InputAudioBufferAppend(audio=tone(300)) << along(tone(300), 0, is_told=True)
+    play >> InputAudioBufferAppend(audio=tone(300)) << along(tone(300), 0)
     play >> WordsHeard("item_1", "Good") << sends(DELTA, delta="Good")
     play >> InputAudioBufferCommit() << ... << asks(Transcribe) << StopListening("item_1")
     play >> TranscriptDelta("item_1", "Could be.")
@@ -175,7 +177,7 @@ def test_where_the_text_turns_out_otherwise_the_whole_is_what_counts(play: Playb
 
 def test_other_models_tell_nothing_before_the_turn_is_an_item(play: Playbook) -> None:
     listen(play, turn_detection=None, transcription=cfg.Transcription(model="whisper-1"))
-    play >> InputAudioBufferAppend(audio=tone(300)) << along(tone(300), 0, is_told=False)
+    play >> InputAudioBufferAppend(audio=tone(300)) << along(tone(300), 0)
     play >> WordsHeard("item_1", "Good")
 
 
@@ -204,3 +206,57 @@ def test_barge_in_still_cancels_the_response(play: Playbook) -> None:
     hear(play, 200, True) << ... << along(tone(200), 0)
     hear(play, 200, False) << ... << StopListening("item_1") << sends("response.created")
     hear(play, 200, True) << ... << Cancel("resp_1") << ... << asks(Listen, item_id="item_2", start=0)
+
+
+# --- the language model reads along -----------------------------------------------------------------------------------
+
+
+def words(text: str) -> dict[str, object]:
+    """What the model is asked about a turn in which this was said."""
+    return {"items": [{"role": "user", "content": [{"transcript": text}]}]}
+
+
+def reading(**limits: int) -> Session:
+    able = Abilities(hears_along=True, prepares=True)
+    return Session(
+        id="s",
+        model="m",
+        ids=counting_ids(),
+        expires_at=0,
+        limits=Limits(**limits),
+        surroundings=Surroundings(abilities=able),
+    )
+
+
+def test_the_model_reads_what_was_said_so_far() -> None:
+    with playbook(reading()) as play:
+        play >> Opened() << ...
+        hear(play, 200, True) << sends("input_audio_buffer.speech_started") << asks(Prepare) << along(tone(200), 0)
+        play >> WordsHeard("item_1", "What") << asks(Prepare, wanted=words("What"))
+        play >> WordsHeard("item_1", " is") << asks(Prepare, wanted=words("What is"))
+
+
+def test_an_answer_is_prepared_at_any_pause_where_trying_costs_nothing_else() -> None:
+    with playbook(reading()) as play:
+        play >> Opened() << ...
+        hear(play, 200, True) << ... << along(tone(200), 0)
+        hear(play, 60, False) << along(silence(60), 200)
+        hear(play, 20, False) << along(silence(20), 260) << asks(Transcribe, item_id="spec_1")
+
+
+def test_while_another_answer_goes_on_nothing_is_read() -> None:
+    with playbook(reading()) as play:
+        play >> Opened() << ...
+        listen(play, turn_detection=cfg.ServerVad(interrupt_response=False))
+        play >> ResponseCreate() << ...
+        hear(play, 200, True) << sends("input_audio_buffer.speech_started") << along(tone(200), 0)
+        play >> WordsHeard("item_1", "What")
+
+
+def test_a_transcription_session_has_nothing_to_read() -> None:
+    into = cfg.AudioInput(turn_detection=None, transcription=STREAMING)
+    session = cfg.TranscriptionSession(audio=cfg.AudioConfig(input=into))
+    with playbook(machine(session, prepares=True)) as play:
+        play >> Opened() << ...
+        play >> InputAudioBufferAppend(audio=tone(200)) << asks(Listen)
+        play >> WordsHeard("item_1", "What") << sends(DELTA)

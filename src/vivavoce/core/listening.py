@@ -67,6 +67,8 @@ class Ear:
     turn_ended: Callable[[], None]
     language: Callable[[], str | None] = lambda: None
     """The one that the user is expected to speak, where that was said."""
+    quiet_ms: int = 0
+    """Silence in a turn of which the ear wants to be told; 0: of none."""
     fell_silent: Callable[[str, bytes], None] = lambda item_id, audio: None
     """The open turn may end with this silence: its item, and its audio so far. Either `resumed` follows, or
     `committed` with no more than silence behind that audio."""
@@ -273,7 +275,7 @@ class Listening:
 
     def _note_silence(self, turns: Turns, turn: OpenTurn) -> None:
         """Tell of a silence that may be the end of the turn, and of speech behind it."""
-        since, least = turns.silent_since, ticks_of(self._limits.speculation_ms)
+        since, least = turns.silent_since, ticks_of(self._ear.quiet_ms)
         if since != self._silence:
             self._resume()
         if since is not None and self._silence is None and 0 < least <= turns.position - since:

@@ -274,7 +274,7 @@ class JudgeTurn(_Message, frozen=True):
 class Listen(_Message, frozen=True):
     """More audio of a turn that is being spoken, for a transcriber that hears it along. Ends with `StopListening`.
 
-    `start` says how many bytes of the turn came before. Answered by `WordsHeard` where `is_told`.
+    `start` says how many bytes of the turn came before. Answered by `WordsHeard`.
     """
 
     item_id: str
@@ -284,7 +284,6 @@ class Listen(_Message, frozen=True):
     language: str | None = None
     prompt: str | None = None
     keywords: tuple[str, ...] = ()
-    is_told: bool = False
 
 
 class StopListening(_Message, frozen=True):
@@ -329,6 +328,12 @@ class Generate(_Message, frozen=True):
     effort: str | None = None
     is_parallel: bool | None = None
     temperature: float | None = None
+
+
+class Prepare(_Message, frozen=True):
+    """Let the language model begin to read what it will probably be asked. Not answered; `Generate` follows, or not."""
+
+    wanted: Generate
 
 
 class Speak(_Message, frozen=True):
@@ -392,6 +397,7 @@ Effect = (
     | StopListening
     | Transcribe
     | Generate
+    | Prepare
     | Speak
     | ListMcpTools
     | CallMcpTool

@@ -63,7 +63,7 @@ from .messages import (
 from .playback import Playback, Player
 from .refused import Refused, invalid
 from .response import RunningResponse
-from .speculation import Speculation
+from .speculation import Speculation, quiet_ms
 from .tools import Toolbox, shown
 from .transcribing import Transcribing
 
@@ -145,6 +145,7 @@ class Session:
             self._commit_audio,
             self._turn_ended,
             self._spoken_language,
+            quiet_ms(self.limits, desk.abilities),
             self._fell_silent,
             self._resumed,
             self._transcribing.hear_along if desk.abilities.hears_along else None,
@@ -232,7 +233,7 @@ class Session:
             case TurnJudged():
                 self._listening.judged(input)
             case WordsHeard():
-                self._transcribing.tell_ahead(input)
+                self._anticipate(input.item_id, self._transcribing.words_heard(input))
             case TranscriptDelta() | TranscriptSegment() | TranscriptEnded() | TranscriptFailed():
                 self._transcribing.take(input)
             case PlaybackStarted():
@@ -408,15 +409,19 @@ class Session:
         self._stay(None)
         run, detection = self._answering.current, given(cfg.audio_input(self.config).turn_detection, None)
         assert detection is not None
-        if not given(detection.interrupt_response, True):
-            return
-        self._playback.clear(None if run is None else run.id)
-        if run is not None:
-            self._answering.cancel(run, "turn_detected")
+        if given(detection.interrupt_response, True):
+            self._playback.clear(None if run is None else run.id)
+            if run is not None:
+                self._answering.cancel(run, "turn_detected")
+        self._anticipate(self._listening.open_item_id, "")
 
     def _fell_silent(self, item_id: str, audio: bytes) -> None:
-        if self._desk.abilities.speculation and self._is_to_answer:
+        if self._is_to_answer:
             self._speculation.begin(item_id, audio)
+
+    def _anticipate(self, item_id: str | None, words: str | None) -> None:
+        if item_id is not None and words is not None and self._desk.is_conversation and not self._is_draining:
+            self._speculation.anticipate(item_id, words)
 
     def _resumed(self) -> None:
         self._speculation.drop()

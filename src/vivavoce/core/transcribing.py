@@ -59,6 +59,8 @@ class Transcribing:
         self._transcribed = transcribed
         self._turn = ""
         """The open turn that is heard along."""
+        self._words = ""
+        """What is known of what was said in it."""
         self._told = ""
         """What the client was told of it."""
 
@@ -122,14 +124,9 @@ class Transcribing:
         if wanted.with_logprobs or wanted.with_speakers:
             return
         if turn_id != self._turn:
-            self._turn, self._told = turn_id, ""
+            self._turn, self._words, self._told = turn_id, "", ""
         hints = (wanted.language, wanted.prompt, wanted.keywords)
-        self._desk.ask(Listen(turn_id, start, audio, wanted.format, *hints, self._is_told_ahead))
-
-    @property
-    def _is_told_ahead(self) -> bool:
-        wanted = self._wanted
-        return wanted is not None and given(wanted.model, "").startswith(STREAMING)
+        self._desk.ask(Listen(turn_id, start, audio, wanted.format, *hints))
 
     def turn_over(self, turn_id: str) -> None:
         """The turn has become an item, or nothing."""
@@ -158,11 +155,15 @@ class Transcribing:
             self._desk.send(event)
         self._heard()
 
-    def tell_ahead(self, report: WordsHeard) -> None:
-        """Words of the open turn, where the client is told them before it ends."""
-        if report.item_id != self._turn or not self._is_told_ahead:
-            return
-        self._told += report.text
-        self._desk.send(
-            ev.ConversationItemInputAudioTranscriptionDelta(item_id=self._turn, content_index=0, delta=report.text)
-        )
+    def words_heard(self, report: WordsHeard) -> str | None:
+        """All words of the open turn so far, which the client is told if the model streams; None if this is no news."""
+        if report.item_id != self._turn:
+            return None
+        self._words += report.text
+        wanted = self._wanted
+        if wanted is not None and given(wanted.model, "").startswith(STREAMING):
+            self._told += report.text
+            self._desk.send(
+                ev.ConversationItemInputAudioTranscriptionDelta(item_id=self._turn, content_index=0, delta=report.text)
+            )
+        return self._words

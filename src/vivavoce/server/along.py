@@ -25,7 +25,7 @@ class Along:
         self._format = first.format
         self._hints = _hints(first)
         self._converter = Converter(first.format, pcm16(engine.rate_hz))
-        self._listening = engine.listen(self._hints, told if first.is_told else None)
+        self._listening = engine.listen(self._hints, told)
         self._taken = 0
         self._asked = 0
         self._is_over = False

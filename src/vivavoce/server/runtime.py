@@ -28,6 +28,7 @@ from vivavoce.core.messages import (
     ListMcpTools,
     NoiseReduced,
     Opened,
+    Prepare,
     ReduceNoise,
     Send,
     Speak,
@@ -311,6 +312,8 @@ class Runtime:
                         self._work.transcribe(effect)
                     case Generate():
                         self._work.generate(effect)
+                    case Prepare():
+                        self._work.prepare(effect.wanted)
                     case Speak():
                         self._work.speak(effect)
                     case Cancel():

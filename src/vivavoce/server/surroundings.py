@@ -14,7 +14,7 @@ from vivavoce.core.account import Bill, Price
 from vivavoce.core.playback import Player
 from vivavoce.core.prompts import Prompts
 from vivavoce.core.session import Surroundings
-from vivavoce.engines import IncrementalTranscriber, Pipeline, ScoringTranscriber
+from vivavoce.engines import IncrementalTranscriber, Pipeline, PreparingLanguageModel, ScoringTranscriber
 from vivavoce.protocol.events import RateLimit
 
 from .quota import Account, Quota
@@ -56,6 +56,7 @@ def abilities(pipeline: Pipeline, *, with_mcp: bool = True) -> Abilities:
         reasoning=traits.reasons,
         logprobs=isinstance(pipeline.transcriber, ScoringTranscriber),
         hears_along=isinstance(pipeline.transcriber, IncrementalTranscriber),
+        prepares=isinstance(pipeline.language_model, PreparingLanguageModel),
         speculation=not getattr(pipeline.transcriber, "hears_silence", False),
         context_tokens=traits.context_tokens,
         output_tokens_max=traits.output_tokens_max,

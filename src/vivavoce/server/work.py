@@ -51,6 +51,7 @@ from vivavoce.engines import (
     IncrementalTranscriber,
     Piece,
     Pipeline,
+    PreparingLanguageModel,
     Prompt,
     ScoringTranscriber,
     SpokenPart,
@@ -129,6 +130,7 @@ class Work:
         self._incremental = transcriber if isinstance(transcriber, IncrementalTranscriber) else None
         self._along: Along | None = None
         self._words: deque[WordsHeard] = deque()
+        self._preparing: asyncio.Task[None] | None = None
 
     # --- what the runtime may ask -------------------------------------------------------------------------------------
 
@@ -192,6 +194,16 @@ class Work:
             lambda code, message: McpCallEnded(wanted.item_id, error=McpToolExecutionError(message=message)),
         )
 
+    def prepare(self, wanted: Generate) -> None:
+        """Let the language model begin to read; what it was reading before counts no more."""
+        engine = self._pipeline.language_model
+        if not isinstance(engine, PreparingLanguageModel) or len(self._tasks) >= TASKS_MAX:
+            return
+        if self._preparing is not None:
+            self._preparing.cancel()
+        self._preparing = asyncio.create_task(self._prepare(engine, wanted), name="reading ahead")
+        self._track(self._preparing)
+
     def generate(self, wanted: Generate) -> None:
         """Begin; the outcome is reported."""
         self._start(
@@ -228,6 +240,8 @@ class Work:
     def stop(self) -> None:
         """Stop everything, without waiting for it."""
         self.stop_listening()
+        if self._preparing is not None:
+            self._preparing.cancel()
         for owner_id in list(self._owned):
             self.cancel(owner_id)
 
@@ -385,19 +399,16 @@ class Work:
         else:
             await self._report(McpCallEnded(wanted.item_id, error=outcome))
 
+    async def _prepare(self, engine: PreparingLanguageModel, wanted: Generate) -> None:
+        """What fails here is told when the answer is asked for."""
+        try:
+            await engine.prepare(_prompt(wanted))
+        except EngineError as error:
+            log.debug("%s: a prompt was not prepared: %s", self._session_id, error.message)
+
     async def _generate(self, wanted: Generate) -> None:
-        prompt = Prompt(
-            wanted.instructions,
-            wanted.items,
-            wanted.tools,
-            wanted.tool_choice,
-            wanted.max_output_tokens,
-            wanted.effort,
-            wanted.is_parallel,
-            wanted.temperature,
-        )
         response_id = wanted.response_id
-        async with _closing(self._pipeline.language_model.generate(prompt)) as pieces:
+        async with _closing(self._pipeline.language_model.generate(_prompt(wanted))) as pieces:
             async for piece in pieces:
                 await self._report(_report_of(response_id, piece))
                 if isinstance(piece, Finish):
@@ -491,6 +502,19 @@ def spoken_part(item_id: str, part: SpokenPart) -> tuple[EngineReport, ...]:
     """What one speaker said, as reports."""
     segment = TranscriptSegment(item_id, part.text.strip(), part.speaker, part.start_s, part.end_s)
     return TranscriptDelta(item_id, part.text), segment
+
+
+def _prompt(wanted: Generate) -> Prompt:
+    return Prompt(
+        wanted.instructions,
+        wanted.items,
+        wanted.tools,
+        wanted.tool_choice,
+        wanted.max_output_tokens,
+        wanted.effort,
+        wanted.is_parallel,
+        wanted.temperature,
+    )
 
 
 def _report_of(response_id: str, piece: Piece) -> EngineReport:
