@@ -34,6 +34,7 @@ from vivavoce.engines.gguf import metadata
 from vivavoce.engines.llama_run import Counts, Run
 from vivavoce.engines.options import read_options
 from vivavoce.engines.schemas import arguments_schema
+from vivavoce.engines.slots import Slots
 from vivavoce.engines.tokens import TokenCounter, gguf_marks, gguf_tokenizer
 from vivavoce.engines.weights import SMOLLM, existing, library, verified
 from vivavoce.errors import EngineError
@@ -54,7 +55,7 @@ BATCH_TOKENS = 8
 """How much of a prompt is computed before llama.cpp looks whether to go on, and before the answers of other slots get
 their next token: a tenth of a second on one slow core. With 64 it was three quarters of a second, for a prompt that is
 computed no more than a tenth sooner."""
-CACHE_MIB = 128
+CACHE_MIB = 64
 """Memory for prompts that lost their slot; llama.cpp's own limit is 8 GiB."""
 WAITING_MAX = 64
 """Generations at once, those waiting for a slot included."""
@@ -75,18 +76,18 @@ class SmolLMSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     `model`: path of a GGUF file; None is the packaged one. `threads`: one is half as fast as two on an idle machine of
     two cores, and twenty times as fast on a busy one, because llama.cpp's threads wait for each other. `slots`:
-    conversations whose prompt stays computed. `answer_chars`: an answer without a limit of the client's ends at the
-    first sentence behind this many characters, since it is spoken, and after as many tokens at the latest; 0 means
-    that the model decides. `temperature` 0 takes the likeliest word, which keeps the packaged model to the point; a
-    client may ask for another. `call_margin`: how much likelier than text (in natural log-odds) a call has to be under
-    "auto"; None means that none is made. At 1 the packaged model called for 11 of 14 requests, and for 2 of 14 remarks
-    that wanted no function: not good enough to be the default.
+    conversations whose prompt stays computed, 45 MB each. `answer_chars`: an answer without a limit of the client's
+    ends at the first sentence behind this many characters, since it is spoken, and after as many tokens at the latest;
+    0 means that the model decides. `temperature` 0 takes the likeliest word, which keeps the packaged model to the
+    point; a client may ask for another. `call_margin`: how much likelier than text (in natural log-odds) a call has to
+    be under "auto"; None means that none is made. At 1 the packaged model called for 11 of 14 requests, and for 2 of 14
+    remarks that wanted no function: not good enough to be the default.
     """
 
     model: str | None = None
     threads: Annotated[int, Meta(ge=1)] = 1
     context_tokens: Annotated[int, Meta(ge=256)] = 2048
-    slots: Annotated[int, Meta(ge=1, le=WAITING_MAX)] = 4
+    slots: Annotated[int, Meta(ge=1, le=WAITING_MAX)] = 8
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
     repeat_penalty: Annotated[float, Meta(ge=1, le=2)] = 1.05
     answer_chars: Annotated[int, Meta(ge=0)] = 240
@@ -103,6 +104,7 @@ class SmolLM:
         self._marks = Marks()
         self._server: Any = None
         self._loading = threading.Lock()
+        self._slots = Slots(self._settings.slots)
         self._waiting = 0
         self._preparing: Run | None = None
         self._changes: list[asyncio.Future[None]] = []
@@ -168,10 +170,6 @@ class SmolLM:
             params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.threads
             params.cpuparams.poll = params.cpuparams_batch.poll = 0
             params.n_batch = params.n_ubatch = max(BATCH_TOKENS, settings.slots)
-            # Never go on in the slot of the conversation that is most alike: it may be another one with the same
-            # instructions, which would lose its prompt. The slot that was idle for longest takes the prompt that fits
-            # best from the memory for prompts, where that of every idle slot is.
-            params.slot_prompt_similarity = 0.0
             params.cache_ram_mib = CACHE_MIB
             params.api_keys = [secrets.token_hex(32)]
             params.endpoint_slots = params.endpoint_props = False
@@ -394,7 +392,11 @@ class SmolLM:
                 if server is None or run.is_stopped:
                     break
                 run.error, run.is_too_long = None, False
-                server.handle_chat_completions({**body, "messages": messages}, take)
+                slot = self._slots.take(messages)
+                try:
+                    server.handle_chat_completions({**body, "messages": messages, "id_slot": slot}, take)
+                finally:
+                    self._slots.give_back(slot)
                 if not run.is_too_long:
                     break
         except Exception as error:
