@@ -407,6 +407,7 @@ def test_it_answers_counts_stops_and_calls() -> None:
             await _counts_as_the_model_does(model)
             await _keeps_every_conversation(model)
             await _has_less_to_do_for_what_was_prepared(model)
+            await _finds_its_prompt_again_after_an_answer_that_was_left(model)
             await _stops_at_once(model)
             await _refuses_what_does_not_fit(model)
             for choice in (ToolChoiceFunction(name="set_timer"), "required"):
@@ -489,6 +490,16 @@ async def _keeps_every_conversation(model: SmolLM) -> None:
         talk += [Message(role="assistant", content=(OutputText(text="I help."),)), user("When does my train leave?")]
         cached = (await _counted(model, talk)).cached_tokens
         assert cached >= before[number].input_tokens - 5, "all but the mark at which an answer begins"
+
+
+async def _finds_its_prompt_again_after_an_answer_that_was_left(model: SmolLM) -> None:
+    """At once, while the model still ends that answer."""
+    talk: list[Item] = [user("Is there a train to Bergen in the morning, and does it carry bicycles?")]
+    pieces = model.generate(Prompt(LONG, tuple(talk)))
+    await anext(aiter(pieces))
+    await pieces.aclose()  # type: ignore[attr-defined]
+    counted = await _counted(model, talk)
+    assert counted.cached_tokens >= counted.input_tokens - 5
 
 
 async def _has_less_to_do_for_what_was_prepared(model: SmolLM) -> None:

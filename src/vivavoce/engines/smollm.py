@@ -34,7 +34,7 @@ from vivavoce.engines.gguf import metadata
 from vivavoce.engines.llama_run import Counts, Run
 from vivavoce.engines.options import read_options
 from vivavoce.engines.schemas import arguments_schema
-from vivavoce.engines.slots import Slots
+from vivavoce.engines.slots import Slots, known_lines
 from vivavoce.engines.tokens import TokenCounter, gguf_marks, gguf_tokenizer
 from vivavoce.engines.weights import SMOLLM, existing, library, verified
 from vivavoce.errors import EngineError
@@ -108,6 +108,8 @@ class SmolLM:
         self._waiting = 0
         self._preparing: Run | None = None
         self._changes: list[asyncio.Future[None]] = []
+        self._working: dict[Run, Chat] = {}
+        """What is being written, or about to be, and the conversations that it belongs to."""
         self.share(Cores())
 
     def share(self, cores: Cores) -> None:
@@ -291,6 +293,7 @@ class SmolLM:
             if not working.cancelled():
                 working.exception()  # of an answer that was left early nobody asks for it
             self._waiting -= not is_ahead
+            self._working.pop(run, None)
             if is_ahead:
                 self._preparing = None
             self._say_changed()
@@ -333,6 +336,10 @@ class SmolLM:
             # may be the begin of this very prompt.
             self._preparing.is_stopped = True
             await self._change()
+        while any(other.is_stopped and known_lines(before, chat) for other, before in self._working.items()):
+            # An answer that nobody wants any more still has the slot of this conversation, for one step at most.
+            await self._change()
+        self._working[run] = chat
         urgency = Urgency.SPARE if is_ahead else URGENCY.get()
         await self._threads.run(urgency, self._work, prompts, {**self._always(), **body}, run, say)
 
