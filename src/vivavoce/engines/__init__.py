@@ -208,7 +208,10 @@ class Listening(Protocol):
 
 @runtime_checkable
 class IncrementalTranscriber(Protocol):
-    """A `Transcriber` that can hear a turn while it is spoken, so that little is left to do at its end."""
+    """A `Transcriber` that can hear a turn while it is spoken, so that little is left to do at its end.
+
+    One that has `hears_along`, and it is false, does not want to.
+    """
 
     rate_hz: int
 

@@ -55,7 +55,8 @@ def abilities(pipeline: Pipeline, *, with_mcp: bool = True) -> Abilities:
         images=traits.sees_images,
         reasoning=traits.reasons,
         logprobs=isinstance(pipeline.transcriber, ScoringTranscriber),
-        hears_along=isinstance(pipeline.transcriber, IncrementalTranscriber),
+        hears_along=isinstance(pipeline.transcriber, IncrementalTranscriber)
+        and getattr(pipeline.transcriber, "hears_along", True),
         prepares=isinstance(pipeline.language_model, PreparingLanguageModel),
         speculation=not getattr(pipeline.transcriber, "hears_silence", False),
         context_tokens=traits.context_tokens,
