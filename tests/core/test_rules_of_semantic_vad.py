@@ -103,7 +103,8 @@ def test_eagerness_says_how_long_silence_may_last(
 def test_what_is_judged_is_the_turn_with_the_pause_at_its_end() -> None:
     with playbook(machine(judged_ms_max=300)) as play:
         play >> Opened() << ...
-        listen(play, turn_detection=cfg.SemanticVad(), transcription=cfg.Transcription(language="de"))
+        without_answer = cfg.SemanticVad(create_response=False)
+        listen(play, turn_detection=without_answer, transcription=cfg.Transcription(language="de"))
         hear(play, 200, True) << ...
         hear(play, 300, False) << JudgeTurn("item_1", 1, tone(200)[100 * 48 :] + silence(200), PCM16_24K, "de")
         listen(play, transcription=None)

@@ -28,6 +28,8 @@ from vivavoce.core.messages import (
     SpeechScored,
     StopPlayback,
     TextGenerated,
+    Transcribe,
+    TranscriptDelta,
     TranscriptEnded,
 )
 from vivavoce.core.playback import Played
@@ -81,8 +83,14 @@ class World:
         self.session = Session(id="s", model="m", ids=counting_ids(), expires_at=0, surroundings=given)
         self.hand(Opened())
         if not detection:
-            audio = cfg.AudioConfig(input=cfg.AudioInput(turn_detection=None))
-            self.hand(ev.SessionUpdate(session=cfg.RealtimeSession(audio=audio)))
+            self._listen_by(None)
+
+    def configure(self, **detection: Any) -> None:
+        self._listen_by(cfg.ServerVad(**detection))
+
+    def _listen_by(self, detection: cfg.ServerVad | None) -> None:
+        audio = cfg.AudioConfig(input=cfg.AudioInput(turn_detection=detection))
+        self.hand(ev.SessionUpdate(session=cfg.RealtimeSession(audio=audio)))
 
     def hand(self, input: Input, after_ms: int = 0) -> None:
         self.now_ms += after_ms
@@ -92,7 +100,10 @@ class World:
             )
 
     def last(self, kind: type[Any]) -> Any:
-        return next(one for one in reversed(self.asked + self.events) if isinstance(one, kind))
+        return self.of(kind)[-1]
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [one for one in self.asked + self.events if isinstance(one, kind)]
 
     def hear(self, ms: int, *, speech: bool, takes_ms: int = FRAME_MS) -> None:
         """Audio, frame by frame, each of them `takes_ms` after the one before."""
@@ -125,8 +136,7 @@ def test_a_spoken_turn_counts_from_the_end_of_the_speech() -> None:
     world = World()
     world.hear(400, speech=True)
     world.hear(500, speech=False)
-    committed = world.last(ev.InputAudioBufferCommitted)
-    world.hand(TranscriptEnded(committed.item_id), 70)  # without text: the model is not asked
+    world.hand(TranscriptEnded(world.last(Transcribe).item_id), 70)  # without text: the model is not asked
     (waterfall,) = world.told.waterfalls
     assert waterfall == Waterfall(
         counted_from="speech_end", at_ms=400, committed_ms=200, requested_ms=200, transcript_ms=570, done_ms=570
@@ -234,7 +244,7 @@ def test_what_is_prepared_before_the_turn_has_ended_lies_before_the_commit() -> 
     watch.asked(Cancel("resp_8"), 670)  # prepared in vain
     watch.sent(ev.InputAudioBufferSpeechStopped(item_id="item_1", audio_end_ms=900), 900)
     watch.sent(ev.InputAudioBufferCommitted(item_id="item_1"), 900)
-    watch.also_known_as("item_1", "spec_1")
+    watch.transcribing("item_1", "spec_1")
     response = Response(id="resp_9", conversation_id="conv", status="completed")
     watch.sent(ev.ResponseCreated(response=response), 900)
     watch.heard(TextGenerated("resp_8", "Stale."), 910)
@@ -366,3 +376,28 @@ def test_what_it_remembers_is_bounded(steps: list[tuple[str, int]]) -> None:
             watch.sent(ev.ResponseDone(response=Response(id=id)), now)
     assert len(watch._runs) <= sw.RUNS_MAX
     assert len(watch._transcripts) <= sw.TRANSCRIPTS_MAX
+
+
+def test_a_prepared_answer_is_timed_by_the_machine_as_it_was_prepared() -> None:
+    world = World()
+    world.configure(silence_duration_ms=500)
+    world.hear(400, speech=True)
+    world.hear(240, speech=False)
+    drafted = world.last(Transcribe)
+    world.hand(TranscriptDelta(drafted.item_id, "Hello?"))
+    world.hand(TranscriptEnded(drafted.item_id))
+    response_id = world.last(Generate).response_id
+    world.hand(TextGenerated(response_id, "Good morning. How"), 10)
+    world.hand(AudioSynthesized(response_id, world.last(Speak).item_id, silence(100)), 10)
+    assert world.of(ev.InputAudioBufferCommitted) == []
+    world.hear(260, speech=False)
+    world.hand(GenerationEnded(response_id, "stop"), 10)
+    for speak in [one for one in world.asked if isinstance(one, Speak)]:
+        world.hand(PhraseSpoken(response_id, speak.item_id, speak.phrase), 10)
+    (waterfall,) = world.told.waterfalls
+    committed = waterfall.committed_ms
+    assert committed is not None
+    assert waterfall.counted_from == "speech_end"
+    before = {"transcript": 240, "prompted": 240, "first_token": 250, "first_phrase": 250, "first_audio": 260}
+    assert {step: ms for step, ms in waterfall.steps.items() if ms < committed} == before
+    assert waterfall.first_sent_ms == waterfall.requested_ms == committed

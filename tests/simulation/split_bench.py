@@ -105,6 +105,7 @@ class Hasher(_Weightless):
     """Writes down the hash of what it hears."""
 
     rate_hz = PCM16_24K.rate_hz
+    hears_silence = True
 
     async def transcribe(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[str]:
         yield fingerprint(audio)

@@ -23,6 +23,8 @@ class Abilities:
     images: bool = False
     reasoning: bool = False
     logprobs: bool = False
+    speculation: bool = True
+    """Whether silence adds nothing to a transcript: then an answer can be prepared before its turn has ended."""
     audio_apart: bool = False
     """Whether audio travels apart from the events, in formats of its own (WebRTC, reference §6.1). Then the formats of
     the configuration do not matter: audio is PCM16 at 24 kHz here."""

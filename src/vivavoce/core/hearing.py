@@ -21,6 +21,9 @@ from .messages import TranscriptDelta, TranscriptEnded, TranscriptFailed, Transc
 class Heard:
     """One user item's audio and its transcript so far."""
 
+    item_id: str
+    source_id: str
+    """Under which id the transcriber works for it: its own, or that of a turn that was transcribed before it ended."""
     audio: bytes
     audio_bytes: int
     format: Format
@@ -53,7 +56,7 @@ class Heard:
         new_id: Callable[[str], str],
     ) -> ev.AnyServerEvent:
         """A report on this transcript as the client is told it."""
-        item_id, content_index = report.item_id, self.content_index
+        item_id, content_index = self.item_id, self.content_index
         match report:
             case TranscriptDelta():
                 return ev.ConversationItemInputAudioTranscriptionDelta(
@@ -92,6 +95,8 @@ class Hearing:
 
     def __init__(self, bytes_max: int) -> None:
         self._items: dict[str, Heard] = {}
+        self._sources: dict[str, str] = {}
+        """Items by the ids under which they are transcribed, where these are not their own."""
         self._bytes_max = bytes_max
         self._bytes = 0
 
@@ -99,10 +104,10 @@ class Hearing:
         """What is known of an item; None for one without audio."""
         return self._items.get(item_id)
 
-    def pending(self, item_id: str) -> Heard | None:
-        """The same, only while its transcript is pending: reports for others are stale."""
-        heard = self._items.get(item_id)
-        return heard if heard is not None and heard.is_pending else None
+    def pending(self, source_id: str) -> Heard | None:
+        """What is being transcribed under this id; None where nothing is: reports for it are stale."""
+        heard = self._items.get(self._sources.get(source_id, source_id))
+        return heard if heard is not None and heard.is_pending and heard.source_id == source_id else None
 
     def begin(
         self,
@@ -114,9 +119,14 @@ class Hearing:
         transcript: str | None = None,
         is_told: bool,
         with_logprobs: bool = False,
+        source_id: str | None = None,
     ) -> Heard:
         """Keep an item's audio. Nothing is pending where the transcript is known, or there is nothing to hear."""
-        heard = self._items[item_id] = Heard(audio, len(audio), format, content_index, is_told, with_logprobs)
+        heard = self._items[item_id] = Heard(
+            item_id, source_id or item_id, audio, len(audio), format, content_index, is_told, with_logprobs
+        )
+        if source_id is not None:
+            self._sources[source_id] = item_id
         heard.pieces += [transcript] if transcript else []
         heard.is_pending = bool(audio) and not transcript
         self._bytes += len(audio)
@@ -127,10 +137,11 @@ class Hearing:
             other.audio = b""
         return heard
 
-    def forget(self, item_id: str) -> bool:
-        """The item is gone. Says whether its transcript was still pending."""
+    def forget(self, item_id: str) -> str | None:
+        """The item is gone. Says under which id it is still being transcribed, if it is."""
         heard = self._items.pop(item_id, None)
         if heard is None:
-            return False
+            return None
         self._bytes -= len(heard.audio)
-        return heard.is_pending
+        self._sources.pop(heard.source_id, None)
+        return heard.source_id if heard.is_pending else None

@@ -58,6 +58,10 @@ class Ear:
     turn_ended: Callable[[], None]
     language: Callable[[], str | None] = lambda: None
     """The one that the user is expected to speak, where that was said."""
+    fell_silent: Callable[[str, bytes], None] = lambda item_id, audio: None
+    """The open turn may end with this silence: its item, and its audio so far. Either `resumed` follows, or
+    `committed` with no more than silence behind that audio."""
+    resumed: Callable[[], None] = lambda: None
 
 
 class Listening:
@@ -74,6 +78,8 @@ class Listening:
         self._cleaning: Cleaning | None = None
         self._cleanings = 0
         self._pauses = 0
+        self._silence: int | None = None
+        """Where the silence began of which the ear was told."""
         self._kept: tuple[int, int] | None = None
 
     @property
@@ -108,6 +114,7 @@ class Listening:
         self._hear(settings, is_open=False)
 
     def _hear(self, settings: TurnSettings | None, *, is_open: bool) -> None:
+        self._resume()
         longest_ms, self._scores_from = self._limits.turn_ms_max, self._audio.end
         self._turns = Turns(settings, self._audio.end, speaking=is_open, longest_ms=longest_ms) if settings else None
 
@@ -237,9 +244,25 @@ class Listening:
             elif isinstance(decision, Paused):
                 self._pause(decision.at)
             else:
-                self._end(decision.end)
+                self._end(decision.end, turns.silent_since)
         if self._turn is None:
             self._audio.forget_before(self._needed_from(turns))
+        else:
+            self._note_silence(turns, self._turn)
+
+    def _note_silence(self, turns: Turns, turn: OpenTurn) -> None:
+        """Tell of a silence that may be the end of the turn, and of speech behind it."""
+        since, least = turns.silent_since, ticks_of(self._limits.speculation_ms)
+        if since != self._silence:
+            self._resume()
+        if since is not None and self._silence is None and 0 < least <= turns.position - since:
+            self._silence = since
+            self._ear.fell_silent(turn.item_id, self._audio.until(turns.position))
+
+    def _resume(self) -> None:
+        if self._silence is not None:
+            self._silence = None
+            self._ear.resumed()
 
     def _needed_from(self, turns: Turns) -> int:
         needed = turns.quiet_since - ticks_of(turns.settings.prefix_padding_ms)
@@ -262,9 +285,12 @@ class Listening:
         audio = self._audio.until(at)[-self._audio.format.bytes_of(self._limits.judged_ms_max) :]
         self._ear.ask(JudgeTurn(self._turn.item_id, self._pauses, audio, self._audio.format, self._ear.language()))
 
-    def _end(self, end: int) -> None:
+    def _end(self, end: int, silent_since: int | None) -> None:
         turn, self._turn = self._turn, None
         assert turn is not None
+        if silent_since != self._silence:
+            self._resume()
+        self._silence = None
         self._ear.send(ev.InputAudioBufferSpeechStopped(item_id=turn.item_id, audio_end_ms=ms_of(end)))
         self._ear.committed(turn.item_id, self._audio.take_until(end))
         self._ear.turn_ended()

@@ -23,7 +23,7 @@ from vivavoce.protocol.config import (
     Transcription,
     TranscriptionSession,
 )
-from vivavoce.protocol.items import InputAudio, Message, Usage
+from vivavoce.protocol.items import InputAudio, Usage
 
 from . import configuration as cfg
 from . import prompts
@@ -31,6 +31,7 @@ from .abilities import Abilities
 from .account import Account, Bill
 from .adoption import Adopted, Adoption
 from .answering import Answering, Neighbours
+from .context import spoken_item
 from .conversation import Conversation, format_of
 from .desk import Desk
 from .editing import Editing
@@ -64,6 +65,7 @@ from .messages import (
 from .playback import Playback, Player
 from .refused import Refused, invalid
 from .response import RunningResponse
+from .speculation import Speculation
 from .stopwatch import Stopwatch, Watch
 from .tools import Toolbox, shown
 
@@ -136,7 +138,15 @@ class Session:
             abilities=self._given.abilities,
         )
         ear = Ear(
-            desk.send, desk.ask, ids, self._turn_started, self._commit_audio, self._turn_ended, self._spoken_language
+            desk.send,
+            desk.ask,
+            ids,
+            self._turn_started,
+            self._commit_audio,
+            self._turn_ended,
+            self._spoken_language,
+            self._fell_silent,
+            self._resumed,
         )
         self._listening = Listening(format_of(cfg.audio_input(desk.initial).format), self.limits, ear)
         self._stopwatch = Stopwatch(
@@ -155,6 +165,7 @@ class Session:
                 self._adoption, self._toolbox, self._given.account, self._filled, self._listen_to, self._response_done
             ),
         )
+        self._speculation = Speculation(desk, self._answering, self._transcription)
         self._playback = Playback(desk, self._given.player)
         self._editing = Editing(
             desk, self._adoption, self._toolbox, self._listen_to, self._answering.proceed, self._answering.is_open
@@ -198,6 +209,7 @@ class Session:
                 self._listening.score(input)
             case ev.ClientEvent():
                 self._client(input)
+                self._speculation.reconsider()
             case ev.ErrorDetail():
                 self._send(ev.ErrorEvent(error=input))
             case Opened():
@@ -210,6 +222,8 @@ class Session:
                 self._answering.fail_all("client_gone", "The client has gone.")
                 self._stopwatch.flush()
                 self.is_closed = True
+            case _ if self._speculation.holds(input):
+                pass
             case NoiseReduced():
                 self._listening.clean(input)
             case TurnJudged():
@@ -263,8 +277,9 @@ class Session:
         self._effects.append(Send(event))
 
     def _effects_append(self, effect: Effect) -> None:
-        self._stopwatch.asked(effect, self._now_ms)
-        self._effects.append(effect)
+        if not self._speculation.was_asked(effect):
+            self._stopwatch.asked(effect, self._now_ms)
+            self._effects.append(effect)
 
     def _end(self, close_code: int, code: str, reason: str) -> None:
         """End the session for a reason that the client is told by name."""
@@ -401,21 +416,33 @@ class Session:
         if run is not None:
             self._answering.cancel(run, "turn_detected")
 
+    def _fell_silent(self, item_id: str, audio: bytes) -> None:
+        if self._desk.abilities.speculation and self._is_to_answer:
+            self._speculation.begin(item_id, audio)
+
+    def _resumed(self) -> None:
+        self._speculation.drop()
+
     def _turn_ended(self) -> None:
         self._answer_turn(is_automatic=True)
+        self._speculation.release(self._take)
 
     def _spoken_language(self) -> str | None:
         wanted = given(cfg.audio_input(self.config).transcription, None)
         return None if wanted is None else given(wanted.language, None)
 
-    def _answer_turn(self, *, is_automatic: bool) -> None:
-        """Where the client leaves answers to us: `create_response`, which counts for silence (T15) as for speech."""
+    @property
+    def _is_to_answer(self) -> bool:
+        """Whether the client leaves answers to us: `create_response`, which counts for silence (T15) as for speech."""
         detection = given(cfg.audio_input(self.config).turn_detection, None)
         assert detection is not None
-        if self._is_draining or not self._desk.is_conversation or not given(detection.create_response, True):
+        return not self._is_draining and self._desk.is_conversation and given(detection.create_response, True)
+
+    def _answer_turn(self, *, is_automatic: bool) -> None:
+        if not self._is_to_answer:
             return
         try:
-            self._answering.start(ev.ResponseParams(), is_automatic=is_automatic)
+            self._answering.start(ev.ResponseParams(), is_automatic=is_automatic, plan=self._speculation.plan())
         except Refused as refused:
             self._send(refused.told(None))  # the turn stands; only its automatic answer is refused (§4.4 T7)
 
@@ -442,15 +469,8 @@ class Session:
 
     def _commit_audio(self, item_id: str, audio: bytes) -> None:
         previous = self.conversation.last_item_id
-        item = Message(
-            id=item_id,
-            object="realtime.item",
-            status="completed",
-            role="user",
-            content=(InputAudio(transcript=None),),
-        )
         self._send(ev.InputAudioBufferCommitted(item_id=item_id, previous_item_id=previous))
-        self._desk.announce(item, previous)
+        self._desk.announce(spoken_item(item_id), previous)
         self._transcribe(item_id, InputAudio(audio=audio))
 
     # --- transcripts --------------------------------------------------------------------------------------------------
@@ -462,6 +482,8 @@ class Session:
 
     def _transcribe(self, item_id: str, part: InputAudio, content_index: int = 0) -> None:
         wanted, audio = given(cfg.audio_input(self.config).transcription, None), given(part.audio, None) or b""
+        source_id = self._speculation.source_of(item_id)
+        self._stopwatch.transcribing(item_id, source_id)
         heard = self._desk.hearing.begin(
             item_id,
             audio,
@@ -470,23 +492,26 @@ class Session:
             transcript=given(part.transcript, None),
             is_told=wanted is not None,
             with_logprobs=bool(given(self.config.include, None)),
+            source_id=source_id,
         )
         if wanted is None and not self._desk.is_conversation:
             heard.is_pending = False  # nobody wants to know
-        if not heard.is_pending:
-            return
-        hints = wanted or Transcription()
-        self._effects.append(
-            Transcribe(
-                item_id,
-                audio,
-                heard.format,
-                given(hints.language, None),
-                given(hints.prompt, None),
-                given(hints.keywords, ()),
-                heard.is_told and heard.with_logprobs,
-                heard.is_told and DIARIZING in given(hints.model, ""),
-            )
+        if heard.is_pending and source_id is None:
+            self._desk.ask(self._transcription(item_id, audio))
+
+    def _transcription(self, item_id: str, audio: bytes) -> Transcribe:
+        """What the transcriber is asked, as the configuration is now."""
+        wanted = given(cfg.audio_input(self.config).transcription, None)
+        hints, is_told = wanted or Transcription(), wanted is not None
+        return Transcribe(
+            item_id,
+            audio,
+            self._listening.format,
+            given(hints.language, None),
+            given(hints.prompt, None),
+            given(hints.keywords, ()),
+            is_told and bool(given(self.config.include, None)),
+            is_told and DIARIZING in given(hints.model, ""),
         )
 
     def _transcript(self, report: TranscriptDelta | TranscriptSegment | TranscriptEnded | TranscriptFailed) -> None:

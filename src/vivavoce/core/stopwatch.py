@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from msgspec import structs
@@ -112,6 +112,8 @@ class SpokenTurn:
     committed: int
     speech_end: int | None
     """None where voice activity did not end it."""
+    source_id: str
+    """Under which id it is transcribed."""
 
 
 @dataclass(slots=True)
@@ -205,7 +207,7 @@ class Stopwatch:
             case ev.InputAudioBufferCommitted():
                 speech = self._speech_ends
                 ended = speech[1] if speech is not None and speech[0] == event.item_id else None
-                self._turn = SpokenTurn(event.item_id, now_ms, ended)
+                self._turn = SpokenTurn(event.item_id, now_ms, ended, event.item_id)
             case ev.ConversationItemAdded(item=Message(role="user") as item):
                 if self._turn is not None and item.id != self._turn.item_id:
                     self._turn = None  # what is answered next is what was written
@@ -217,10 +219,10 @@ class Stopwatch:
                 self._watch.erred(event.error)
         return event
 
-    def also_known_as(self, item_id: str, source_id: str) -> None:
-        """An item was transcribed under another id, before it was one."""
-        if (at := self._transcripts.get(source_id)) is not None:
-            self._transcripts[item_id] = at
+    def transcribing(self, item_id: str, source_id: str | None) -> None:
+        """An item is transcribed; since before it was one, and under this id, where one is given."""
+        if self._turn is not None and self._turn.item_id == item_id:
+            self._turn = replace(self._turn, source_id=source_id or item_id)
 
     def flush(self) -> None:
         """What was not played by now, will not be."""
@@ -268,7 +270,7 @@ class Stopwatch:
         steps: dict[str, int] = {f"{step}_ms": ms - at for step, ms in run.at.items()}
         if run.turn is not None:
             steps["committed_ms"] = run.turn.committed - at
-            if (transcribed := self._transcripts.get(run.turn.item_id)) is not None:
+            if (transcribed := self._transcripts.get(run.turn.source_id)) is not None:
                 steps["transcript_ms"] = transcribed - at
         audio_ms = run.format.ms(run.audio_bytes // run.format.sample_bytes)
         return Waterfall(counted_from=origin, at_ms=at, audio_ms=audio_ms, **steps)

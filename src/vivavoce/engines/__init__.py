@@ -22,7 +22,9 @@ __all__ = [
     "DiarizingTranscriber",
     "Engine",
     "Finish",
+    "IncrementalTranscriber",
     "LanguageModel",
+    "Listening",
     "NoiseField",
     "NoiseReducer",
     "NoiseReductionStream",
@@ -150,7 +152,11 @@ class TranscriptionHints:
 
 
 class Transcriber(Protocol):
-    """Writes down what was said."""
+    """Writes down what was said.
+
+    One that has `hears_silence`, and it is true, writes down something else where there is more silence at the end: it
+    is never asked before a turn has ended.
+    """
 
     rate_hz: int
 
@@ -164,6 +170,34 @@ class Transcriber(Protocol):
 
     async def close(self) -> None:
         """Free what `warm_up` took."""
+        ...
+
+
+class Listening(Protocol):
+    """One turn that is heard while it is spoken."""
+
+    def push(self, audio: bytes) -> None:
+        """Take PCM16 mono at the transcriber's `rate_hz` that follows. Called on the event loop; returns at once."""
+        ...
+
+    async def settle(self) -> str:
+        """The transcript of everything pushed; it begins with what was told, but for blanks at its ends.
+
+        At a pause that was long enough to be noticed it is there already, or nearly. More may be pushed afterwards.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Give the turn up: its work stops soon, and nothing more is told."""
+        ...
+
+
+@runtime_checkable
+class IncrementalTranscriber(Protocol):
+    """A `Transcriber` that can hear a turn while it is spoken, so that little is left to do at its end."""
+
+    def listen(self, hints: TranscriptionHints, told: Callable[[str], None] | None = None) -> Listening:
+        """Open a turn; `told` is called on the event loop with words as soon as they are sure to stay."""
         ...
 
 

@@ -55,6 +55,7 @@ def abilities(pipeline: Pipeline, *, with_mcp: bool = True) -> Abilities:
         images=traits.sees_images,
         reasoning=traits.reasons,
         logprobs=isinstance(pipeline.transcriber, ScoringTranscriber),
+        speculation=not getattr(pipeline.transcriber, "hears_silence", False),
         context_tokens=traits.context_tokens,
         output_tokens_max=traits.output_tokens_max,
         count_tokens=traits.count_tokens,

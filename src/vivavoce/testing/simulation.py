@@ -27,9 +27,11 @@ from vivavoce.engines.scripted import (
     ScriptedModelSettings,
     ScriptedNoiseReducer,
     ScriptedSettings,
+    ScriptedTranscriber,
     ScriptedTurnSettings,
     ScriptedVadSettings,
     scripted_pipeline,
+    speech_in_words,
 )
 from vivavoce.errors import EngineError
 from vivavoce.protocol.codec import Dialect
@@ -195,7 +197,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             synthesizer=self.synthesizer,
             turn_detector=self.turn_detector,
         )
-        return replace(pipeline, noise_reducer=ScriptedNoiseReducer(self.noise_reducer))
+        return replace(
+            pipeline,
+            transcriber=ScriptedTranscriber(self.transcriber, speech_in_words, hears_silence=False),
+            noise_reducer=ScriptedNoiseReducer(self.noise_reducer),
+        )
 
     def settings(self) -> Settings:
         """Its server."""

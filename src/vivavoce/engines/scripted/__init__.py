@@ -30,6 +30,7 @@ from .hearing import (
     ScriptedVad,
     ScriptedVadSettings,
     duration_in_words,
+    speech_in_words,
 )
 from .pace import AT_ONCE, ScriptedSettings
 from .speaking import CHARACTER_MS, ScriptedSynthesizer
@@ -58,6 +59,7 @@ __all__ = [
     "create_vad",
     "duration_in_words",
     "scripted_pipeline",
+    "speech_in_words",
 ]
 
 

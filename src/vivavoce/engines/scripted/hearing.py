@@ -150,12 +150,21 @@ class ScriptedTurnDetector(Weightless):
 class ScriptedTranscriber(Weightless):
     """Writes `audio of N ms`, word by word; hears the duration and nothing else.
 
-    With a `script` it writes what that says of the audio (PCM16 mono at 24 kHz).
+    With a `script` it writes what that says of the audio (PCM16 mono at 24 kHz); `hears_silence` False says that this
+    is the same with more silence at the end, and lets the session prepare answers before a turn has ended.
     """
 
     rate_hz: int = FORMAT.rate_hz
+    hears_silence: bool = True
 
-    def __init__(self, settings: ScriptedSettings = AT_ONCE, script: Callable[[bytes], str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: ScriptedSettings = AT_ONCE,
+        script: Callable[[bytes], str] | None = None,
+        *,
+        hears_silence: bool = True,
+    ) -> None:
+        self.hears_silence = hears_silence
         self._settings = settings
         self._script = script or duration_in_words
 
@@ -179,6 +188,12 @@ class ScriptedTranscriber(Weightless):
         end_s = FORMAT.duration_ms(audio) / 1000
         yield SpokenPart("".join(words[:2]), "A", 0.0, end_s / 2)
         yield SpokenPart("".join(words[2:]), "B", end_s / 2, end_s)
+
+
+def speech_in_words(audio: bytes) -> str:
+    """The same, of the audio without the silence (zeros) at its end."""
+    spoken = len(audio.rstrip(bytes(1)))
+    return duration_in_words(audio[: -(-spoken // FORMAT.sample_bytes) * FORMAT.sample_bytes])
 
 
 def duration_in_words(audio: bytes) -> str:
