@@ -82,19 +82,14 @@ class Waterfall(msgspec.Struct, frozen=True, kw_only=True):
     audio_ms: int = 0
     """How much speech was sent, in ms of sound."""
 
-    def ms(self, step: Step) -> int | None:
-        """One step by its name."""
-        found: int | None = getattr(self, f"{step}_ms")
-        return found
-
     @property
-    def steps(self) -> dict[Step, int]:
-        """The steps that were reached, in the order in which they were."""
-        reached: list[tuple[Step, int]] = [(step, ms) for step in STEPS if (ms := self.ms(step)) is not None]
-        return dict(sorted(reached, key=lambda one: one[1]))
+    def steps(self) -> dict[str, int]:
+        """The steps that were reached, by their names in `STEPS`, in the order in which they were."""
+        reached = {step: ms for step in STEPS if (ms := getattr(self, f"{step}_ms")) is not None}
+        return dict(sorted(reached.items(), key=lambda one: one[1]))
 
 
-STEPS: Mapping[Step, str] = {
+STEPS: Mapping[str, str] = {
     "committed": "turn end found",
     "transcript": "transcript",
     "requested": "response begun",
