@@ -106,7 +106,7 @@ def between(span: ReadableSpan) -> tuple[float, float]:
 def test_a_response_is_a_span_of_its_session_with_a_child_for_each_engine(observed: Observed) -> None:
     session = observed.session()
     session.measured(answered(), SPOKEN)
-    session.end(OPENED_NS + 10**10, "closed by the client (1000)")
+    session.end(OPENED_NS + 10**10)
     spans = observed.spans()
     assert set(spans) == {"realtime gpt-realtime", "response", "transcription", "chat gpt-realtime", "speech"}
     root, response = spans["realtime gpt-realtime"], spans["response"]
@@ -195,6 +195,6 @@ def test_without_a_provider_nothing_is_recorded_and_without_the_package_there_is
     session = telemetry.session(About("sess_1", "realtime", "websocket", "scripted", "m"))
     session.begin(OPENED_NS, lambda: 0)
     session.measured(answered(), SPOKEN)
-    session.end(OPENED_NS, "over")
+    session.end(OPENED_NS)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     assert Tracing.installed() is None

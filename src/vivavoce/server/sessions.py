@@ -364,7 +364,7 @@ class Sessions:
             del self._running[runtime]
             await self._tapes.end(session_id)
             why = runtime.ended or "the client is gone"
-            watch.end(self._unix_ns, why)
+            watch.end(self._unix_ns)
             log.info("%s: has ended after %.1f s: %s%s", session_id, runtime.lasted_s, why, _costs(runtime.session))
 
     @property

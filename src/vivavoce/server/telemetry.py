@@ -131,12 +131,12 @@ class SessionTelemetry:
         if self._trace is not None:
             self._trace.begin(unix_ns)
 
-    def end(self, unix_ns: int, why: str) -> None:
-        """It has ended, for this reason."""
+    def end(self, unix_ns: int) -> None:
+        """It has ended."""
         self.count_heard()
         self._all.ends(self)
         if self._trace is not None:
-            self._trace.end(unix_ns, why)
+            self._trace.end(unix_ns)
 
     def count_heard(self) -> None:
         """Count the audio that has come since the last time."""

@@ -91,10 +91,9 @@ class SessionTrace:
         name = f"realtime {self._model}".rstrip()
         self._span = self._tracer.start_span(name, kind=SpanKind.SERVER, attributes=about, start_time=unix_ns)
 
-    def end(self, unix_ns: int, why: str) -> None:
+    def end(self, unix_ns: int) -> None:
         """It is over."""
         if self._span is not None:
-            self._span.set_attribute("vivavoce.ended", why)
             self._span.end(unix_ns)
 
     def measured(self, response: Response, waterfall: Waterfall) -> None:
