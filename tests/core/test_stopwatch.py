@@ -263,6 +263,7 @@ def test_what_is_prepared_before_the_turn_has_ended_lies_before_the_commit() -> 
         "first_sent": 500,
         "done": 505,
     }
+    assert not watch._runs, "neither what is over nor what was prepared in vain is remembered"
 
 
 # --- the client -------------------------------------------------------------------------------------------------------

@@ -38,9 +38,9 @@ from .messages import (
     TranscriptFailed,
 )
 
-ARRIVALS_MAX = 64
+ARRIVALS_MAX = 32
 """Moments of the input audio that are remembered."""
-ARRIVAL_MS = 100
+ARRIVAL_MS = 200
 """How far they are apart, in audio; between two of them audio is taken to have come evenly."""
 TRANSCRIPTS_MAX = 64
 """Transcripts whose time is remembered."""
