@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Executor, Future
-from typing import Any
 
 import pytest
 
 from vivavoce.engines import TranscriptionHints
+from vivavoce.engines.cores import Cores
 from vivavoce.engines.incremental import DRAFT_SPEECH_MS, IncrementalListening, Sketch, Sound, agreed
 from vivavoce.errors import EngineError
 
@@ -68,18 +67,6 @@ class EarDouble:
         return "".join(f" {token}" for token in tokens)
 
 
-class Inline(Executor):
-    """Does at once what a thread would do."""
-
-    def submit(self, work: Callable[..., Any], /, *args: Any, **more: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        try:
-            done.set_result(work(*args, **more))
-        except EngineError as error:
-            done.set_exception(error)
-        return done
-
-
 def words(first: int, last: int) -> bytes:
     return b"".join(bytes([token]) * (WORD_FRAMES * FRAME) for token in range(first, last + 1))
 
@@ -96,7 +83,7 @@ class Turn:
         self.told: list[str] = []
         sound = Sound(Activity(), FRAME_MS, BYTES_PER_MS)
         told = self.told.append if is_told else None
-        self.listening = IncrementalListening(self.ear, Inline(), sound, TranscriptionHints(), told)
+        self.listening = IncrementalListening(self.ear, Cores(2).share("ear", 2), sound, TranscriptionHints(), told)
 
     async def speak(self, audio: bytes, piece: int = 640) -> None:
         for start in range(0, len(audio), piece):

@@ -114,13 +114,13 @@ class Answering:
     # --- begin --------------------------------------------------------------------------------------------------------
 
     def plan(self, item_id: str, transcript: str, response_id: str, message_id: str) -> Plan | None:
-        """The answer to a turn in which this was said; None where there is nothing to answer, or nothing to be asked.
+        """The answer to a turn in which this was said; None where nothing can be asked now.
 
         Changes nothing. The same before and after the turn's item is in the conversation.
         """
         desk = self._desk
         before = self._context(item for item in desk.conversation if item.id != item_id)
-        if self.current is not None or not transcript or any(known.is_pending for known in self._heard(before)):
+        if self.current is not None or any(known.is_pending for known in self._heard(before)):
             return None
         settled = self._settled(ev.ResponseParams(), None)
         offer = self._near.toolbox.offer(settled.tools, settled.tool_choice)

@@ -35,6 +35,8 @@ class Heard:
     """Whether the client wants to be told how probable each token is."""
     pieces: list[str] = field(default_factory=list)
     logprobs: list[ev.LogProb] = field(default_factory=list)
+    told_ahead: str = ""
+    """What the client was told of it while it was spoken."""
     is_pending: bool = True
     is_silence: bool = False
     """Whether it is what was heard while nobody spoke for `idle_timeout_ms`."""
@@ -54,15 +56,17 @@ class Heard:
         self,
         report: TranscriptDelta | TranscriptSegment | TranscriptEnded | TranscriptFailed,
         new_id: Callable[[str], str],
-    ) -> ev.AnyServerEvent:
-        """A report on this transcript as the client is told it."""
+    ) -> ev.AnyServerEvent | None:
+        """A report on this transcript as the client is told it; None for words that it was told before."""
         item_id, content_index = self.item_id, self.content_index
         match report:
             case TranscriptDelta():
+                if not (text := self._untold(report.text)):
+                    return None
                 return ev.ConversationItemInputAudioTranscriptionDelta(
                     item_id=item_id,
                     content_index=content_index,
-                    delta=report.text,
+                    delta=text,
                     logprobs=report.logprobs if self.with_logprobs else UNSET,
                 )
             case TranscriptSegment():
@@ -88,6 +92,16 @@ class Heard:
                 return ev.ConversationItemInputAudioTranscriptionFailed(
                     item_id=item_id, content_index=content_index, error=error
                 )
+
+    def _untold(self, text: str) -> str:
+        """What is new to the client in `text`, the last piece. Where it was told otherwise, it waits for the whole."""
+        if not self.told_ahead:
+            return text
+        whole = "".join(self.pieces)
+        if not whole.startswith(self.told_ahead):
+            return ""
+        text, self.told_ahead = whole[len(self.told_ahead) :], whole
+        return text
 
 
 class Hearing:
@@ -120,10 +134,19 @@ class Hearing:
         is_told: bool,
         with_logprobs: bool = False,
         source_id: str | None = None,
+        told: str = "",
     ) -> Heard:
         """Keep an item's audio. Nothing is pending where the transcript is known, or there is nothing to hear."""
         heard = self._items[item_id] = Heard(
-            item_id, source_id or item_id, audio, len(audio), format, content_index, is_told, with_logprobs
+            item_id,
+            source_id or item_id,
+            audio,
+            len(audio),
+            format,
+            content_index,
+            is_told,
+            with_logprobs,
+            told_ahead=told,
         )
         if source_id is not None:
             self._sources[source_id] = item_id

@@ -76,6 +76,10 @@ class InputAudio:
         """A copy of everything before `tick`."""
         return bytes(self._bytes[: self._offset(tick)])
 
+    def between(self, tick: int, until: int) -> bytes:
+        """A copy of everything from `tick` on and before `until`."""
+        return bytes(self._bytes[self._offset(tick) : self._offset(until)])
+
     def since(self, tick: int) -> bytes:
         """A copy of everything from `tick` on."""
         return bytes(self._bytes[self._offset(tick) : self._whole() * self.format.sample_bytes])

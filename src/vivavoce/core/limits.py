@@ -56,6 +56,13 @@ class Limits:
     speculations_max: int = 4
     """Pauses of one turn at which an answer is prepared. At later ones it is not."""
 
+    speculation_along_ms: int = 64
+    """The silence where engines hear along and read along: trying costs no more than the pause itself. At most
+    `speculation_ms`."""
+
+    speculations_along_max: int = 64
+    """The pauses likewise."""
+
     speculated_phrases_max: int = 2
     """Phrases of an answer that are spoken before the turn has ended. The others are spoken from then on."""
 

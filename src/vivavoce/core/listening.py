@@ -46,6 +46,15 @@ class Cleaning:
     until: int
 
 
+@dataclass(slots=True)
+class Along:
+    """A turn that is heard along: its item, its beginning, and up to where it was handed on, in ticks."""
+
+    item_id: str
+    start: int
+    until: int
+
+
 @dataclass(frozen=True, slots=True)
 class Ear:
     """What the listener may do outside itself."""
@@ -58,10 +67,17 @@ class Ear:
     turn_ended: Callable[[], None]
     language: Callable[[], str | None] = lambda: None
     """The one that the user is expected to speak, where that was said."""
+    quiet_ms: int = 0
+    """Silence in a turn of which the ear wants to be told; 0: of none."""
     fell_silent: Callable[[str, bytes], None] = lambda item_id, audio: None
     """The open turn may end with this silence: its item, and its audio so far. Either `resumed` follows, or
     `committed` with no more than silence behind that audio."""
     resumed: Callable[[], None] = lambda: None
+    hear_along: Callable[[str, int, bytes], None] | None = None
+    """More of the open turn: the item that it will become, how many bytes of it came before, and what is new. None
+    where nobody hears along."""
+    turn_over: Callable[[str], None] = lambda item_id: None
+    """What was heard along has become its item, or is dropped."""
 
 
 class Listening:
@@ -81,6 +97,7 @@ class Listening:
         self._silence: int | None = None
         """Where the silence began of which the ear was told."""
         self._kept: tuple[int, int] | None = None
+        self._along: Along | None = None
 
     @property
     def format(self) -> Format:
@@ -107,10 +124,16 @@ class Listening:
         """The id under which the turn that is open will be committed."""
         return self._turn.item_id if self._turn else None
 
+    @property
+    def next_item_id(self) -> str | None:
+        """The id of the item that the audio in the buffer will be, where it has one already."""
+        return self._along.item_id if self._along else self.open_item_id
+
     def begin(self, settings: TurnSettings | None) -> None:
         """Wait for speech from here on: a new epoch, in which scores of older ones are stale."""
         self._epoch += 1
         self._turn = None
+        self._stop_hearing_along()
         self._hear(settings, is_open=False)
 
     def _hear(self, settings: TurnSettings | None, *, is_open: bool) -> None:
@@ -127,6 +150,8 @@ class Listening:
             self._follow(self._turns, self._turns.change(settings))
             return
         self._epoch += 1
+        if self._turn is None:
+            self._stop_hearing_along()
         self._hear(settings, is_open=self._turn is not None)
 
     def change_format(self, format: Format, settings: TurnSettings | None) -> None:
@@ -169,6 +194,8 @@ class Listening:
             self._ear.ask(
                 ReduceNoise(self._cleaning.epoch, new, self._audio.format, reduction.field, reduction.strength)
             )
+        if self._turns is None:
+            self._hear_along()
 
     def commit(self) -> None:
         """The client ends the turn; there will be no `speech_stopped` for it."""
@@ -179,10 +206,13 @@ class Listening:
                 "Error committing input audio buffer: buffer too small. Expected at least "
                 f"{self._limits.commit_ms_min}ms of audio, but buffer only has {held / ticks_of(1):.2f}ms of audio.",
             )
-        item_id = self._turn.item_id if self._turn else self._ear.new_id("item")
+        item_id = self.next_item_id or self._ear.new_id("item")
         audio = self._audio.take_until(self._audio.end)
+        along, self._along = self._along, None
         self.begin(self._turns.settings if self._turns else None)
         self._ear.committed(item_id, audio)
+        if along is not None:
+            self._ear.turn_over(along.item_id)
 
     def clear(self) -> None:
         """The client throws the buffer away, a turn in progress with it."""
@@ -220,6 +250,8 @@ class Listening:
         cleaning.until += self._audio.ticks_in(report.audio)
         self._audio.overwrite(begin, report.audio)
         self._detect(begin, report.audio)
+        if self._turns is None:
+            self._hear_along()
 
     def _detect(self, begin: int, audio: bytes) -> None:
         """Ask for scores of the part that belongs to this epoch."""
@@ -248,11 +280,12 @@ class Listening:
         if self._turn is None:
             self._audio.forget_before(self._needed_from(turns))
         else:
+            self._hear_along()
             self._note_silence(turns, self._turn)
 
     def _note_silence(self, turns: Turns, turn: OpenTurn) -> None:
         """Tell of a silence that may be the end of the turn, and of speech behind it."""
-        since, least = turns.silent_since, ticks_of(self._limits.speculation_ms)
+        since, least = turns.silent_since, ticks_of(self._ear.quiet_ms)
         if since != self._silence:
             self._resume()
         if since is not None and self._silence is None and 0 < least <= turns.position - since:
@@ -293,4 +326,28 @@ class Listening:
         self._silence = None
         self._ear.send(ev.InputAudioBufferSpeechStopped(item_id=turn.item_id, audio_end_ms=ms_of(end)))
         self._ear.committed(turn.item_id, self._audio.take_until(end))
+        self._stop_hearing_along()
         self._ear.turn_ended()
+
+    # --- the turn, while it is spoken ---------------------------------------------------------------------------------
+
+    def _hear_along(self) -> None:
+        """Hand on what is new of the turn. Where the client marks the turns, it is what the buffer holds."""
+        if self._ear.hear_along is None:
+            return
+        if self._along is None:
+            start = self._turn.start if self._turn else self._audio.start
+            self._along = Along(self.open_item_id or self._ear.new_id("item"), start, start)
+        along = self._along
+        if self._turns is not None:
+            until = self._turns.position
+        else:
+            until = self._audio.end if self._cleaning is None else self._cleaning.until
+        if audio := self._audio.between(along.until, until):
+            self._ear.hear_along(along.item_id, self._audio.bytes_of(along.until - along.start), audio)
+            along.until = until
+
+    def _stop_hearing_along(self) -> None:
+        along, self._along = self._along, None
+        if along is not None:
+            self._ear.turn_over(along.item_id)

@@ -20,7 +20,6 @@ from vivavoce.protocol.config import (
     RealtimeSessionResource,
     SessionConfig,
     SessionResource,
-    Transcription,
     TranscriptionSession,
 )
 from vivavoce.protocol.items import InputAudio, Usage
@@ -29,7 +28,7 @@ from . import configuration as cfg
 from . import prompts
 from .abilities import Abilities
 from .account import Account, Bill
-from .adoption import Adopted, Adoption
+from .adoption import Adoption
 from .answering import Answering, Neighbours
 from .context import spoken_item
 from .conversation import Conversation, format_of
@@ -54,25 +53,25 @@ from .messages import (
     PlaybackStarted,
     Send,
     SpeechScored,
-    Transcribe,
     TranscriptDelta,
     TranscriptEnded,
     TranscriptFailed,
     TranscriptSegment,
     TurnJudged,
     WakeUp,
+    WordsHeard,
 )
 from .playback import Playback, Player
 from .refused import Refused, invalid
 from .response import RunningResponse
-from .speculation import Speculation
+from .speculation import Speculation, quiet_ms
 from .stopwatch import Stopwatch, Watch
 from .tools import Toolbox, shown
+from .transcribing import Transcribing
 
 GOING_AWAY = 1001
 POLICY = 1008
 
-DIARIZING = "diarize"
 """What names of transcription models have in them that tell speakers apart (§2.3)."""
 
 
@@ -137,6 +136,13 @@ class Session:
             limits=self.limits,
             abilities=self._given.abilities,
         )
+        self._transcribing = Transcribing(
+            desk,
+            lambda: self._listening.format,
+            lambda item_id: self._speculation.source_of(item_id),
+            lambda: self._answering.proceed(),
+            self._given.bill.transcribed,
+        )
         ear = Ear(
             desk.send,
             desk.ask,
@@ -145,8 +151,11 @@ class Session:
             self._commit_audio,
             self._turn_ended,
             self._spoken_language,
+            quiet_ms(self.limits, desk.abilities),
             self._fell_silent,
             self._resumed,
+            self._transcribing.hear_along if desk.abilities.hears_along else None,
+            self._transcribing.turn_over,
         )
         self._listening = Listening(format_of(cfg.audio_input(desk.initial).format), self.limits, ear)
         self._stopwatch = Stopwatch(
@@ -162,13 +171,23 @@ class Session:
         self._answering = Answering(
             desk,
             Neighbours(
-                self._adoption, self._toolbox, self._given.account, self._filled, self._listen_to, self._response_done
+                self._adoption,
+                self._toolbox,
+                self._given.account,
+                self._filled,
+                self._transcribing.listen_to,
+                self._response_done,
             ),
         )
-        self._speculation = Speculation(desk, self._answering, self._transcription)
+        self._speculation = Speculation(desk, self._answering, self._transcribing.request)
         self._playback = Playback(desk, self._given.player)
         self._editing = Editing(
-            desk, self._adoption, self._toolbox, self._listen_to, self._answering.proceed, self._answering.is_open
+            desk,
+            self._adoption,
+            self._toolbox,
+            self._transcribing.listen_to,
+            self._answering.proceed,
+            self._answering.is_open,
         )
         self._initial = desk.initial
         self._begins_with = None if configured is None else self._with_prompt(configured)
@@ -228,8 +247,10 @@ class Session:
                 self._listening.clean(input)
             case TurnJudged():
                 self._listening.judged(input)
+            case WordsHeard():
+                self._anticipate(input.item_id, self._transcribing.words_heard(input))
             case TranscriptDelta() | TranscriptSegment() | TranscriptEnded() | TranscriptFailed():
-                self._transcript(input)
+                self._transcribing.take(input)
             case PlaybackStarted():
                 self._playback.started(input)
             case PlaybackDrained():
@@ -410,15 +431,19 @@ class Session:
         self._stay(None)
         run, detection = self._answering.current, given(cfg.audio_input(self.config).turn_detection, None)
         assert detection is not None
-        if not given(detection.interrupt_response, True):
-            return
-        self._playback.clear(None if run is None else run.id)
-        if run is not None:
-            self._answering.cancel(run, "turn_detected")
+        if given(detection.interrupt_response, True):
+            self._playback.clear(None if run is None else run.id)
+            if run is not None:
+                self._answering.cancel(run, "turn_detected")
+        self._anticipate(self._listening.open_item_id, "")
 
     def _fell_silent(self, item_id: str, audio: bytes) -> None:
-        if self._desk.abilities.speculation and self._is_to_answer:
+        if self._is_to_answer:
             self._speculation.begin(item_id, audio)
+
+    def _anticipate(self, item_id: str | None, words: str | None) -> None:
+        if item_id is not None and words is not None and self._desk.is_conversation and not self._is_draining:
+            self._speculation.anticipate(item_id, words)
 
     def _resumed(self) -> None:
         self._speculation.drop()
@@ -471,70 +496,12 @@ class Session:
         previous = self.conversation.last_item_id
         self._send(ev.InputAudioBufferCommitted(item_id=item_id, previous_item_id=previous))
         self._desk.announce(spoken_item(item_id), previous)
-        self._transcribe(item_id, InputAudio(audio=audio))
-
-    # --- transcripts --------------------------------------------------------------------------------------------------
-
-    def _listen_to(self, adopted: Adopted) -> None:
-        """An item that came with audio is transcribed, unless it came with its transcript."""
-        if adopted.audio is not None:
-            self._transcribe(adopted.id, adopted.audio, adopted.audio_index)
-
-    def _transcribe(self, item_id: str, part: InputAudio, content_index: int = 0) -> None:
-        wanted, audio = given(cfg.audio_input(self.config).transcription, None), given(part.audio, None) or b""
-        source_id = self._speculation.source_of(item_id)
-        self._stopwatch.transcribing(item_id, source_id)
-        heard = self._desk.hearing.begin(
-            item_id,
-            audio,
-            self._listening.format,
-            content_index=content_index,
-            transcript=given(part.transcript, None),
-            is_told=wanted is not None,
-            with_logprobs=bool(given(self.config.include, None)),
-            source_id=source_id,
-        )
-        if wanted is None and not self._desk.is_conversation:
-            heard.is_pending = False  # nobody wants to know
-        if heard.is_pending and source_id is None:
-            self._desk.ask(self._transcription(item_id, audio))
-
-    def _transcription(self, item_id: str, audio: bytes) -> Transcribe:
-        """What the transcriber is asked, as the configuration is now."""
-        wanted = given(cfg.audio_input(self.config).transcription, None)
-        hints, is_told = wanted or Transcription(), wanted is not None
-        return Transcribe(
-            item_id,
-            audio,
-            self._listening.format,
-            given(hints.language, None),
-            given(hints.prompt, None),
-            given(hints.keywords, ()),
-            is_told and bool(given(self.config.include, None)),
-            is_told and DIARIZING in given(hints.model, ""),
-        )
-
-    def _transcript(self, report: TranscriptDelta | TranscriptSegment | TranscriptEnded | TranscriptFailed) -> None:
-        known = self._desk.hearing.pending(report.item_id)
-        if known is None:
-            return
-        match report:
-            case TranscriptDelta():
-                known.pieces.append(report.text)
-                known.logprobs.extend(report.logprobs)
-            case TranscriptEnded():
-                known.is_pending = False
-                if known.is_told:
-                    self._given.bill.transcribed(known.ms)
-            case TranscriptFailed():
-                known.is_pending, known.failure = False, report
-        if known.is_told:
-            self._send(known.told(report, self._desk.new_id))
-        self._answering.proceed()
+        self._stopwatch.transcribing(item_id, self._speculation.source_of(item_id))
+        self._transcribing.transcribe(item_id, InputAudio(audio=audio))
 
     def _is_spoken_for(self, item_id: str) -> bool:
         """Whether an id is taken, though not in the conversation: by a response's own context or the open turn."""
-        return self._desk.hearing.get(item_id) is not None or item_id == self._listening.open_item_id
+        return self._desk.hearing.get(item_id) is not None or item_id == self._listening.next_item_id
 
     # --- responses ----------------------------------------------------------------------------------------------------
 

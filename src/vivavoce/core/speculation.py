@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .abilities import Abilities
 from .answering import Answering, Plan
 from .desk import Desk
+from .limits import Limits
 from .messages import (
     AudioSynthesized,
     CallArguments,
@@ -25,6 +27,7 @@ from .messages import (
     GenerationFailed,
     Input,
     PhraseSpoken,
+    Prepare,
     Speak,
     SynthesisFailed,
     TextGenerated,
@@ -70,10 +73,19 @@ class Draft:
     asked: list[Generate | Speak] = field(default_factory=list)
 
 
+def quiet_ms(limits: Limits, abilities: Abilities) -> int:
+    """After how much silence in a turn an answer is prepared; 0: never."""
+    if not abilities.speculation:
+        return 0
+    return min(limits.speculation_ms, limits.speculation_along_ms) if abilities.is_along else limits.speculation_ms
+
+
 class Speculation:
     """What is prepared for the end of the open turn. `transcription` says what the transcriber would be asked now."""
 
-    def __init__(self, desk: Desk, answering: Answering, transcription: Callable[[str, bytes], Transcribe]) -> None:
+    def __init__(
+        self, desk: Desk, answering: Answering, transcription: Callable[[str, bytes, str], Transcribe]
+    ) -> None:
         self._desk = desk
         self._answering = answering
         self._transcription = transcription
@@ -90,9 +102,19 @@ class Speculation:
         if item_id != self._turn:
             self._turn, self._silences = item_id, 0
         self._silences += 1
-        if self._silences <= self._desk.limits.speculations_max:
-            self._draft = Draft(item_id, self._transcription(self._desk.new_id("spec"), audio))
+        if self._silences <= self._silences_max:
+            self._draft = Draft(item_id, self._transcription(self._desk.new_id("spec"), audio, item_id))
             self._desk.ask(self._draft.hearing)
+
+    @property
+    def _silences_max(self) -> int:
+        limits = self._desk.limits
+        return limits.speculations_along_max if self._desk.abilities.is_along else limits.speculations_max
+
+    def anticipate(self, item_id: str, words: str) -> None:
+        """The user is speaking, and has said these words: the language model may begin to read."""
+        if self._desk.abilities.prepares and (plan := self._answering.plan(item_id, words, "", "")) is not None:
+            self._desk.ask(Prepare(plan.wanted))
 
     def drop(self) -> None:
         """The turn goes on, or ended otherwise: nothing was said, and nothing is left."""
@@ -113,7 +135,7 @@ class Speculation:
         draft = self._draft
         if draft is None:
             return
-        if self._transcription(draft.hearing.item_id, draft.hearing.audio) != draft.hearing:
+        if self._transcription(draft.hearing.item_id, draft.hearing.audio, draft.item_id) != draft.hearing:
             self.drop()
         elif self.plan() is None:
             self._drop_answer(draft)
@@ -176,7 +198,8 @@ class Speculation:
         self._desk.ask(effect)
 
     def _planned(self, draft: Draft, response_id: str, message_id: str) -> Plan | None:
-        return self._answering.plan(draft.item_id, draft.transcript.strip(), response_id, message_id)
+        words = draft.transcript.strip()
+        return self._answering.plan(draft.item_id, words, response_id, message_id) if words else None
 
     # --- the turn has ended -------------------------------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class Translating:
         configured: tr.TranslationSession | None = None,
         abilities: Abilities | None = None,
     ) -> None:
-        self.limits = replace(limits or Limits(), turn_ms_max=UTTERANCE_MS_MAX, speculation_ms=0)
+        self.limits = replace(limits or Limits(), turn_ms_max=UTTERANCE_MS_MAX)
         self.is_closed = False
         self._abilities = abilities or Abilities()
         self._ids = ids

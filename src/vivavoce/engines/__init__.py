@@ -18,6 +18,7 @@ from vivavoce.protocol.items import Item
 __all__ = [
     "ROLES",
     "ArgumentsPiece",
+    "BatchedVoiceActivityStream",
     "CallPiece",
     "DiarizingTranscriber",
     "Engine",
@@ -30,6 +31,7 @@ __all__ = [
     "NoiseReductionStream",
     "Piece",
     "Pipeline",
+    "PreparingLanguageModel",
     "Prompt",
     "ScoringTranscriber",
     "SpokenPart",
@@ -54,6 +56,18 @@ class VoiceActivityStream(Protocol):
         """Take PCM16 mono at the detector's `rate_hz`; give one probability per completed frame of `frame_ms`.
 
         An incomplete frame is kept for the next call. Runs on the event loop: under a millisecond per 32 ms of audio.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchedVoiceActivityStream(Protocol):
+    """A `VoiceActivityStream` that can be scored together with others, which costs less than each alone."""
+
+    async def score(self, audio: bytes) -> Sequence[float]:
+        """What `push` gives, to the bit, together with what other streams are given in the same moment.
+
+        One call at a time; the next audio waits for it.
         """
         ...
 
@@ -196,6 +210,8 @@ class Listening(Protocol):
 class IncrementalTranscriber(Protocol):
     """A `Transcriber` that can hear a turn while it is spoken, so that little is left to do at its end."""
 
+    rate_hz: int
+
     def listen(self, hints: TranscriptionHints, told: Callable[[str], None] | None = None) -> Listening:
         """Open a turn; `told` is called on the event loop with words as soon as they are sure to stay."""
         ...
@@ -319,6 +335,18 @@ class LanguageModel(Protocol):
 
     async def close(self) -> None:
         """Free what `warm_up` took."""
+        ...
+
+
+@runtime_checkable
+class PreparingLanguageModel(Protocol):
+    """A `LanguageModel` that can compute the beginning of a prompt before the rest of it is known."""
+
+    async def prepare(self, prompt: Prompt) -> None:
+        """Instructions and history, while the user still speaks; `generate` then has that much less to do.
+
+        Cancelling it is harmless at any time, and keeps what was done.
+        """
         ...
 
 

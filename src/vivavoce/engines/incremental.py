@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from vivavoce.engines import TranscriptionHints, VoiceActivityStream
+from vivavoce.engines.cores import ThreadShare, Urgency
 from vivavoce.engines.stretches import SPEECH_BEGINS, SPEECH_ENDS, STRETCH_MS_MIN, Stretch, find_stretches
 from vivavoce.errors import EngineError
 
@@ -89,6 +89,21 @@ class _Live:
         return self.sketch is not None and self.speech_ms == stretch.speech_ms and is_good
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A draft that is being made, or waits for a core."""
+
+    task: asyncio.Task[Sketch]
+    stopped: threading.Event
+    is_final: bool
+
+    def stop(self) -> None:
+        """At once where it waits; else its thread ends soon, and nobody waits for that."""
+        self.stopped.set()
+        if not self.task.cancel() and not self.task.cancelled():
+            self.task.exception()  # nobody asks for it any more
+
+
 @dataclass(slots=True)
 class Sound:
     """The audio so far and where in it somebody speaks."""
@@ -121,7 +136,7 @@ class IncrementalListening:
     def __init__(
         self,
         ear: Ear,
-        threads: Executor,
+        threads: ThreadShare,
         sound: Sound,
         hints: TranscriptionHints,
         told: Callable[[str], None] | None,
@@ -134,7 +149,7 @@ class IncrementalListening:
         self._drafting = asyncio.Lock()
         self._wanted = False
         self._is_cancelled = False
-        self._in_thread: tuple[threading.Event, bool] | None = None
+        self._in_thread: _Reading | None = None
         self._told_any = False
 
     def push(self, audio: bytes) -> None:
@@ -165,7 +180,7 @@ class IncrementalListening:
         self._is_cancelled = True
         self._wanted = False
         if self._in_thread is not None:
-            self._in_thread[0].set()
+            self._in_thread.stop()
 
     async def idle(self) -> None:
         """Wait until every draft that was worth making is made."""
@@ -174,8 +189,8 @@ class IncrementalListening:
 
     def _make_way(self) -> None:
         """Stop a draft that is being made and is not a last one: now a last one is wanted, and soon."""
-        if self._in_thread is not None and not self._in_thread[1]:
-            self._in_thread[0].set()
+        if self._in_thread is not None and not self._in_thread.is_final:
+            self._in_thread.stop()
 
     def _is_worth_a_draft(self) -> bool:
         sound = self._sound
@@ -236,23 +251,18 @@ class IncrementalListening:
         """None where it was stopped."""
         guess = live.sketch.tokens[len(live.told) :] if live.sketch else ()
         stopped = threading.Event()
-        self._in_thread = stopped, is_final
+        urgency = Urgency.NOW if is_final else Urgency.SPARE
+        part, speech_s = self._sound.part(stretch), stretch.speech_ms / 1000
+        call = self._threads.run(
+            urgency, self._ear.sketch, part, speech_s, self._hints, live.told, guess, stopped, is_final
+        )
+        self._in_thread = reading = _Reading(asyncio.ensure_future(call), stopped, is_final)
         try:
-            sketch = await asyncio.get_running_loop().run_in_executor(
-                self._threads,
-                self._ear.sketch,
-                self._sound.part(stretch),
-                stretch.speech_ms / 1000,
-                self._hints,
-                live.told,
-                guess,
-                stopped,
-                is_final,
-            )
-            return None if stopped.is_set() else sketch
+            await asyncio.wait([reading.task])
+            return None if stopped.is_set() else reading.task.result()
         finally:
             # Where the caller was cancelled, the thread must not go on for nobody.
-            stopped.set()
+            reading.stop()
             self._in_thread = None
 
     def _live_of(self, stretch: Stretch) -> _Live:

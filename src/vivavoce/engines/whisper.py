@@ -8,11 +8,9 @@ Only stretches of speech are decoded at all (see `stretches`): noise gives no te
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from vivavoce.engines import TranscriptionHints
+from vivavoce.engines.cores import Cores, Urgency
 from vivavoce.engines.doubt import Draft, doubtful, noise, plain, without_repetition
 from vivavoce.engines.incremental import IncrementalListening, Sketch, Sound
 from vivavoce.engines.options import read_options
@@ -89,13 +88,17 @@ class Whisper:
         self._model: _Model | None = None
         self._vad = Silero()
         self._loading = threading.Lock()
-        self._threads = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="whisper")
         self._waiting = 0
+        self.share(Cores())
+
+    def share(self, cores: Cores) -> None:
+        """Compute on these cores, which others use too."""
+        self._threads = cores.share("whisper", self._settings.workers)
 
     async def warm_up(self) -> None:
         """Load, and decode once. Raises `EngineMissing`, or `EngineError` where the model cannot be used."""
         await self._vad.warm_up()
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+        await self._threads.run(Urgency.NOW, self._load)
 
     async def transcribe(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[str]:
         """The transcript, one piece for each stretch of speech; nothing where nothing was said.
@@ -136,18 +139,18 @@ class Whisper:
             raise EngineError("whisper: not warmed up", code="engine_not_ready")
         if self._waiting >= WAITING_MAX:
             raise EngineError(f"whisper: {WAITING_MAX} transcriptions are waiting", code="engine_busy")
-        run = asyncio.get_running_loop().run_in_executor
+        run = self._threads.run
         cancelled = threading.Event()
         self._waiting += 1
         try:
             is_first = True
-            for stretch in await run(self._threads, self._stretches, audio, cancelled):
+            for stretch in await run(Urgency.NOW, self._stretches, audio, cancelled):
                 part = audio[stretch.start_ms * BYTES_PER_MS : stretch.end_ms * BYTES_PER_MS]
-                heard = await run(self._threads, model.hear, part, stretch.speech_ms / 1000, hints, cancelled)
+                heard = await run(Urgency.NOW, model.hear, part, stretch.speech_ms / 1000, hints, cancelled)
                 if heard is None or not heard.draft.text.strip():
                     continue
                 text = heard.draft.text.lstrip() if is_first else heard.draft.text
-                yield text, await run(self._threads, model.scores, heard, text) if is_scored else ()
+                yield text, await run(Urgency.NOW, model.scores, heard, text) if is_scored else ()
                 is_first = False
         finally:
             cancelled.set()
@@ -156,7 +159,7 @@ class Whisper:
     async def close(self) -> None:
         """Free the model, after what is being decoded."""
         self._model = None
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        await self._threads.close()
         await self._vad.close()
 
     def _load(self) -> None:

@@ -24,12 +24,15 @@ from vivavoce.core.messages import (
     Gone,
     Input,
     JudgeTurn,
+    Listen,
     ListMcpTools,
     NoiseReduced,
     Opened,
+    Prepare,
     ReduceNoise,
     Send,
     Speak,
+    StopListening,
     StopPlayback,
     Transcribe,
     WakeUp,
@@ -301,10 +304,16 @@ class Runtime:
                         self._work.list_tools(effect)
                     case CallMcpTool():
                         self._work.call_tool(effect)
+                    case Listen():
+                        self._work.listen(effect)
+                    case StopListening():
+                        self._work.stop_listening()
                     case Transcribe():
                         self._work.transcribe(effect)
                     case Generate():
                         self._work.generate(effect)
+                    case Prepare():
+                        self._work.prepare(effect.wanted)
                     case Speak():
                         self._work.speak(effect)
                     case Cancel():
@@ -336,7 +345,7 @@ class Runtime:
             if number:
                 await asyncio.sleep(0)
             try:
-                scored = self._detection.push(wanted.epoch, audio, wanted.format)
+                scored = await self._detection.push(wanted.epoch, audio, wanted.format)
             except Exception as error:
                 log.exception("%s: speech detection has failed", self.session_id)
                 inputs.append(_failed(error, "Turn detection", UNDETECTED))

@@ -15,7 +15,7 @@ from vivavoce.core.playback import Player
 from vivavoce.core.prompts import Prompts
 from vivavoce.core.session import Surroundings
 from vivavoce.core.stopwatch import Watch
-from vivavoce.engines import Pipeline, ScoringTranscriber
+from vivavoce.engines import IncrementalTranscriber, Pipeline, PreparingLanguageModel, ScoringTranscriber
 from vivavoce.protocol.events import RateLimit
 
 from .quota import Account, Quota
@@ -60,6 +60,8 @@ def abilities(pipeline: Pipeline, *, with_mcp: bool = True) -> Abilities:
         images=traits.sees_images,
         reasoning=traits.reasons,
         logprobs=isinstance(pipeline.transcriber, ScoringTranscriber),
+        hears_along=isinstance(pipeline.transcriber, IncrementalTranscriber),
+        prepares=isinstance(pipeline.language_model, PreparingLanguageModel),
         speculation=not getattr(pipeline.transcriber, "hears_silence", False),
         context_tokens=traits.context_tokens,
         output_tokens_max=traits.output_tokens_max,

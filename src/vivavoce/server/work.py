@@ -26,6 +26,7 @@ from vivavoce.core.messages import (
     GenerationEnded,
     GenerationFailed,
     JudgeTurn,
+    Listen,
     ListMcpTools,
     McpCallEnded,
     McpListFailed,
@@ -40,14 +41,17 @@ from vivavoce.core.messages import (
     TranscriptFailed,
     TranscriptSegment,
     TurnJudged,
+    WordsHeard,
 )
 from vivavoce.engines import (
     ArgumentsPiece,
     CallPiece,
     DiarizingTranscriber,
     Finish,
+    IncrementalTranscriber,
     Piece,
     Pipeline,
+    PreparingLanguageModel,
     Prompt,
     ScoringTranscriber,
     SpokenPart,
@@ -55,10 +59,12 @@ from vivavoce.engines import (
     TranscriptionHints,
     TurnDetector,
 )
+from vivavoce.engines.cores import URGENCY, Urgency
 from vivavoce.errors import ConnectionClosed, EngineError
 from vivavoce.protocol.config import McpTool
 from vivavoce.protocol.items import McpError, McpListedTool, McpToolExecutionError
 
+from .along import Along
 from .detection import converted, slices
 
 CHUNK_MS = 100
@@ -120,16 +126,42 @@ class Work:
         self._owned: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._phrases: dict[str, deque[Speak]] = {}
         self._bytes = 0
+        transcriber = pipeline.transcriber
+        self._incremental = transcriber if isinstance(transcriber, IncrementalTranscriber) else None
+        self._along: Along | None = None
+        self._words: deque[WordsHeard] = deque()
+        self._preparing: asyncio.Task[None] | None = None
 
     # --- what the runtime may ask -------------------------------------------------------------------------------------
+
+    def listen(self, wanted: Listen) -> None:
+        """Let the transcriber hear more of the open turn. What cannot be heard along is transcribed when it is over."""
+        if self._incremental is None:
+            return
+        try:
+            if wanted.start == 0:
+                self.stop_listening()
+                self._along = Along(self._incremental, wanted, lambda text: self._told(wanted.item_id, text))
+            if self._along is not None and not (self._along.item_id == wanted.item_id and self._along.push(wanted)):
+                self.stop_listening()
+        except Exception:
+            log.exception("%s: a turn cannot be heard along", self._session_id)
+            self.stop_listening()
+
+    def stop_listening(self) -> None:
+        """The turn is over, or is not heard along any more."""
+        along, self._along = self._along, None
+        if along is not None:
+            along.end()
 
     def transcribe(self, wanted: Transcribe) -> None:
         """Begin; the outcome is reported."""
         item_id = wanted.item_id
+        along = self._along if self._along is not None and self._along.knows(wanted) else None
         self._start(
             (item_id,),
             "transcription",
-            lambda: self._transcribe(wanted),
+            lambda: self._transcribe(wanted) if along is None else self._settle(along, wanted),
             lambda code, message: TranscriptFailed(item_id, code, message),
             audio_bytes=len(wanted.audio),
         )
@@ -161,6 +193,16 @@ class Work:
             lambda: self._call_tool(wanted),
             lambda code, message: McpCallEnded(wanted.item_id, error=McpToolExecutionError(message=message)),
         )
+
+    def prepare(self, wanted: Generate) -> None:
+        """Let the language model begin to read; what it was reading before counts no more."""
+        engine = self._pipeline.language_model
+        if not isinstance(engine, PreparingLanguageModel) or len(self._tasks) >= TASKS_MAX:
+            return
+        if self._preparing is not None:
+            self._preparing.cancel()
+        self._preparing = asyncio.create_task(self._prepare(engine, wanted), name="reading ahead")
+        self._track(self._preparing)
 
     def generate(self, wanted: Generate) -> None:
         """Begin; the outcome is reported."""
@@ -197,6 +239,9 @@ class Work:
 
     def stop(self) -> None:
         """Stop everything, without waiting for it."""
+        self.stop_listening()
+        if self._preparing is not None:
+            self._preparing.cancel()
         for owner_id in list(self._owned):
             self.cancel(owner_id)
 
@@ -237,6 +282,17 @@ class Work:
             "transcribe.",
             code="too_much_work",
         )
+
+    def _track(self, task: asyncio.Task[Any]) -> None:
+        """A task whose end nobody waits for, and whose failure was told, or comes too late to matter."""
+
+        def forget(task: asyncio.Task[Any]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.exception()
+
+        self._tasks.add(task)
+        task.add_done_callback(forget)
 
     def _forget(self, owners: tuple[str, ...], task: asyncio.Task[None], audio_bytes: int) -> None:
         self._tasks.discard(task)
@@ -284,14 +340,30 @@ class Work:
                     await self._report(TranscriptDelta(wanted.item_id, text))
         await self._report(TranscriptEnded(wanted.item_id))
 
+    async def _settle(self, along: Along, wanted: Transcribe) -> None:
+        """A turn that was heard along: its text is there, or nearly."""
+        if text := await along.settle(wanted.audio):
+            await self._report(TranscriptDelta(wanted.item_id, text))
+        await self._report(TranscriptEnded(wanted.item_id))
+
+    def _told(self, item_id: str, text: str) -> None:
+        self._words.append(WordsHeard(item_id, text))
+        if len(self._words) == 1:
+            self._track(asyncio.create_task(self._tell_words(), name=f"words of {item_id}"))
+
+    async def _tell_words(self) -> None:
+        with suppress(ConnectionClosed):
+            while self._words:
+                await self._report(self._words[0])
+                self._words.popleft()
+
     async def _judge(self, wanted: JudgeTurn) -> None:
         """The turn so far, transcribed and judged; what takes too long counts as undecided."""
         detector = self._pipeline.turn_detector
         probability = None
         if detector is not None:
             judging = asyncio.create_task(self._judgement(detector, wanted), name=f"judgement of {wanted.item_id}")
-            self._tasks.add(judging)
-            judging.add_done_callback(self._forget_judgement)
+            self._track(judging)
             try:
                 # Not `asyncio.timeout`, which would wait for an engine that ignores its cancellation.
                 await asyncio.wait((judging,), timeout=JUDGEMENT_S_MAX)
@@ -304,16 +376,13 @@ class Work:
         audio = await converted(wanted.audio, wanted.format, detector.rate_hz)
         return await detector.judge(audio, await self._overheard(wanted))
 
-    def _forget_judgement(self, judging: asyncio.Task[float]) -> None:
-        self._tasks.discard(judging)
-        if not judging.cancelled():
-            judging.exception()  # told already, or too late to matter
-
     async def _overheard(self, wanted: JudgeTurn) -> str:
         """What was said so far; nothing where the transcriber fails: the sound can be judged without words."""
-        transcriber = self._pipeline.transcriber
-        audio = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
+        transcriber, along = self._pipeline.transcriber, self._along
         try:
+            if along is not None and along.item_id == wanted.item_id:
+                return await along.settle()
+            audio = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
             async with _closing(transcriber.transcribe(audio, TranscriptionHints(wanted.language))) as texts:
                 return "".join([text async for text in texts]).strip()
         except EngineError as error:
@@ -330,19 +399,16 @@ class Work:
         else:
             await self._report(McpCallEnded(wanted.item_id, error=outcome))
 
+    async def _prepare(self, engine: PreparingLanguageModel, wanted: Generate) -> None:
+        """What fails here is told when the answer is asked for."""
+        try:
+            await engine.prepare(_prompt(wanted))
+        except EngineError as error:
+            log.debug("%s: a prompt was not prepared: %s", self._session_id, error.message)
+
     async def _generate(self, wanted: Generate) -> None:
-        prompt = Prompt(
-            wanted.instructions,
-            wanted.items,
-            wanted.tools,
-            wanted.tool_choice,
-            wanted.max_output_tokens,
-            wanted.effort,
-            wanted.is_parallel,
-            wanted.temperature,
-        )
         response_id = wanted.response_id
-        async with _closing(self._pipeline.language_model.generate(prompt)) as pieces:
+        async with _closing(self._pipeline.language_model.generate(_prompt(wanted))) as pieces:
             async for piece in pieces:
                 await self._report(_report_of(response_id, piece))
                 if isinstance(piece, Finish):
@@ -356,6 +422,7 @@ class Work:
         response_id, item_id = phrases[0].response_id, phrases[0].item_id
         while phrases:
             wanted = phrases[0]
+            URGENCY.set(Urgency.SOON if wanted.phrase else Urgency.NOW)
             async with _closing(self._speech(wanted)) as chunks:
                 async for audio in chunks:
                     if self._room is not None:
@@ -435,6 +502,19 @@ def spoken_part(item_id: str, part: SpokenPart) -> tuple[EngineReport, ...]:
     """What one speaker said, as reports."""
     segment = TranscriptSegment(item_id, part.text.strip(), part.speaker, part.start_s, part.end_s)
     return TranscriptDelta(item_id, part.text), segment
+
+
+def _prompt(wanted: Generate) -> Prompt:
+    return Prompt(
+        wanted.instructions,
+        wanted.items,
+        wanted.tools,
+        wanted.tool_choice,
+        wanted.max_output_tokens,
+        wanted.effort,
+        wanted.is_parallel,
+        wanted.temperature,
+    )
 
 
 def _report_of(response_id: str, piece: Piece) -> EngineReport:

@@ -23,6 +23,7 @@ from .answering import MODEL_DEFAULTS, Answer, Call, ScriptedLanguageModel, Scri
 from .hearing import (
     TURN_DEFAULTS,
     VAD_DEFAULTS,
+    ScriptedIncrementalTranscriber,
     ScriptedNoiseReducer,
     ScriptedTranscriber,
     ScriptedTurnDetector,
@@ -40,6 +41,7 @@ __all__ = [
     "CHARACTER_MS",
     "Answer",
     "Call",
+    "ScriptedIncrementalTranscriber",
     "ScriptedLanguageModel",
     "ScriptedModelSettings",
     "ScriptedNoiseReducer",
