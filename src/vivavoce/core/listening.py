@@ -110,6 +110,16 @@ class Listening:
         return bool(self._audio) and (self._turns is None or self._turn is not None)
 
     @property
+    def end(self) -> int:
+        """The audio clock: the tick up to which audio has come."""
+        return self._audio.end
+
+    @property
+    def silent_since(self) -> int | None:
+        """The tick at which the silence began that ended a turn, or may end the open one; None where there is none."""
+        return None if self._turns is None else self._turns.silent_since
+
+    @property
     def open_item_id(self) -> str | None:
         """The id under which the turn that is open will be committed."""
         return self._turn.item_id if self._turn else None

@@ -35,6 +35,7 @@ from .conversation import Conversation, format_of
 from .desk import Desk
 from .editing import Editing
 from .hearing import Hearing
+from .input_audio import ms_of
 from .limits import Limits
 from .listening import Ear, Listening
 from .messages import (
@@ -64,6 +65,7 @@ from .playback import Playback, Player
 from .refused import Refused, invalid
 from .response import RunningResponse
 from .speculation import Speculation, quiet_ms
+from .stopwatch import Stopwatch, Watch
 from .tools import Toolbox, shown
 from .transcribing import Transcribing
 
@@ -84,6 +86,10 @@ class Surroundings:
     prompts: prompts.Prompts = field(default_factory=dict)
     player: Player | None = None
     """What plays the assistant's audio, where that is the server (WebRTC, SIP)."""
+    watch: Watch | None = None
+    """Who in the server is told how long responses took, and of errors."""
+    tells_waterfall: bool = False
+    """Whether the client is told the waterfall of every response, and not only of those for which it asks."""
 
 
 class Session:
@@ -152,6 +158,12 @@ class Session:
             self._transcribing.turn_over,
         )
         self._listening = Listening(format_of(cfg.audio_input(desk.initial).format), self.limits, ear)
+        self._stopwatch = Stopwatch(
+            lambda: self._listening.silent_since,
+            watch=self._given.watch,
+            tells=self._given.tells_waterfall,
+            plays=self._given.player is not None,
+        )
         self._adoption = Adoption(
             self.conversation, self.limits, ids, self._is_spoken_for, sees_images=desk.abilities.images
         )
@@ -191,6 +203,7 @@ class Session:
         if self.is_closed:
             return []
         self._now_ms = now_ms
+        self._stopwatch.heard(input, now_ms)
         try:
             self._take(input)
         except Refused as refused:
@@ -210,6 +223,7 @@ class Session:
         match input:
             case ev.InputAudioBufferAppend():
                 self._listening.append(input.audio)
+                self._stopwatch.arrived(self._listening.end, self._now_ms)
             case SpeechScored():
                 self._listening.score(input)
             case ev.ClientEvent():
@@ -225,6 +239,7 @@ class Session:
                 self._is_draining = True
             case Gone():
                 self._answering.fail_all("client_gone", "The client has gone.")
+                self._stopwatch.flush()
                 self.is_closed = True
             case _ if self._speculation.holds(input):
                 pass
@@ -278,12 +293,13 @@ class Session:
     # --- out ----------------------------------------------------------------------------------------------------------
 
     def _send(self, event: ev.AnyServerEvent) -> None:
-        event = structs.replace(event, event_id=self._desk.new_id("event"))
+        event = self._stopwatch.sent(structs.replace(event, event_id=self._desk.new_id("event")), self._now_ms)
         self.conversation.apply(event)
         self._effects.append(Send(event))
 
     def _effects_append(self, effect: Effect) -> None:
         if not self._speculation.was_asked(effect):
+            self._stopwatch.asked(effect, self._now_ms)
             self._effects.append(effect)
 
     def _end(self, close_code: int, code: str, reason: str) -> None:
@@ -294,6 +310,7 @@ class Session:
 
     def _close(self, code: int, reason: str) -> None:
         self._effects.append(Close(code, reason))
+        self._stopwatch.flush()
         self.is_closed = True
 
     def _settle(self) -> None:
@@ -323,6 +340,11 @@ class Session:
         if len(self._answering):
             return "answering"
         return "speaking" if self._playback.is_busy else "idle"
+
+    @property
+    def heard_ms(self) -> int:
+        """How much audio has come from the client."""
+        return ms_of(self._listening.end)
 
     @property
     def bill(self) -> Bill:
@@ -474,6 +496,7 @@ class Session:
         previous = self.conversation.last_item_id
         self._send(ev.InputAudioBufferCommitted(item_id=item_id, previous_item_id=previous))
         self._desk.announce(spoken_item(item_id), previous)
+        self._stopwatch.transcribing(item_id, self._speculation.source_of(item_id))
         self._transcribing.transcribe(item_id, InputAudio(audio=audio))
 
     def _is_spoken_for(self, item_id: str) -> bool:

@@ -7,6 +7,7 @@ loads the models, unless the outer app runs `lifespan`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
@@ -31,7 +32,7 @@ from .calls import Calls
 from .console import console_routes
 from .minting import Mint
 from .pipelines import Pipelines, build
-from .rest import key_routes, list_route
+from .rest import key_routes, list_route, metrics_routes
 from .sessions import Sessions, log_refusal
 from .settings import Settings
 
@@ -65,6 +66,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
         *call_routes(calls, mint, sessions, bytes_max=settings.request_bytes_max),
         *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
         list_route(sessions),
+        *metrics_routes(sessions, settings.metrics),
         *key_routes(mint, bytes_max=settings.request_bytes_max),
         *console_routes(settings, sessions, loaded),
         WebSocketRoute("/{path:path}", _no_such_endpoint),
@@ -86,9 +88,12 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Load models in the background; at the end drain the sessions and free the models."""
     app.state.pipelines.warm_up()
+    looking = asyncio.create_task(app.state.sessions.telemetry.loop_delay.run(), name="looking at the event loop")
     try:
         yield
     finally:
+        looking.cancel()
+        await asyncio.wait((looking,))
         await app.state.sessions.drain(app.state.settings.drain_ms_max / 1000)
         await app.state.pipelines.close()
 

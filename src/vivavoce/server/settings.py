@@ -201,6 +201,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """US dollars that one session may cost by `prices`; left out, there is no limit."""
     console: bool = True
     """Whether there is a page at `/` to talk to the server from, and to look inside."""
+    metrics: Literal["operators", "everybody", "off"] = "operators"
+    """Who may read the metrics at `GET /metrics`: `operators` with a key of `admin_keys`, as all sessions are seen;
+    `everybody` who reaches the port; or nobody."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged."""
     admin_keys: tuple[Secret, ...] = ()

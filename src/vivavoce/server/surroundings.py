@@ -14,6 +14,7 @@ from vivavoce.core.account import Bill, Price
 from vivavoce.core.playback import Player
 from vivavoce.core.prompts import Prompts
 from vivavoce.core.session import Surroundings
+from vivavoce.core.stopwatch import Watch
 from vivavoce.engines import IncrementalTranscriber, Pipeline, PreparingLanguageModel, ScoringTranscriber
 from vivavoce.protocol.events import RateLimit
 
@@ -29,6 +30,8 @@ def surroundings(
     model: str,
     account: Account | None,
     player: Player | None = None,
+    watch: Watch | None = None,
+    tells_waterfall: bool = False,
 ) -> Surroundings:
     """Those of one session of this model; `account` None is for a session that will not be run.
 
@@ -42,6 +45,8 @@ def surroundings(
         bill=Bill(None if prices is None else Price(**prices.plain()), settings.budget),
         prompts=prompts,
         player=player,
+        watch=watch,
+        tells_waterfall=tells_waterfall,
     )
 
 
