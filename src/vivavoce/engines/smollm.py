@@ -52,9 +52,9 @@ half of it."""
 ANSWER_TOKENS_MIN = 64
 """What a prompt leaves of the context for the answer."""
 BATCH_TOKENS = 8
-"""How much of a prompt is computed before llama.cpp looks whether to go on, and before the answers of other slots get
-their next token: a tenth of a second on one slow core. With 64 it was three quarters of a second, for a prompt that is
-computed no more than a tenth sooner."""
+"""How much of a prompt is computed at least in one step, beside a token for every slot. Before a step has ended llama.cpp looks at nothing: a tenth of a second on one slow core,
+where 64 tokens took three quarters of a second, for a prompt that is computed no more than a tenth sooner. With no room
+beside the answers, those that are written would keep new ones from being begun."""
 CACHE_MIB = 64
 """Memory for prompts that lost their slot; llama.cpp's own limit is 8 GiB."""
 WAITING_MAX = 64
@@ -171,7 +171,7 @@ class SmolLM:
             params.n_parallel = settings.slots
             params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.threads
             params.cpuparams.poll = params.cpuparams_batch.poll = 0
-            params.n_batch = params.n_ubatch = max(BATCH_TOKENS, settings.slots)
+            params.n_batch = params.n_ubatch = BATCH_TOKENS + settings.slots
             params.cache_ram_mib = CACHE_MIB
             params.api_keys = [secrets.token_hex(32)]
             params.endpoint_slots = params.endpoint_props = False
