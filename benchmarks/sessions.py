@@ -39,7 +39,8 @@ SETTLE_S = 0.5
 SESSIONS_MAX = 1_000
 SECONDS_MAX = 60
 
-VARIANTS = ("vivavoce", "vivavoce, no turn detection", "reference")
+QUIET = ", no turn detection"
+VARIANTS = ("picows", "picows" + QUIET, "uvicorn", "uvicorn" + QUIET, "reference")
 REFERENCE = "reference"
 
 
@@ -102,7 +103,7 @@ def setup(plan: Plan) -> list[dict[str, Any]]:
     """The events that begin an answer which lasts as long as the run, in real time."""
     if plan.variant == REFERENCE:
         return []
-    detects = plan.variant == "vivavoce"
+    detects = not plan.variant.endswith(QUIET)
     detection = {"type": "server_vad", "silence_duration_ms": 500} if detects else None
     ms = (plan.warm_up_s + plan.seconds + SETUP_SECONDS_MAX) * 1000
     text = "a" * round(ms / CHARACTER_MS)  # one word: the answer's text is one delta, and its audio the rest

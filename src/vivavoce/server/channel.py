@@ -36,6 +36,11 @@ class Channel(Generic[T]):
         """Whether a message would have to wait."""
         return self.bytes >= self.bytes_max or len(self._messages) >= self.messages_max
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is taken any more."""
+        return self._end is not None
+
     def offer(self, message: T, size: int) -> bool:
         """Put at once where there is room and nobody waits; say whether. Raises `ConnectionClosed` after the end."""
         if self._end is not None:

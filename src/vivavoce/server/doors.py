@@ -17,11 +17,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
+from vivavoce.transports.websocket import FRAGMENTS_MAX
+
 HEAD_S_MAX = 20.0
 """Time in which a request has to begin, its head complete. Then the connection is dropped."""
-
-FRAGMENTS_MAX = 65_536
-"""Fragments of one message. Beyond it close 1009."""
 
 HEAD_REFUSED = "A line of the handshake is longer than 8192 bytes, or there are more than 128 headers."
 

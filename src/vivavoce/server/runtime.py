@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -211,24 +212,38 @@ class Runtime:
 
     async def _read(self, sending: asyncio.Task[None]) -> None:
         """Messages into the inbox, until the peer is gone."""
+        forward = getattr(self._transport, "forward", None) or self._forward
+        decode, inbox = self._codec.decode, self._inbox
+        waiting: deque[tuple[Input, int]] = deque()
+
+        def take(frame: str | bytes) -> bool:
+            heard, size = decode(frame), len(frame)
+            for event in heard if type(heard) is tuple else (heard,):
+                if inbox.has_ended or waiting or not inbox.offer(event, size):
+                    waiting.append((event, size))
+            return not waiting
+
         try:
             while True:
                 try:
-                    frame = await self._transport.receive()
+                    await forward(take)
                 except ConnectionClosed as closed:
                     self._note_end(closed.reason or "closed by the client", closed.code)
                     self._lost(closed)
                     sending.cancel()
                     return
-                heard, size = self._codec.decode(frame), len(frame)
-                for event in heard if isinstance(heard, tuple) else (heard,):
-                    if not self._inbox.offer(event, size):
-                        await self._inbox.put(event, size)
+                while waiting:
+                    await inbox.put(*waiting.popleft())
         except ConnectionClosed:
             pass  # the session is over; what the peer still says does not matter
         except Exception:
             log.exception("%s: reading has failed", self.session_id)
             self.stop(FAILED.code, FAILED.reason)
+
+    async def _forward(self, take: Callable[[str | bytes], bool]) -> None:
+        """For transports that are asked for each message."""
+        while take(await self._transport.receive()):
+            pass
 
     @property
     def _now_ms(self) -> int:
