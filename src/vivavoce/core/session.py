@@ -173,8 +173,11 @@ class Session:
         """When to hand in a `WakeUp`, on the same clock as `now_ms`; None when nothing is due."""
         if self.is_closed:
             return None
-        dues = (self._ends_at_ms, self._idle_at_ms, self._answering.deadline_ms)
-        return min((due for due in dues if due is not None), default=None)
+        due = self._ends_at_ms
+        for other in (self._idle_at_ms, self._answering.deadline_ms):
+            if other is not None and (due is None or other < due):
+                due = other
+        return due
 
     def _take(self, input: Input) -> None:
         match input:

@@ -47,7 +47,10 @@ class Channel(Generic[T]):
             raise self._end
         if self._waiting or self.is_full:
             return False
-        self.push(message, size)
+        self._messages.append((message, size))
+        self.bytes += size
+        if self._getter is not None:
+            self._rouse()
         return True
 
     async def put(self, message: T, size: int = 0) -> None:
@@ -79,7 +82,8 @@ class Channel(Generic[T]):
             raise self._end
         message, size = self._messages.popleft()
         self.bytes -= size
-        self._admit()
+        if self._waiting:
+            self._admit()
         return message
 
     def end(self, reason: ConnectionClosed) -> None:

@@ -154,6 +154,7 @@ class Runtime:
         self._media = media
         self._work = Work(pipeline, self._inbox.put, session_id, mcp, room=None if media is None else media.room)
         self._opened_s = 0.0
+        self._clock: Callable[[], float] = lambda: 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._is_woken = False
         self.ended = ""
@@ -161,13 +162,16 @@ class Runtime:
 
     async def run(self) -> None:
         """Live until the connection is closed, from either end. Never raises because of the peer or an engine."""
-        self._opened_s = asyncio.get_running_loop().time()
-        sending = asyncio.create_task(self._outbox.run(), name=f"sending of {self.session_id}")
-        reading = asyncio.create_task(self._read(sending), name=f"reading of {self.session_id}")
+        self._clock = asyncio.get_running_loop().time
+        self._opened_s = self._clock()
         if self._media is not None:
             self._media.begin(self._inbox)
+        # In a task of its own: a wake-up goes through every await above it, of which an ASGI app has a dozen.
+        living = asyncio.create_task(self._live(), name=f"life of {self.session_id}")
+        sending = asyncio.create_task(self._outbox.run(), name=f"sending of {self.session_id}")
+        reading = asyncio.create_task(self._read(sending), name=f"reading of {self.session_id}")
         try:
-            await self._live()
+            await living
             self._work.stop()
             await asyncio.wait((sending,), timeout=self._limits.goodbye_ms_max / 1000)
         finally:
@@ -201,7 +205,7 @@ class Runtime:
     @property
     def lasted_s(self) -> float:
         """How long it has lived."""
-        return asyncio.get_running_loop().time() - self._opened_s
+        return self._clock() - self._opened_s
 
     def _lost(self, reason: ConnectionClosed) -> None:
         """Nobody listens any more."""
@@ -248,7 +252,7 @@ class Runtime:
     @property
     def _now_ms(self) -> int:
         # Rounded to the nearest: a timer for a deadline must not find itself a moment before it.
-        return round((asyncio.get_running_loop().time() - self._opened_s) * 1000)
+        return round((self._clock() - self._opened_s) * 1000)
 
     def _set_alarm(self) -> None:
         """One timer, set for the earliest deadline; it rings in vain rather than being moved with every input."""
