@@ -38,6 +38,7 @@ from .hearing import Hearing
 from .limits import Limits
 from .listening import Ear, Listening
 from .messages import (
+    AudioSynthesized,
     Close,
     Drain,
     Effect,
@@ -185,6 +186,8 @@ class Session:
                 self._listening.append(input.audio)
             case SpeechScored():
                 self._listening.score(input)
+            case AudioSynthesized():  # these three are nearly all that comes
+                self._answering.report(input)
             case ev.ClientEvent():
                 self._client(input)
             case ev.ErrorDetail():
