@@ -59,15 +59,10 @@ async def receive(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return first & 0x0F, await reader.readexactly(size)
 
 
-def server_ends() -> list[Any]:
-    """The server's ends of WebSockets."""
-    ends = (one for one in gc.get_objects() if isinstance(one, doors.WebSocketDoor))
-    return [one for one in ends if one.transport is not None and not one.transport.is_closing()]
-
-
 def server_end() -> Any:
     """The server's end of the one WebSocket that there is."""
-    (end,) = server_ends()
+    ends = [one for one in gc.get_objects() if isinstance(one, doors.WebSocketDoor)]
+    (end,) = [one for one in ends if one.transport is not None and not one.transport.is_closing()]
     return end
 
 

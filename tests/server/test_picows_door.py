@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 import pytest
-from test_doors import MASK, PATH, UPGRADE, peer, receive, server_end, server_ends, socket
+from test_doors import MASK, PATH, UPGRADE, peer, receive, server_end, socket
 from test_serve import is_true_soon, scripted, until, within_time
 from websockets.asyncio.client import connect as ws_connect
 
@@ -23,9 +23,10 @@ def test_what_is_said_before_the_handshake_is_answered_is_heard_after_it(
     is_too_much: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accept = AsgiTransport.accept
-    may_accept = asyncio.Event()
+    is_asked, may_accept = asyncio.Event(), asyncio.Event()
 
     async def accept_late(self: AsgiTransport, subprotocol: str | None) -> Transport:
+        is_asked.set()
         await may_accept.wait()
         return await accept(self, subprotocol)
 
@@ -34,7 +35,7 @@ def test_what_is_said_before_the_handshake_is_answered_is_heard_after_it(
     async def main() -> None:
         async with running(PICOWS) as server, peer(server, UPGRADE.format(path=PATH, headers="").encode()) as ends:
             reader, writer = ends
-            assert await is_true_soon(lambda: len(server_ends()) == 1)
+            await is_asked.wait()
             end = server_end()
             count = picows_door.EARLY_BYTES_MAX // len(EMPTY_EVENT) + 1 if is_too_much else 3
             writer.write(EMPTY_EVENT * count)

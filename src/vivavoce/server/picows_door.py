@@ -36,7 +36,7 @@ LIMITS: Final = SocketLimits(
 )
 """The inbox of the session has limits of its own; this one is for what arrives while that is full."""
 
-READ_BUFFER_BYTES = 4 * 1024
+READ_BUFFER_BYTES = 2 * 1024
 """To begin with. It doubles where a message does not fit, up to twice `FRAME_BYTES_MAX`, and stays as it is."""
 
 _HEAD: Final = (
@@ -105,7 +105,13 @@ class PicowsDoor(WebSocketDoor):
         self.transport.set_protocol(upgraded)
         self.connections.discard(self)
         self.handshake_complete = True
-        del self.conn, self.request, self.response, self._early  # an idle session holds on to us, and not to those
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """The task of the app keeps us for as long as the session; what only the handshake needed is 8 KB."""
+        self._early = None
+        for name in ("conn", "request", "response", "queue", "writable"):
+            setattr(self, name, None)
 
 
 class _Upgraded(WSProtocol):  # type: ignore[misc]
