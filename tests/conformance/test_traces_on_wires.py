@@ -177,11 +177,12 @@ class OverSocket:
         self.receive: Callable[[], Awaitable[str | bytes]] = socket.recv
 
 
-def test_every_trace_over_a_websocket() -> None:
+@pytest.mark.parametrize("door", ["uvicorn", "picows"])
+def test_every_trace_over_a_websocket(door: str) -> None:
     """One server for all of them, which has other instructions than the one of the traces."""
 
     async def main() -> None:
-        async with running(settings_of({"pipeline": "scripted", "port": 0})) as server:
+        async with running(settings_of({"pipeline": "scripted", "port": 0, "websocket": door})) as server:
             for rule in RULES:
                 for dialect, folder in FOLDERS.items():
                     golden = told(load(folder / f"{rule}.jsonl"))

@@ -118,6 +118,9 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument("--api-key", action="append", metavar="KEY", help="accept this key; may be given several times")
     serve.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file (default: VIVAVOCE_CONFIG)")
     serve.add_argument("--tapes", type=Path, metavar="DIR", help="record every session into this folder")
+    serve.add_argument(
+        "--websocket", choices=("uvicorn", "picows"), help="what speaks WebSocket: uvicorn (default), or picows, faster"
+    )
     serve.set_defaults(run=_serve)
 
 
@@ -188,6 +191,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         model=arguments.model,
         api_keys=arguments.api_key,
         tapes=arguments.tapes,
+        websocket=arguments.websocket,
     )
     return serve(settings)
 

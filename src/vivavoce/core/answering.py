@@ -108,8 +108,9 @@ class Answering:
     @property
     def deadline_ms(self) -> int | None:
         """When the engines will have been silent for too long."""
-        silent = (run.heard_at_ms + self._desk.limits.engine_silence_ms_max for run in self._runs.values())
-        return min(silent, default=None)
+        if not self._runs:
+            return None
+        return min([run.heard_at_ms for run in self._runs.values()]) + self._desk.limits.engine_silence_ms_max
 
     # --- begin --------------------------------------------------------------------------------------------------------
 
@@ -313,6 +314,8 @@ class Answering:
 
     def forget_done(self) -> list[RunningResponse]:
         """Let go of what is done; gives it back for the last time."""
+        if not self._runs:
+            return []
         done = [run for run in self._runs.values() if run.done]
         for run in done:
             del self._runs[run.id]

@@ -56,9 +56,11 @@ class InputAudio:
 
     def append(self, audio: bytes) -> bytes:
         """Take audio; give back the whole samples that are new, for the detector."""
-        seen = self._whole() * self.format.sample_bytes
+        held, sample_bytes = len(self._bytes), self.format.sample_bytes
         self._bytes += audio
-        return bytes(self._bytes[seen : self._whole() * self.format.sample_bytes])
+        if not held % sample_bytes and not len(audio) % sample_bytes:
+            return audio  # which it nearly always is
+        return bytes(self._bytes[held // sample_bytes * sample_bytes : self._whole() * sample_bytes])
 
     def _offset(self, tick: int) -> int:
         samples = -(-(tick - self.start) // self._ticks_per_sample)

@@ -86,6 +86,7 @@ class Listening:
     def __init__(self, format: Format, limits: Limits, ear: Ear) -> None:
         self._audio = InputAudio(format)
         self._limits = limits
+        self._ticks_max = ticks_of(limits.input_ms_max)
         self._ear = ear
         self._epoch = 0
         self._turns: Turns | None = None
@@ -179,7 +180,7 @@ class Listening:
 
     def append(self, audio: bytes) -> None:
         """More audio; it is cleaned where that is wanted, and scored where turns are found by us."""
-        if self._audio.ticks_with(audio) > ticks_of(self._limits.input_ms_max):
+        if self._audio.ticks_with(audio) > self._ticks_max:
             raise Refused(
                 "input_audio_buffer_full",
                 f"The input audio buffer holds at most {self._limits.input_ms_max} ms; commit or clear it first.",
@@ -255,9 +256,12 @@ class Listening:
 
     def _detect(self, begin: int, audio: bytes) -> None:
         """Ask for scores of the part that belongs to this epoch."""
-        new = audio[self._audio.bytes_of(max(self._scores_from - begin, 0)) :]
-        if self._turns is not None and new:
-            self._ear.ask(DetectSpeech(self._epoch, new, self._audio.format))
+        if self._turns is None:
+            return
+        if begin < self._scores_from:
+            audio = audio[self._audio.bytes_of(self._scores_from - begin) :]
+        if audio:
+            self._ear.ask(DetectSpeech(self._epoch, audio, self._audio.format))
 
     def score(self, scores: SpeechScored) -> None:
         """Scores of audio that was appended; they may begin and end turns."""

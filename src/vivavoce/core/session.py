@@ -39,6 +39,7 @@ from .input_audio import ms_of
 from .limits import Limits
 from .listening import Ear, Listening
 from .messages import (
+    AudioSynthesized,
     Close,
     Drain,
     Effect,
@@ -216,8 +217,11 @@ class Session:
         """When to hand in a `WakeUp`, on the same clock as `now_ms`; None when nothing is due."""
         if self.is_closed:
             return None
-        dues = (self._ends_at_ms, self._idle_at_ms, self._answering.deadline_ms)
-        return min((due for due in dues if due is not None), default=None)
+        due = self._ends_at_ms
+        for other in (self._idle_at_ms, self._answering.deadline_ms):
+            if other is not None and (due is None or other < due):
+                due = other
+        return due
 
     def _take(self, input: Input) -> None:
         match input:
@@ -226,6 +230,8 @@ class Session:
                 self._stopwatch.arrived(self._listening.end, self._now_ms)
             case SpeechScored():
                 self._listening.score(input)
+            case AudioSynthesized():  # these three are nearly all that comes
+                self._answering.report(input)
             case ev.ClientEvent():
                 self._client(input)
                 self._speculation.reconsider()

@@ -472,6 +472,9 @@ class _Chunks:
         self._has_begun = False
 
     def push(self, audio: bytes) -> list[bytes]:
+        if len(audio) == self._chunk_bytes and not self._held:
+            self._has_begun = True
+            return [audio]
         self._held += audio
         if not self._has_begun and self._held:
             self._has_begun = True

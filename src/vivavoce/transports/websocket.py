@@ -1,8 +1,9 @@
-"""The client's end of a WebSocket, over picows: whole messages, bounded in both directions.
+"""A WebSocket over picows: whole messages, bounded in both directions.
 
-`dial` opens the connection and says in words why it could not. picows parses frames and answers pings; here they become
-messages, wait in an `Inbox`, and stop the socket from being read when too many do. Nothing leaves without room in the
-write buffer. Invariant: once the connection has ended, for whatever reason, nobody is left waiting.
+`dial` opens one as a client, and says in words why it could not; the server makes one of a connection of its own
+(`server/picows_door.py`). picows parses frames; here they become messages, wait in an `Inbox`, and stop the socket from
+being read when too many do. Nothing leaves without room in the write buffer. Invariant: once the connection has ended,
+for whatever reason, nobody is left waiting.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from ssl import SSLCertVerificationError, SSLContext, SSLError
 from urllib.parse import urlsplit
@@ -34,7 +36,7 @@ from vivavoce.errors import ConnectionFailed, LocalProtocolError
 from vivavoce.transports.inbox import Inbox, Sink
 from vivavoce.transports.proxies import check_proxy
 
-__all__ = ["MESSAGE_BYTES_MAX", "WebSocket", "dial"]
+__all__ = ["MESSAGE_BYTES_MAX", "SocketLimits", "WebSocket", "dial"]
 
 OPEN_TIMEOUT_S = 10.0
 """For everything until the handshake is done: name lookup, TCP, TLS, proxy, HTTP."""
@@ -45,12 +47,8 @@ CLOSE_TIMEOUT_S = 5.0
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Largest message that is accepted; a larger one ends the connection with code 1009."""
 
-INBOX_MESSAGES_MAX = 1_024
-INBOX_BYTES_MAX = 8 * 1024 * 1024
-"""Where either is reached, the socket is not read until half of it has been taken. What was already read is kept."""
-
-WRITE_BUFFER_BYTES_MAX = 256 * 1024
-"""Bytes that wait to be sent; above it `send` waits."""
+FRAGMENTS_MAX = 65_536
+"""Fragments of one message. Beyond it close 1009."""
 
 PING_IDLE_S = 20.0
 PONG_TIMEOUT_S = 20.0
@@ -64,8 +62,13 @@ EXTENSION = "frame uses an extension that was not agreed upon"
 
 # Looking into an enumeration takes as long as half of what is done with a message.
 _TEXT, _CONTINUATION = WSMsgType.TEXT, WSMsgType.CONTINUATION
-_CLOSE, _PONG = WSMsgType.CLOSE, WSMsgType.PONG
+_CLOSE, _PING, _PONG = WSMsgType.CLOSE, WSMsgType.PING, WSMsgType.PONG
 
+_PROTOCOL_ERROR, _INVALID_TEXT, _MESSAGE_TOO_BIG = (
+    WSCloseCode.PROTOCOL_ERROR.value,
+    WSCloseCode.INVALID_TEXT.value,
+    WSCloseCode.MESSAGE_TOO_BIG.value,
+)
 _NO_CODE = 1005
 _LOST = 1006
 _LOCAL_ONLY_CODES = frozenset({1004, _NO_CODE, _LOST, 1015})
@@ -87,20 +90,40 @@ _LIKELY_CAUSES: Mapping[int, str] = {
 }
 
 
-class WebSocket(WSListener):
-    """An open connection; see the `Transport` Protocol. Made by `dial`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketLimits:
+    """What one connection may hold."""
 
-    `subprotocol` is the one that the server chose, if any; `response_headers` are those of its handshake.
+    message_bytes_max: int = MESSAGE_BYTES_MAX
+    """Largest message that is accepted; a larger one ends the connection with code 1009."""
+
+    inbox_messages_max: int = 1_024
+    """Messages not yet taken. Beyond it the socket is not read until half of them are; what was read is kept."""
+
+    inbox_bytes_max: int = 8 * 1024 * 1024
+    """Likewise, in bytes."""
+
+    write_buffer_bytes_max: int = 256 * 1024
+    """Bytes that wait to be sent; above it `send` waits."""
+
+
+class WebSocket(WSListener):
+    """An open connection; see the `Transport` Protocol.
+
+    `subprotocol` is the one that the server chose, if any; `response_headers` are those of its handshake. `has_heard`
+    is set with every frame of the peer, for whoever watches whether it lives.
     """
 
-    def __init__(self, message_bytes_max: int) -> None:
+    def __init__(self, limits: SocketLimits) -> None:
         self.subprotocol: str | None = None
         self.response_headers: Mapping[str, str] = {}
-        self._message_bytes_max = message_bytes_max
-        self._inbox = Inbox(INBOX_MESSAGES_MAX, INBOX_BYTES_MAX, on_room=self._resume_reading)
+        self.has_heard = False
+        self._limits = limits
+        self._inbox = Inbox(limits.inbox_messages_max, limits.inbox_bytes_max, on_room=self._resume_reading)
         self._writable = asyncio.Event()
         self._writable.set()
         self._fragments = bytearray()
+        self._fragments_count = 0
         self._fragments_type: WSMsgType | None = None
         self._settling: asyncio.Task[None] | None = None
 
@@ -112,6 +135,16 @@ class WebSocket(WSListener):
         if closed is not None:
             raise closed
         self._transport.send(_TEXT, message)
+
+    def offer(self, message: bytes) -> bool:
+        """Send one text message, UTF-8, if that can be done at once; say whether. Raises `ConnectionClosed`."""
+        if not self._writable.is_set():
+            return False
+        closed = self._inbox.ended
+        if closed is not None:
+            raise closed
+        self._transport.send(_TEXT, message)
+        return True
 
     async def receive(self) -> str | bytes:
         """The next message. Raises `ConnectionClosed`: after the last message, or at once where this end closed."""
@@ -141,27 +174,41 @@ class WebSocket(WSListener):
         finally:
             self._transport.disconnect(graceful=False)
 
+    def give_up(self, code: int, reason: str) -> None:
+        """Close at once, whatever is still to be read: the peer broke the rules, or is dead."""
+        self._end(code, reason)
+        self._transport.send_close(WSCloseCode(code), _cut(reason, REASON_BYTES_MAX))
+        self._transport.disconnect()
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the peer is not read, since nobody takes what it has said."""
+        return self._inbox.full
+
     # --- called by picows; nothing here may raise -----------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         """The handshake is done."""
         self._transport = transport
         self.response_headers = transport.response.headers
-        transport.underlying_transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        transport.underlying_transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Join fragments into messages, and messages into the inbox."""
+        self.has_heard = True
         kind = frame.msg_type
         if kind is _TEXT and frame.fin and self._fragments_type is None and not frame.rsv1:
             self._take_text(frame)  # which nearly all of them are
         elif kind is _PONG:
             return
+        elif kind is _PING:
+            self._answer(frame)
         elif kind is _CLOSE:
             self._goodbye(frame)
         elif frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._give_up(WSCloseCode.PROTOCOL_ERROR, EXTENSION)
+            self.give_up(_PROTOCOL_ERROR, EXTENSION)
         elif (kind is _CONTINUATION) != (self._fragments_type is not None):
-            self._give_up(WSCloseCode.PROTOCOL_ERROR, "fragments of messages are out of order")
+            self.give_up(_PROTOCOL_ERROR, "fragments of messages are out of order")
         elif frame.fin and kind is not _CONTINUATION:
             self._accept(kind, frame.get_payload_as_bytes())
         else:
@@ -199,23 +246,26 @@ class WebSocket(WSListener):
         """A fragment; the last one completes its message."""
         self._fragments_type = self._fragments_type or frame.msg_type
         self._fragments += frame.get_payload_as_memoryview()
-        if len(self._fragments) > self._message_bytes_max:
-            self._give_up(WSCloseCode.MESSAGE_TOO_BIG, f"message exceeds {self._message_bytes_max} bytes")
+        self._fragments_count += 1
+        if len(self._fragments) > self._limits.message_bytes_max:
+            self.give_up(_MESSAGE_TOO_BIG, f"message exceeds {self._limits.message_bytes_max} bytes")
+        elif self._fragments_count > FRAGMENTS_MAX:
+            self.give_up(_MESSAGE_TOO_BIG, f"message of more than {FRAGMENTS_MAX} fragments")
         elif frame.fin:
             kind, payload = self._fragments_type, bytes(self._fragments)
-            self._fragments_type = None
+            self._fragments_type, self._fragments_count = None, 0
             self._fragments.clear()
             self._accept(kind, payload)
 
     def _take_text(self, frame: WSFrame) -> None:
         """A message that is one frame of text."""
         if frame.rsv2 or frame.rsv3:
-            self._give_up(WSCloseCode.PROTOCOL_ERROR, EXTENSION)
+            self.give_up(_PROTOCOL_ERROR, EXTENSION)
             return
         try:
             message = frame.get_payload_as_utf8_text()
         except UnicodeDecodeError:
-            self._give_up(WSCloseCode.INVALID_TEXT, "text message is not UTF-8")
+            self.give_up(_INVALID_TEXT, "text message is not UTF-8")
             return
         self._inbox.put(message, frame.payload_size)
         if self._inbox.full:
@@ -225,7 +275,7 @@ class WebSocket(WSListener):
         try:
             message = payload.decode() if kind is _TEXT else payload
         except UnicodeDecodeError:
-            self._give_up(WSCloseCode.INVALID_TEXT, "text message is not UTF-8")
+            self.give_up(_INVALID_TEXT, "text message is not UTF-8")
             return
         self._inbox.put(message, len(payload))
         if self._inbox.full:
@@ -247,11 +297,10 @@ class WebSocket(WSListener):
         self._transport.send_close(WSCloseCode.OK if code is WSCloseCode.NO_INFO else code)
         self._transport.disconnect()
 
-    def _give_up(self, code: WSCloseCode, reason: str) -> None:
-        """The peer broke the WebSocket protocol."""
-        self._end(code.value, reason)
-        self._transport.send_close(code, _cut(reason, REASON_BYTES_MAX))
-        self._transport.disconnect()
+    def _answer(self, ping: WSFrame) -> None:
+        """The pong, where picows leaves it to us: none for a peer that does not read what it has been sent already."""
+        if self._writable.is_set():
+            self._transport.send_pong(ping.get_payload_as_bytes())
 
     def _end(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Only the first end counts. Nobody waits any more."""
@@ -277,7 +326,7 @@ async def dial(
     ssl: SSLContext | None = None,
     proxy: str | None = None,
     open_timeout_s: float = OPEN_TIMEOUT_S,
-    message_bytes_max: int = MESSAGE_BYTES_MAX,
+    limits: SocketLimits = SocketLimits(),
 ) -> WebSocket:
     """Open a WebSocket to a `ws://` or `wss://` URL.
 
@@ -290,7 +339,7 @@ async def dial(
     async with _failing_clearly(url, proxy, open_timeout_s), _Socket() as opened:
         async with asyncio.timeout(open_timeout_s):
             _, websocket = await ws_connect(
-                lambda: WebSocket(message_bytes_max),
+                lambda: WebSocket(limits),
                 url,
                 ssl_context=ssl,
                 # For the case that the wait for the answer is cancelled: picows leaves the socket open until then.
@@ -298,7 +347,7 @@ async def dial(
                 enable_auto_ping=True,
                 auto_ping_idle_timeout=PING_IDLE_S,
                 auto_ping_reply_timeout=PONG_TIMEOUT_S,
-                max_frame_size=message_bytes_max,
+                max_frame_size=limits.message_bytes_max,
                 extra_headers=fields,
                 max_redirects=0,
                 proxy=proxy,
