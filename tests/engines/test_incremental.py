@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from vivavoce.engines import TranscriptionHints
-from vivavoce.engines.cores import Cores
+from vivavoce.engines.cores import Cores, Urgency
 from vivavoce.engines.incremental import DRAFT_SPEECH_MS, IncrementalListening, Sketch, Sound, agreed
 from vivavoce.errors import EngineError
 
@@ -83,7 +83,9 @@ class Turn:
         self.told: list[str] = []
         sound = Sound(Activity(), FRAME_MS, BYTES_PER_MS)
         told = self.told.append if is_told else None
-        self.listening = IncrementalListening(self.ear, Cores(2).share("ear", 2), sound, TranscriptionHints(), told)
+        self.cores = Cores(2)
+        share = self.cores.share("ear", 2)
+        self.listening = IncrementalListening(self.ear, share, sound, TranscriptionHints(), told)
 
     async def speak(self, audio: bytes, piece: int = 640) -> None:
         for start in range(0, len(audio), piece):
@@ -228,6 +230,22 @@ def test_a_draft_that_fails_is_not_missed_and_the_last_one_says_why() -> None:
         with pytest.raises(EngineError, match="broken"):
             await turn.listening.settle()
         assert await turn.listening.settle() == "1 2 3"
+
+    played(script)
+
+
+def test_a_draft_that_waits_for_a_core_leaves_the_queue_when_the_last_one_is_wanted() -> None:
+    async def script(turn: Turn) -> None:
+        others = turn.cores.share("others", 2)
+        ahead = await turn.cores.take(others, Urgency.SPARE)
+        turn.listening.push(words(1, 9))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert turn.cores.waiting == 1, "other work ahead has the only place that there is for it"
+        assert await turn.listening.settle() == "1 2 3 4 5 6 7 8 9"
+        assert [call[3] for call in turn.ear.calls] == [True], "the draft was never made"
+        assert turn.cores.waiting == 0
+        turn.cores.give_back(ahead)
 
     played(script)
 
