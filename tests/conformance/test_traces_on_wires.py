@@ -20,7 +20,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 from vivavoce.core.abilities import Abilities
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.protocol.codec import Dialect, ServerCodec
 from vivavoce.protocol.config import TranscriptionSession

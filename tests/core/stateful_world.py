@@ -9,7 +9,8 @@ from vivavoce.core.account import Bill, Price
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.limits import Limits
 from vivavoce.core.messages import Effect, Send
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import Piece, Pipeline, Prompt, TextPiece
 from vivavoce.engines.scripted import (
     ScriptedLanguageModel,

@@ -14,7 +14,8 @@ import pytest
 from vivavoce.core.abilities import Abilities
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.limits import Limits
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines.scripted import ScriptedTranscriber, scripted_pipeline, speech_in_words
 from vivavoce.protocol.codec import ClientCodec, Dialect, ServerCodec
 from vivavoce.protocol.config import TranscriptionSession

@@ -10,7 +10,8 @@ from vivavoce.audio.formats import PCM16_24K, ULAW_8K
 from vivavoce.core.abilities import Abilities
 from vivavoce.core.limits import Limits
 from vivavoce.core.messages import DetectSpeech, JudgeTurn, Opened, SpeechScored, Transcribe, TurnJudged
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol.events import (
     InputAudioBufferAppend,

@@ -34,7 +34,8 @@ from vivavoce.core.messages import (
     TranscriptFailed,
     TurnJudged,
 )
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol.events import (
     ConversationItemCreate,

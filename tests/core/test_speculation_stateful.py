@@ -18,7 +18,8 @@ from stateful_world import pipeline
 
 from vivavoce.core.limits import Limits
 from vivavoce.core.messages import CallMcpTool, Input, Opened, Send
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import Pipeline
 from vivavoce.engines.scripted import ScriptedTranscriber, speech_in_words
 from vivavoce.protocol import config as cfg

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from vivavoce.client.connection import Connection
 from vivavoce.core.limits import Limits
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import Pipeline
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.protocol import config as cfg

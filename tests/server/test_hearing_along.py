@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from in_process import Call, call, watched
 
-from vivavoce.core.session import Surroundings
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import Pipeline, TranscriptionHints
 from vivavoce.engines.scripted import (
     ScriptedIncrementalTranscriber,

@@ -35,7 +35,8 @@ from vivavoce.core.messages import (
     TurnJudged,
     WakeUp,
 )
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import NoiseField, Pipeline, TranscriptionHints
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.protocol import config as cfg

@@ -8,7 +8,6 @@ fold of what was sent; a client's mistake has no partial effect and ends nothing
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from msgspec import structs
 
@@ -26,8 +25,7 @@ from vivavoce.protocol.items import InputAudio, Usage
 
 from . import configuration as cfg
 from . import prompts
-from .abilities import Abilities
-from .account import Account, Bill
+from .account import Bill
 from .adoption import Adoption
 from .answering import Answering, Neighbours
 from .context import spoken_item
@@ -62,35 +60,17 @@ from .messages import (
     WakeUp,
     WordsHeard,
 )
-from .playback import Playback, Player
+from .playback import Playback
 from .refused import Refused, invalid
 from .response import RunningResponse
 from .speculation import Speculation, quiet_ms
-from .stopwatch import Stopwatch, Watch
+from .stopwatch import Stopwatch
+from .surroundings import Surroundings
 from .tools import Toolbox, shown
 from .transcribing import Transcribing
 
 GOING_AWAY = 1001
 POLICY = 1008
-
-"""What names of transcription models have in them that tell speakers apart (§2.3)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a session is given by the server that it lives in, its client and its engines apart."""
-
-    abilities: Abilities = field(default_factory=Abilities)
-    account: Account | None = None
-    """Rate limits; without them there is no `rate_limits.updated`."""
-    bill: Bill = field(default_factory=Bill)
-    prompts: prompts.Prompts = field(default_factory=dict)
-    player: Player | None = None
-    """What plays the assistant's audio, where that is the server (WebRTC, SIP)."""
-    watch: Watch | None = None
-    """Who in the server is told how long responses took, and of errors."""
-    tells_waterfall: bool = False
-    """Whether the client is told the waterfall of every response, and not only of those for which it asks."""
 
 
 class Session:

@@ -31,6 +31,8 @@ from .messages import (
 )
 
 DIARIZING = "diarize"
+"""What names of transcription models have in them that tell speakers apart (§2.3)."""
+
 STREAMING = ("gpt-realtime-whisper", "gpt-live-transcribe")
 """Models that tell what they hear while it is spoken, by the names that the API gives them."""
 

@@ -13,8 +13,8 @@ from vivavoce.core.abilities import Abilities
 from vivavoce.core.account import Bill, Price
 from vivavoce.core.playback import Player
 from vivavoce.core.prompts import Prompts
-from vivavoce.core.session import Surroundings
 from vivavoce.core.stopwatch import Watch
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import IncrementalTranscriber, Pipeline, PreparingLanguageModel, ScoringTranscriber
 from vivavoce.protocol.events import RateLimit
 

@@ -10,20 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from vivavoce.audio.convert import Converter
-from vivavoce.audio.formats import Format, pcm16
 from vivavoce.core.messages import (
     AudioSynthesized,
-    CallArguments,
     CallMcpTool,
-    CallStarted,
     EngineReport,
     Generate,
-    GenerationEnded,
     GenerationFailed,
     JudgeTurn,
     Listen,
@@ -34,28 +29,17 @@ from vivavoce.core.messages import (
     PhraseSpoken,
     Speak,
     SynthesisFailed,
-    TextGenerated,
     Transcribe,
     TranscriptDelta,
     TranscriptEnded,
     TranscriptFailed,
-    TranscriptSegment,
     TurnJudged,
     WordsHeard,
 )
 from vivavoce.engines import (
-    ArgumentsPiece,
-    CallPiece,
-    DiarizingTranscriber,
-    Finish,
     IncrementalTranscriber,
-    Piece,
     Pipeline,
     PreparingLanguageModel,
-    Prompt,
-    ScoringTranscriber,
-    SpokenPart,
-    TextPiece,
     TranscriptionHints,
     TurnDetector,
 )
@@ -65,10 +49,8 @@ from vivavoce.protocol.config import McpTool
 from vivavoce.protocol.items import McpError, McpListedTool, McpToolExecutionError
 
 from .along import Along
-from .detection import converted, slices
-
-CHUNK_MS = 100
-"""Length of the audio deltas that a client gets (reference §8.26)."""
+from .asking import closing, generation, prompt_of, speech, transcription
+from .detection import converted
 
 TASKS_MAX = 64
 """Engine tasks of one session, those included that are being cancelled. More work than that is refused as failed."""
@@ -322,23 +304,9 @@ class Work:
     # --- transcription and generation ---------------------------------------------------------------------------------
 
     async def _transcribe(self, wanted: Transcribe) -> None:
-        transcriber = self._pipeline.transcriber
-        audio = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
-        hints = TranscriptionHints(wanted.language, wanted.prompt, wanted.keywords)
-        if wanted.with_speakers and isinstance(transcriber, DiarizingTranscriber):
-            async with _closing(transcriber.transcribe_speakers(audio, hints)) as parts:
-                async for part in parts:
-                    for report in spoken_part(wanted.item_id, part):
-                        await self._report(report)
-        elif wanted.with_logprobs and isinstance(transcriber, ScoringTranscriber):
-            async with _closing(transcriber.transcribe_scored(audio, hints)) as pieces:
-                async for text, logprobs in pieces:
-                    await self._report(TranscriptDelta(wanted.item_id, text, logprobs))
-        else:
-            async with _closing(transcriber.transcribe(audio, hints)) as texts:
-                async for text in texts:
-                    await self._report(TranscriptDelta(wanted.item_id, text))
-        await self._report(TranscriptEnded(wanted.item_id))
+        async with closing(transcription(self._pipeline.transcriber, wanted)) as reports:
+            async for report in reports:
+                await self._report(report)
 
     async def _settle(self, along: Along, wanted: Transcribe) -> None:
         """A turn that was heard along: its text is there, or nearly."""
@@ -383,7 +351,7 @@ class Work:
             if along is not None and along.item_id == wanted.item_id:
                 return await along.settle()
             audio = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
-            async with _closing(transcriber.transcribe(audio, TranscriptionHints(wanted.language))) as texts:
+            async with closing(transcriber.transcribe(audio, TranscriptionHints(wanted.language))) as texts:
                 return "".join([text async for text in texts]).strip()
         except EngineError as error:
             log.info("%s: a pause is judged without words: %s", self._session_id, error.message)
@@ -402,18 +370,14 @@ class Work:
     async def _prepare(self, engine: PreparingLanguageModel, wanted: Generate) -> None:
         """What fails here is told when the answer is asked for."""
         try:
-            await engine.prepare(_prompt(wanted))
+            await engine.prepare(prompt_of(wanted))
         except EngineError as error:
             log.debug("%s: a prompt was not prepared: %s", self._session_id, error.message)
 
     async def _generate(self, wanted: Generate) -> None:
-        response_id = wanted.response_id
-        async with _closing(self._pipeline.language_model.generate(_prompt(wanted))) as pieces:
-            async for piece in pieces:
-                await self._report(_report_of(response_id, piece))
-                if isinstance(piece, Finish):
-                    return
-        await self._report(GenerationEnded(response_id, "stop"))
+        async with closing(generation(self._pipeline.language_model, wanted)) as reports:
+            async for report in reports:
+                await self._report(report)
 
     # --- speech -------------------------------------------------------------------------------------------------------
 
@@ -423,7 +387,7 @@ class Work:
         while phrases:
             wanted = phrases[0]
             URGENCY.set(Urgency.SOON if wanted.phrase else Urgency.NOW)
-            async with _closing(self._speech(wanted)) as chunks:
+            async with closing(speech(self._pipeline.synthesizer, wanted)) as chunks:
                 async for audio in chunks:
                     if self._room is not None:
                         await self._room()
@@ -432,22 +396,6 @@ class Work:
             phrases.popleft()
         if self._phrases.get(item_id) is phrases:
             del self._phrases[item_id]
-
-    async def _speech(self, wanted: Speak) -> AsyncIterator[bytes]:
-        """The phrase in the client's format: the first audio as soon as there is any, then in chunks."""
-        synthesizer = self._pipeline.synthesizer
-        source = pcm16(synthesizer.rate_hz)
-        converter = Converter(source, wanted.format)
-        chunks = _Chunks(wanted.format)
-        async with _closing(synthesizer.speak(wanted.text, wanted.voice, wanted.speed)) as pieces:
-            async for piece in pieces:
-                for part in slices(piece, source):
-                    for chunk in chunks.push(converter.push(part)):
-                        yield chunk
-        for chunk in chunks.push(converter.flush()):
-            yield chunk
-        if rest := chunks.rest():
-            yield rest
 
 
 class _NoServers:
@@ -461,74 +409,3 @@ class _NoServers:
 
     async def close(self) -> None:
         pass
-
-
-class _Chunks:
-    """Cuts a stream of audio into chunks of `CHUNK_MS`; the first may be shorter, since somebody waits for it."""
-
-    def __init__(self, format: Format) -> None:
-        self._chunk_bytes = format.bytes_of(CHUNK_MS)
-        self._held = bytearray()
-        self._has_begun = False
-
-    def push(self, audio: bytes) -> list[bytes]:
-        if len(audio) == self._chunk_bytes and not self._held:
-            self._has_begun = True
-            return [audio]
-        self._held += audio
-        if not self._has_begun and self._held:
-            self._has_begun = True
-            if len(self._held) < self._chunk_bytes:
-                return [self.rest()]
-        whole = len(self._held) // self._chunk_bytes * self._chunk_bytes
-        chunks = [bytes(self._held[at : at + self._chunk_bytes]) for at in range(0, whole, self._chunk_bytes)]
-        del self._held[:whole]
-        return chunks
-
-    def rest(self) -> bytes:
-        rest = bytes(self._held)
-        self._held.clear()
-        return rest
-
-
-@asynccontextmanager
-async def _closing(engine: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
-    """The iterator, closed for sure when it is left early; an engine may give one that cannot be closed."""
-    try:
-        yield engine
-    finally:
-        if (close := getattr(engine, "aclose", None)) is not None:
-            await close()
-
-
-def spoken_part(item_id: str, part: SpokenPart) -> tuple[EngineReport, ...]:
-    """What one speaker said, as reports."""
-    segment = TranscriptSegment(item_id, part.text.strip(), part.speaker, part.start_s, part.end_s)
-    return TranscriptDelta(item_id, part.text), segment
-
-
-def _prompt(wanted: Generate) -> Prompt:
-    return Prompt(
-        wanted.instructions,
-        wanted.items,
-        wanted.tools,
-        wanted.tool_choice,
-        wanted.max_output_tokens,
-        wanted.effort,
-        wanted.is_parallel,
-        wanted.temperature,
-    )
-
-
-def _report_of(response_id: str, piece: Piece) -> EngineReport:
-    match piece:
-        case TextPiece():
-            return TextGenerated(response_id, piece.text)
-        case CallPiece():
-            return CallStarted(response_id, piece.name)
-        case ArgumentsPiece():
-            return CallArguments(response_id, piece.text)
-        case Finish():
-            return GenerationEnded(
-                response_id, piece.reason, piece.input_tokens, piece.cached_tokens, piece.output_tokens
-            )

@@ -44,7 +44,8 @@ from vivavoce.core.caller.restoring import restoration
 from vivavoce.core.caller.updates import Update
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.messages import Close, Effect, Gone, Opened, Send
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import Pipeline
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.codec import ClientCodec, Dialect, ServerCodec
