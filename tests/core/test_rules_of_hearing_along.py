@@ -53,7 +53,6 @@ def machine(configured: cfg.TranscriptionSession | None = None, **abilities: boo
         model="m",
         ids=counting_ids(),
         expires_at=0,
-        limits=Limits(speculation_ms=0) if not able.speculation else None,
         surroundings=Surroundings(abilities=able),
         configured=configured,
     )
@@ -61,7 +60,7 @@ def machine(configured: cfg.TranscriptionSession | None = None, **abilities: boo
 
 @pytest.fixture
 def play() -> Iterator[Playbook]:
-    with playbook(machine(speculation=False)) as play:
+    with playbook(machine()) as play:
         play >> Opened() << ...
         yield play
 
@@ -183,7 +182,7 @@ def test_other_models_tell_nothing_before_the_turn_is_an_item(play: Playbook) ->
 
 
 def test_a_prepared_answer_is_asked_of_what_was_heard_along() -> None:
-    with playbook(machine()) as play:
+    with playbook(machine(speculation=True)) as play:
         play >> Opened() << ...
         hear(play, 200, True) << sends("input_audio_buffer.speech_started") << along(tone(200), 0)
         hear(play, 160, False) << along(silence(160), 200)
@@ -194,7 +193,7 @@ def test_a_prepared_answer_is_asked_of_what_was_heard_along() -> None:
 
 
 def test_a_pause_is_judged_of_what_was_heard_along() -> None:
-    with playbook(machine(speculation=False)) as play:
+    with playbook(machine()) as play:
         play >> Opened() << ...
         listen(play, turn_detection=cfg.SemanticVad(eagerness="high"))
         hear(play, 200, True) << sends("input_audio_buffer.speech_started") << along(tone(200), 0)
@@ -218,7 +217,7 @@ def words(text: str) -> dict[str, object]:
 
 
 def reading(**limits: int) -> Session:
-    able = Abilities(hears_along=True, prepares=True)
+    able = Abilities(hears_along=True, prepares=True, speculation=True)
     return Session(
         id="s",
         model="m",

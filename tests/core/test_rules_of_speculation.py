@@ -53,6 +53,7 @@ from vivavoce.testing.playbook import Playbook, asks, counting_ids, playbook, se
 from vivavoce.testing.sounds import silence, tone
 
 FRAME_MS = 20
+ABLE = Abilities(speculation=True)
 HEARD = "conversation.item.input_audio_transcription."
 
 
@@ -82,7 +83,7 @@ def machine(surroundings: Surroundings | None = None, **limits: int) -> Session:
         ids=counting_ids(),
         expires_at=0,
         limits=Limits(**limits),
-        surroundings=surroundings or Surroundings(abilities=Abilities(semantic_vad=True, mcp=True)),
+        surroundings=surroundings or Surroundings(abilities=Abilities(semantic_vad=True, mcp=True, speculation=True)),
     )
 
 
@@ -428,7 +429,7 @@ def test_an_answer_whose_context_waits_for_a_transcript_is_not_prepared() -> Non
 
 
 def test_an_answer_that_does_not_fit_into_the_context_is_not_prepared() -> None:
-    with playbook(machine(Surroundings(abilities=Abilities(context_tokens=20)))) as play:
+    with playbook(machine(Surroundings(abilities=Abilities(context_tokens=20, speculation=True)))) as play:
         opened(play)
         update(play, truncation="disabled", instructions="")
         pause(play)
@@ -498,7 +499,7 @@ def test_t17_an_mcp_tool_is_called_when_the_turn_has_ended() -> None:
 
 def test_t20_the_account_is_asked_when_the_turn_has_ended() -> None:
     account = Allowance(1_000)
-    with playbook(machine(Surroundings(account=account))) as play:
+    with playbook(machine(Surroundings(abilities=ABLE, account=account))) as play:
         opened(play)
         prepare(play)
         play >> TextGenerated("resp_1", "It is a test. ") << asks(Speak)
@@ -511,7 +512,7 @@ def test_t20_the_account_is_asked_when_the_turn_has_ended() -> None:
 
 def test_t22_what_was_dropped_costs_nothing() -> None:
     bill = Bill(Price(text_in=1e6, text_out=1e6, transcription_minute=1e6))
-    with playbook(machine(Surroundings(account=(account := Allowance(1_000)), bill=bill))) as play:
+    with playbook(machine(Surroundings(abilities=ABLE, account=(account := Allowance(1_000)), bill=bill))) as play:
         opened(play)
         prepare(play)
         play >> TextGenerated("resp_1", "It is a test. ") << asks(Speak)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.core import stopwatch as sw
+from vivavoce.core.abilities import Abilities
 from vivavoce.core.input_audio import ticks_of
 from vivavoce.core.messages import (
     AudioSynthesized,
@@ -80,7 +81,9 @@ class World:
         self.now_ms = 0
         self.events: list[Any] = []
         self.asked: list[Any] = []
-        given = Surroundings(watch=self.told, tells_waterfall=tells, player=player)
+        given = Surroundings(
+            abilities=Abilities(speculation=True), watch=self.told, tells_waterfall=tells, player=player
+        )
         self.session = Session(id="s", model="m", ids=counting_ids(), expires_at=0, surroundings=given)
         self.hand(Opened())
         if not detection:

@@ -23,7 +23,7 @@ class Abilities:
     images: bool = False
     reasoning: bool = False
     logprobs: bool = False
-    speculation: bool = True
+    speculation: bool = False
     """Whether silence adds nothing to a transcript: then an answer can be prepared before its turn has ended."""
     hears_along: bool = False
     """Whether a turn can be transcribed while it is spoken."""

@@ -211,7 +211,8 @@ class Session:
             case SpeechScored():
                 self._listening.score(input)
             case AudioSynthesized():  # these three are nearly all that comes
-                self._answering.report(input)
+                if not self._speculation.holds(input):
+                    self._answering.report(input)
             case ev.ClientEvent():
                 self._client(input)
                 self._speculation.reconsider()

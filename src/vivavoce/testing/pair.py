@@ -18,7 +18,6 @@ from collections.abc import Callable
 from msgspec import UNSET, structs
 
 from vivavoce.client.player import VirtualPlayer
-from vivavoce.core.abilities import Abilities
 from vivavoce.core.caller import Caller, CallerLimits
 from vivavoce.core.caller.answers import Answers
 from vivavoce.core.caller.messages import (
@@ -45,7 +44,6 @@ from vivavoce.core.caller.updates import Update
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.messages import Close, Effect, Gone, Opened, Send
 from vivavoce.core.session import Session
-from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import Pipeline
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.codec import ClientCodec, Dialect, ServerCodec
@@ -63,9 +61,8 @@ Outcome = Acknowledge | Refuse
 
 
 def plain_session(ids: Callable[[str], str]) -> Session:
-    """A session machine with everything at its default, beside engines that hear silence."""
-    literal = Surroundings(abilities=Abilities(speculation=False))
-    return Session(id=ids("sess"), model="scripted", ids=ids, expires_at=0, surroundings=literal)
+    """A session machine with everything at its default."""
+    return Session(id=ids("sess"), model="scripted", ids=ids, expires_at=0)
 
 
 class Pair:
