@@ -52,9 +52,10 @@ half of it."""
 ANSWER_TOKENS_MIN = 64
 """What a prompt leaves of the context for the answer."""
 BATCH_TOKENS = 8
-"""How much of a prompt is computed at least in one step, beside a token for every slot. Before a step has ended llama.cpp looks at nothing: a tenth of a second on one slow core,
-where 64 tokens took three quarters of a second, for a prompt that is computed no more than a tenth sooner. With no room
-beside the answers, those that are written would keep new ones from being begun."""
+"""How much of a prompt is computed at least in one step, beside a token for every slot. Before a step has ended
+llama.cpp looks at nothing: a tenth of a second on one slow core, where 64 tokens took three quarters of a second, for a
+prompt that is computed no more than a tenth sooner. With no room beside the answers, those that are written would keep
+new ones from being begun."""
 CACHE_MIB = 64
 """Memory for prompts that lost their slot; llama.cpp's own limit is 8 GiB."""
 WAITING_MAX = 64
