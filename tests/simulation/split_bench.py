@@ -7,6 +7,7 @@ cleaned, is another transcript.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from array import array
@@ -183,7 +184,7 @@ class Bench:
                         inputs.extend(NoiseReduced(effect.epoch, clean) for clean in cleaned if clean)
                     case DetectSpeech():
                         for audio in slices(effect.audio, effect.format):
-                            if scored := self._detection.push(effect.epoch, audio, effect.format):
+                            if scored := asyncio.run(self._detection.push(effect.epoch, audio, effect.format)):
                                 inputs.append(scored)
                     case JudgeTurn():
                         self.seen.append((effect.item_id, effect.pause, fingerprint(effect.audio)))
