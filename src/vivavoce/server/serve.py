@@ -85,19 +85,39 @@ async def running(
     with _listening(settings) as listener:
         host, port = listener.getsockname()[:2]
         loading = app.state.pipelines.warm_up(progress)
-        uvicorn_server = _Uvicorn(_config(app, settings))
-        serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]), name="serving")
-        try:
-            await uvicorn_server.listens.wait()
-            if warm:
-                await asyncio.shield(loading)
-            shown = f"[{host}]" if ":" in host else host
-            yield Server(f"http://{shown}:{port}/v1", host, port, app.state.pipelines.by_name, app)
-        finally:
-            # uvicorn closes sockets before anything else; the sessions must have ended by then.
-            await app.state.sessions.drain(settings.drain_ms_max / 1000)
-            uvicorn_server.stop()
-            await serving
+        async with _served(app, settings, listener):
+            try:
+                if warm:
+                    await asyncio.shield(loading)
+                shown = f"[{host}]" if ":" in host else host
+                yield Server(f"http://{shown}:{port}/v1", host, port, app.state.pipelines.by_name, app)
+            finally:
+                # uvicorn closes sockets before anything else; the sessions must have ended by then.
+                await app.state.sessions.drain(settings.drain_ms_max / 1000)
+
+
+@asynccontextmanager
+async def listening(app: Starlette, settings: Settings) -> AsyncIterator[tuple[str, int]]:
+    """Serve any ASGI app in this event loop, at host and port of the settings, until the block ends; where it listens.
+
+    Raises `SettingsError` where it cannot be bound.
+    """
+    with _listening(settings) as listener:
+        async with _served(app, settings, listener):
+            host, port = listener.getsockname()[:2]
+            yield host, port
+
+
+@asynccontextmanager
+async def _served(app: Starlette, settings: Settings, listener: socket.socket) -> AsyncIterator[None]:
+    uvicorn_server = _Uvicorn(_config(app, settings))
+    serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]), name="serving")
+    try:
+        await uvicorn_server.listens.wait()
+        yield
+    finally:
+        uvicorn_server.stop()
+        await serving
 
 
 def serve(settings: Settings) -> int:

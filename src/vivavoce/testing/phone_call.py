@@ -32,6 +32,7 @@ from vivavoce.bridge.phone.messages import (
     Media,
     MediaFormat,
     Name,
+    Other,
     Sound,
     Start,
     StartDetails,
@@ -54,7 +55,7 @@ BUFFERED_S_MAX: Final = 600.0
 ACCOUNT_SID: Final = "AC" + "0" * 32
 HANDSHAKE_S_MAX: Final = 10.0
 
-Out = Connected | Start | Media | Dtmf | Mark | Stop
+Out = Connected | Start | Media | Dtmf | Mark | Stop | Other
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def create_phone_app(options: PhoneOptions) -> Starlette:
     app = Starlette(
         routes=[
             Route("/incoming", phone.incoming, methods=["POST"]),
-            WebSocketRoute("/media", phone.media),
+            WebSocketRoute("/media", phone),
             Route("/healthz", phone.healthz, methods=["GET"]),
         ]
     )
@@ -103,7 +103,7 @@ class _Phone:
         host = request.headers.get("x-forwarded-host", request.headers.get("host", ""))
         return f"{scheme}://{host}{request.url.path}{query}"
 
-    async def media(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The stream of a call."""
         transport = AsgiTransport(scope, receive, send)
         with suppress(ConnectionClosed):

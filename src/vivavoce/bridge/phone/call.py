@@ -145,7 +145,7 @@ async def _opening(transport: Transport) -> tuple[Start, Ordering, list[AnyMessa
     async with asyncio.timeout(START_S_MAX):
         for _ in range(HELD_MAX + 3):
             message = parse(await transport.receive())
-            if message is None or isinstance(message, Connected):
+            if isinstance(message, Connected):
                 continue
             ready = list(ordering.push(message))
             if ready:
@@ -307,9 +307,8 @@ class _Held:
                 said = parse(await self._transport.receive())
                 if isinstance(said, Mark):
                     self._player.echoed(said.mark.name)  # it loses its worth by waiting for others
-                if said is not None:
-                    for one in self._ordering.push(said):
-                        self._take(one)
+                for one in self._ordering.push(said):
+                    self._take(one)
         except ConnectionClosed:
             for one in self._ordering.flush():
                 self._take(one)

@@ -127,11 +127,17 @@ class Stop(_Message, frozen=True, kw_only=True, omit_defaults=True, rename="came
     stop: StopDetails = StopDetails()
 
 
-AnyMessage = Connected | Start | Media | Dtmf | Mark | Clear | Stop
+class Other(_Message, frozen=True, kw_only=True, omit_defaults=True, rename="camel", tag="other"):
+    """One of a kind that is not known. Its number counts all the same."""
 
 
-class _Kind(msgspec.Struct, frozen=True):
+AnyMessage = Connected | Start | Media | Dtmf | Mark | Clear | Stop | Other
+
+
+class _Kind(_Part, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     event: str
+    sequence_number: Number = ""
+    stream_sid: str = ""
 
 
 _decoder: msgspec.json.Decoder[AnyMessage] = msgspec.json.Decoder(AnyMessage)
@@ -140,8 +146,8 @@ _KINDS = {"connected", "start", "media", "dtmf", "mark", "clear", "stop"}
 encode = msgspec.json.Encoder().encode
 
 
-def parse(frame: str | bytes) -> AnyMessage | None:
-    """The message in a frame; None for one of a kind that is not known. Raises `RemoteProtocolError`."""
+def parse(frame: str | bytes) -> AnyMessage:
+    """The message in a frame. Raises `RemoteProtocolError`."""
     try:
         return _decoder.decode(frame)
     except msgspec.ValidationError as error:
@@ -149,8 +155,10 @@ def parse(frame: str | bytes) -> AnyMessage | None:
     except msgspec.DecodeError as error:
         raise RemoteProtocolError(f"expected a message of Twilio Media Streams in JSON: {error}") from None
     try:
-        if (kind := _kind.decode(frame).event) not in _KINDS:
-            return None
+        named = _kind.decode(frame)
+        kind = named.event
+        if kind not in _KINDS:
+            return Other(sequence_number=named.sequence_number, stream_sid=named.stream_sid)
     except msgspec.MsgspecError:
         kind = "message"
     raise RemoteProtocolError(f"a {kind} that Twilio would not send: {problem}")

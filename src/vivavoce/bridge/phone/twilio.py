@@ -66,7 +66,7 @@ def sign(auth_token: str, url: str, form: Iterable[tuple[str, str]]) -> str:
 
 
 def is_signed(auth_token: str, url: str, form: Sequence[tuple[str, str]], signature: str) -> bool:
-    """Whether Twilio has sent this. It signs URLs with or without the port that a scheme has anyway."""
+    """Whether Twilio has sent this. Of ports it does not always sign what it has called."""
     signatures = [sign(auth_token, one, form) for one in _with_and_without_port(url)]
     return any(hmac.compare_digest(one.encode(), signature.encode()) for one in signatures)
 
