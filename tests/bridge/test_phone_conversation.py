@@ -9,6 +9,7 @@ import pytest
 from phone_house import House, Line, ask, on_the_phone, tone, words_heard
 
 from vivavoce import ItemView
+from vivavoce.bridge.phone.ordering import SILENCE
 from vivavoce.engines import Prompt
 from vivavoce.engines.scripted.answering import Answer
 from vivavoce.protocol.base import given
@@ -78,5 +79,54 @@ def test_what_the_caller_heard_is_what_the_conversation_says(weather: PhoneWeath
     run(main())
 
 
-def test_tone_is_speech() -> None:
-    assert len(tone(20)) == 160
+@pytest.mark.parametrize("weather", [FINE, FAR])
+def test_the_bridge_adds_next_to_nothing_to_the_servers_latency(weather: PhoneWeather) -> None:
+    """What the carrier's own way takes is not the bridge's: it is taken off."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        house = House(tell)
+        async with on_the_phone(house, weather) as line:
+            ended_s = await said(line)
+            await line.phone.until(lambda: line.phone.spells)
+            by_phone_s = line.phone.spells[0].began_s - ended_s - 2 * weather.delay_s
+        first: asyncio.Future[float] = loop.create_future()
+        async with house.connect() as session:
+            await session.update_session(input_format="audio/pcmu", output_format="audio/pcmu")
+            session.once("response.output_audio.delta", lambda _: first.set_result(loop.time()))
+            for piece in pieces(ask() + SILENCE * 8_000):
+                await asyncio.sleep(0.02)
+                session.append_audio(piece)
+            ended_s = loop.time() - 1.0
+            directly_s = await first - ended_s
+        assert 0 <= by_phone_s - directly_s <= 0.06
+
+    run(main())
+
+
+async def said(line: Line) -> float:
+    """Ask; when the last of it was said."""
+    line.phone.say(ask())
+    await line.phone.until(lambda: not line.phone.is_speaking)
+    return asyncio.get_running_loop().time() + 0.02  # the last piece is on its way to the network
+
+
+def pieces(ulaw: bytes) -> list[bytes]:
+    return [ulaw[at : at + 160] for at in range(0, len(ulaw), 160)]
+
+
+def test_a_network_that_shuffles_does_not_change_what_is_understood() -> None:
+    """Every piece of the caller's voice comes once, in order, at its time, whatever the network does."""
+
+    async def main() -> None:
+        understood = []
+        for weather in (FINE, PhoneWeather(delay_s=0.1, jitter_s=0.15, is_shuffled=True)):
+            house = House()
+            async with on_the_phone(house, weather, seed=7) as line:
+                line.phone.say(tone(200) + SILENCE * 1_200 + tone(900))
+                await line.answered(1)
+                (user,) = [view for view in line.session.get_items() if view.role == "user"]
+                understood.append((user.text, bytes(user.audio).strip(SILENCE)))
+        assert understood[0] == understood[1]
+
+    run(main())
