@@ -148,7 +148,7 @@ async def _until_stopped(settings: Settings) -> int:
                     sessions.stop()
                 stopped.set()
 
-            signals.enter_context(_told_by_signals(stop))
+            signals.enter_context(told_by_signals(stop))
             where = server.url.replace("http", "ws", 1)
             log.info("listening on %s/realtime, default pipeline %r", where, settings.pipeline)
             if settings.console:
@@ -172,7 +172,7 @@ async def _load_and_wait(server: Server, stopped: asyncio.Event) -> int:
 
 
 @contextmanager
-def _told_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+def told_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Within the block SIGINT and SIGTERM call `stop` in the event loop."""
     loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from vivavoce.client.line import Dial
 
 
-def in_process(server: Starlette | Sessions, model: str = "", *, api_key: str | None = None) -> Dial:
+def in_process(server: Starlette | Sessions, model: str = "vivavoce", *, api_key: str | None = None) -> Dial:
     """What `connect(dial=…)` takes to hold its sessions with a server of `create_app`, without a network.
 
-    `model` is the one that is asked for; `api_key` goes along where that server wants one.
+    `model` is the one that is asked for, which by default may be any; `api_key` goes along where that server wants one.
     """
     sessions = server if isinstance(server, Sessions) else server.state.sessions
     serving: set[asyncio.Task[None]] = set()
-    query = {"model": model} if model else {}
+    query = {"model": model}
     key = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
 
     async def dial(headers: Mapping[str, str]) -> Transport:
