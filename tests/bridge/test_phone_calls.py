@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from phone_house import House, ask, on_the_phone, tone
+from phone_house import House, ask, on_the_phone, tone, words_heard
 
 import vivavoce
 from vivavoce.bridge.phone import PhoneOptions, carry, ticket_for
@@ -177,14 +177,19 @@ def test_who_speaks_into_the_goodbye_is_not_hung_up_on() -> None:
 
 
 def test_the_caller_hangs_up_and_the_session_is_over() -> None:
+    """And says no more than the caller has heard."""
+
     async def main() -> None:
-        house = House()
+        house = House(lambda prompt: (GOODBYE,))
         async with on_the_phone(house) as line:
             line.phone.say(ask())
             await line.phone.until(lambda: line.phone.is_playing)
+            await asyncio.sleep(0.7)
             line.phone.hang_up()
             call = await line.carrying
             assert call.ended == "caller"
+            (answer,) = [view for view in line.session.get_items() if view.role == "assistant"]
+            assert answer.text == words_heard(GOODBYE, 720)
             assert not line.session.is_connected
             assert len(house.sessions) == 0
 

@@ -83,7 +83,7 @@ class Spell:
         return self.began_s + len(self.audio) / ULAW_8K.rate_hz
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Piece:
     begins_s: float
     audio: bytes
@@ -119,7 +119,8 @@ class PhoneCall:
         self._number = 0
         self._chunks = 0
         self._speech = bytearray()
-        self._pieces: list[_Piece] = []
+        self._spells: list[Spell] = []
+        self._pieces: deque[_Piece] = deque()
         self._plays_until_s = 0.0
         self._pending: deque[tuple[Mark, asyncio.TimerHandle]] = deque()
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()  # bounded by the call: 50 messages a second
@@ -193,16 +194,22 @@ class PhoneCall:
     @property
     def spells(self) -> list[Spell]:
         """What was heard until now, in stretches between which there was nothing to hear."""
-        now_s, spells = self._loop.time(), list[Spell]()
+        self._settle()
+        now_s, spells = self._loop.time(), self._spells[:]
         for piece in self._pieces:
-            heard = piece.audio[: max(round((now_s - piece.begins_s) * ULAW_8K.rate_hz), 0)]
-            if not heard:
-                break
-            if spells and abs(spells[-1].ended_s - piece.begins_s) < 0.5 / ULAW_8K.rate_hz:
-                spells[-1].audio += heard
-            else:
-                spells.append(Spell(piece.begins_s, bytearray(heard)))
+            if heard := _until(piece, now_s):
+                last = spells.pop() if spells and _follows(spells[-1], piece) else Spell(piece.begins_s, bytearray())
+                spells.append(Spell(last.began_s, last.audio + heard))
         return spells
+
+    def _settle(self) -> None:
+        """What was played to its end does not change any more."""
+        now_s = self._loop.time()
+        while self._pieces and len(_until(self._pieces[0], now_s)) == len(self._pieces[0].audio):
+            piece = self._pieces.popleft()
+            if not self._spells or not _follows(self._spells[-1], piece):
+                self._spells.append(Spell(piece.begins_s, bytearray()))
+            self._spells[-1].audio += piece.audio
 
     @property
     def heard(self) -> bytes:
@@ -300,9 +307,9 @@ class PhoneCall:
 
     def _clear(self, now_s: float) -> None:
         self.clears_s.append(now_s)
-        for piece in self._pieces:
-            piece.audio = piece.audio[: max(round((now_s - piece.begins_s) * ULAW_8K.rate_hz), 0)]
-        self._pieces = [piece for piece in self._pieces if piece.audio]
+        self._settle()
+        cut = (_Piece(piece.begins_s, _until(piece, now_s)) for piece in self._pieces)
+        self._pieces = deque(piece for piece in cut if piece.audio)
         self._plays_until_s = now_s
         while self._pending:
             self._pending[0][1].cancel()
@@ -316,6 +323,16 @@ class PhoneCall:
     async def _stir(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+def _until(piece: _Piece, now_s: float) -> bytes:
+    """What was heard of it until now."""
+    return piece.audio[: max(round((now_s - piece.begins_s) * ULAW_8K.rate_hz), 0)]
+
+
+def _follows(spell: Spell, piece: _Piece) -> bool:
+    """Whether there was nothing between."""
+    return abs(spell.ended_s - piece.begins_s) < 0.5 / ULAW_8K.rate_hz
 
 
 def _key(key: str) -> Key:

@@ -15,8 +15,8 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -211,10 +211,7 @@ class _Held:
             async with self._session:
                 if self._options.greeting is not None:
                     self._session.create_response(instructions=self._options.greeting)
-                async with self._working(early):
-                    await self._over.wait()
-                    if self.call.ended != "caller":
-                        await self._play_out()
+                await self._work(early)
         except VivavoceError as error:
             log.error("%s: the session has failed: %s", self.call.sid, error)
             self._end("failed")
@@ -223,30 +220,27 @@ class _Held:
             await _closed(self._transport, 1000, "")
             log.info("%s: has ended by %s", self.call.sid, self.call.ended)
 
-    @asynccontextmanager
-    async def _working(self, early: list[AnyMessage]) -> AsyncIterator[None]:
-        """Reading, writing, listening to the session, until the block ends; what is still to be sent goes out."""
-        writing = asyncio.create_task(self._outbox.run(), name="writing to a phone")
-        others = (
-            asyncio.create_task(self._read(early), name="reading of a phone"),
-            asyncio.create_task(self._listen(), name="listening to a session"),
-        )
-        try:
-            yield
+    async def _work(self, early: list[AnyMessage]) -> None:
+        """Read, write and listen to the session until the call is over; what is still to be sent goes out."""
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(self._outbox.run(), name="writing to a phone")
+            reading = group.create_task(self._read(early), name="reading of a phone")
+            listening = group.create_task(self._listen(), name="listening to a session")
+            await self._over.wait()
+            if self.call.ended != "caller":
+                await self._play_out()
             self._outbox.end()
             await asyncio.wait((writing,), timeout=CLOSE_S_MAX)
-        finally:
-            for task in (writing, *others):
+            for task in (writing, reading, listening):
                 task.cancel()
-            await asyncio.gather(writing, *others, return_exceptions=True)
 
     def _end(self, who: Ending) -> None:
-        """The first end counts; but one who is gone does not wait to hear the rest."""
-        if self.call.ended is None or who == "caller":
-            self.call.ended = self.call.ended or who
-            self._over.set()
+        """The first end counts. Who is gone hears nothing more: the conversation is cut there."""
+        self.call.ended = self.call.ended or who
+        self._over.set()
         if who == "caller":
-            self._player.stop()
+            self._session.interrupt()
+            self._player.stop()  # also where the session is over already
 
     async def _play_out(self) -> None:
         with suppress(TimeoutError):
