@@ -13,7 +13,6 @@ from phone_house import House, ask, on_the_phone, tone, words_heard
 import vivavoce
 from vivavoce.bridge.phone import PhoneOptions, carry, ticket_for
 from vivavoce.bridge.phone.messages import Clear, Mark, Media, Other, parse
-from vivavoce.bridge.phone.player import QUEUED_S_MAX
 from vivavoce.bridge.phone.twilio import TICKET
 from vivavoce.engines import Prompt
 from vivavoce.engines.scripted import Call as Calls
@@ -386,18 +385,6 @@ def test_a_broken_message_ends_the_call_and_one_of_another_kind_does_not(caplog:
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
-
-
-def test_more_audio_than_twilio_keeps_is_left_out() -> None:
-    async def main() -> None:
-        house = House(lambda prompt: ("x" * 10_000,))  # ten minutes
-        async with on_the_phone(house) as line:
-            line.phone.say(ask())
-            await line.answered(1)
-            assert line.phone.dropped_s == 0
-            assert QUEUED_S_MAX <= len(line.phone.heard) / 8_000 < QUEUED_S_MAX + 5  # some was played as it came
-
-    run(main())
 
 
 @pytest.mark.parametrize(("how", "field"), [({"format": "opus"}, "format"), ({"calls_max": 0}, "calls_max")])
