@@ -195,11 +195,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if not all(1 <= calls <= CALLS_MAX for calls in arguments.calls) or not 2 <= arguments.turns <= TURNS_MAX:
         parser.error(f"--calls takes 1 to {CALLS_MAX}, --turns 2 to {TURNS_MAX}")
-    outcomes = []
     with serving(SERVER) as server:
         server.wait_until_ready()
-        for calls in arguments.calls:
-            outcomes.append(uvloop.run(run(server.url.replace("ws", "http", 1) + "/v1", calls, arguments.turns)))
+        url = server.url.replace("ws", "http", 1) + "/v1"
+        outcomes = [uvloop.run(run(url, calls, arguments.turns)) for calls in arguments.calls]
     print(json.dumps([asdict(one) for one in outcomes]) if arguments.json else table(outcomes))
     late = [one.calls for one in outcomes if one.added_p50_ms > ADDED_MS_MAX]
     if late or any(one.gaps for one in outcomes):

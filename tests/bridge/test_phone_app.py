@@ -16,9 +16,10 @@ from starlette.routing import Mount
 
 import vivavoce
 from vivavoce.bridge.phone import Credentials, PhoneOptions, create_phone_app, place_call, sign, ticket_for, twiml
+from vivavoce.bridge.phone import app as app_module
 from vivavoce.bridge.phone.app import FORM_BYTES_MAX
 from vivavoce.bridge.phone.twilio import PARAMETER_CHARS_MAX, TICKET, is_signed
-from vivavoce.errors import ConnectionFailed, LocalProtocolError
+from vivavoce.errors import ConnectionClosed, ConnectionFailed, LocalProtocolError
 from vivavoce.server.serve import listening
 from vivavoce.server.settings import Settings
 from vivavoce.testing.phone_call import PhoneCall, ring
@@ -89,10 +90,47 @@ def test_beyond_the_limit_the_line_is_busy() -> None:
             assert ElementTree.fromstring(busy.text)[0].attrib == {"reason": "busy"}
             with pytest.raises(ConnectionFailed, match="busy"):
                 await ring(f"{url}/incoming")
-            async with PhoneCall(await dial(url.replace("http", "ws") + "/media")) as second:
+            further = await dial(url.replace("http", "ws") + "/media")
+            async with PhoneCall(further, call_sid="CA" + "2" * 32) as second:
                 await second.until(lambda: second.closed)
                 assert second.closed is not None
                 assert second.closed.code == 1013
+
+    asyncio.run(main())
+
+
+def test_a_call_has_one_stream() -> None:
+    async def main() -> None:
+        house = House()
+        async with phone_app(PhoneOptions(connect=house.connect)) as url, await ring(f"{url}/incoming") as phone:
+            await phone.until(lambda: house.opened and house.opened[0].is_connected)
+            async with await ring(f"{url}/incoming") as again:
+                await again.until(lambda: again.closed)
+                assert again.closed is not None
+                assert again.closed.code == 1013
+            assert len(house.opened) == 1
+            assert phone.closed is None
+
+    asyncio.run(main())
+
+
+def test_streams_that_say_nothing_take_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "OPENINGS_MAX", 2)
+
+    async def main() -> None:
+        house = House()
+        async with phone_app(PhoneOptions(connect=house.connect, calls_max=1)) as url:
+            media = url.replace("http", "ws") + "/media"
+            silent = await dial(media)
+            async with await ring(f"{url}/incoming") as phone:
+                await phone.until(lambda: house.opened and house.opened[0].is_connected)
+                another = await dial(media)
+                too_many = await dial(media)
+                with pytest.raises(ConnectionClosed) as closed:
+                    await too_many.receive()
+                assert closed.value.code == 1013
+            for one in (silent, another, too_many):
+                await one.close()
 
     asyncio.run(main())
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from phone_house import House, ask, on_the_phone, tone, words_heard
+from phone_house import VAD, House, ask, on_the_phone, tone, words_heard
 
 import vivavoce
-from vivavoce.bridge.phone import PhoneOptions, carry, ticket_for
+from vivavoce.bridge.phone import PhoneOptions, carry, in_process, ticket_for
 from vivavoce.bridge.phone.messages import Clear, Mark, Media, Other, parse
 from vivavoce.bridge.phone.twilio import TICKET
 from vivavoce.engines import Prompt
@@ -55,7 +55,7 @@ def test_the_model_is_told_who_calls_and_speaks_first_where_it_shall() -> None:
         assert known.role == "system"
         (content,) = known.content
         assert isinstance(content, InputText)
-        about = json.loads(content.text.partition("of it: ")[2])
+        about = json.loads(content.text.partition("instruction): ")[2])
         assert about == {"from": "+15550001111", "to": "+15552223333"}
 
     run(main())
@@ -267,6 +267,37 @@ class Markless:
         while isinstance(parse(frame := await self._transport.receive()), Mark):
             pass
         return frame
+
+
+def test_a_connection_that_is_lost_is_mended_under_the_call() -> None:
+    async def main() -> None:
+        house = House()
+        lines: list[Transport] = []
+        inner = in_process(house.sessions)
+
+        async def dial(headers: Any) -> Transport:
+            lines.append(await inner(headers))
+            return lines[-1]
+
+        def connect(**how: Any) -> vivavoce.Session:
+            session = vivavoce.connect(dial=dial, **how)
+            session.update_session(turn_detection=VAD)
+            session.on("*", told.append)
+            house.opened.append(session)
+            return session
+
+        told: list[Any] = []
+        async with on_the_phone(house, connect=connect) as line:
+            line.told = told
+            line.phone.say(ask())
+            await line.answered(1)
+            await lines[0].close(1006)
+            line.phone.say(ask())
+            await line.answered(2)
+            assert len(lines) == 2
+            assert len(line.phone.spells) == 2
+
+    run(main())
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

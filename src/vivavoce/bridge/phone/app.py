@@ -30,6 +30,8 @@ FORM_BYTES_MAX: Final = 64 * 1024
 """Largest webhook. Twilio's have 1 kB. Beyond it 413."""
 FIELDS_MAX: Final = 200
 """Fields of a webhook. Beyond it 400."""
+OPENINGS_MAX: Final = 256
+"""Streams that have not said yet which call they are. One more is closed with 1013."""
 BUSY: Final = '<?xml version="1.0" encoding="UTF-8"?><Response><Reject reason="busy"/></Response>'
 SIGNATURE: Final = "x-twilio-signature"
 TOLD: Final = {"From": "from", "To": "to", "Direction": "direction", "CallerName": "caller_name"}
@@ -57,7 +59,7 @@ class _Phone:
         self._options = options
         self._public = _public(options.public_url)
         self.calls: set[Call] = set()
-        self._places = 0
+        self._openings = 0
         if not options.auth_token:
             log.warning("no auth token of Twilio's: anybody who finds this app can talk to it as a phone")
 
@@ -85,8 +87,8 @@ class _Phone:
         call_sid = told.get("CallSid", "")
         if not call_sid:
             return PlainTextResponse("CallSid: expected the SID of the call.", 400)
-        if self._places >= self._options.calls_max:
-            log.warning("%s: the line is busy, %d calls go on", call_sid, self._places)
+        if self._is_busy:
+            log.warning("%s: the line is busy, %d calls go on", call_sid, len(self.calls))
             return Response(BUSY, media_type="text/xml")
         parameters = {ours: told[theirs] for theirs, ours in TOLD.items() if told.get(theirs)}
         if token:
@@ -108,23 +110,31 @@ class _Phone:
         transport = AsgiTransport(scope, receive, send)
         with suppress(ConnectionClosed):
             await transport.accept(None)
-            if self._places >= self._options.calls_max:
-                await transport.close(1013, "all lines are busy")
+            if self._openings >= OPENINGS_MAX:
+                await transport.close(1013, "too many streams are being opened")
                 return
-            self._places += 1
+            self._openings += 1
             begun: list[Call] = []
 
+            def admits(call_sid: str) -> bool:
+                return not self._is_busy and all(call.sid != call_sid for call in self.calls)
+
             def began(call: Call) -> None:
+                self._openings -= 1
                 begun.append(call)
                 self.calls.add(call)
 
             try:
-                await carry(transport, self._options, began=began)
+                await carry(transport, self._options, admits=admits, began=began)
             except RemoteProtocolError as error:
                 log.warning("a stream is refused: %s", error)
             finally:
-                self._places -= 1
+                self._openings -= not begun
                 self.calls.difference_update(begun)
+
+    @property
+    def _is_busy(self) -> bool:
+        return len(self.calls) >= self._options.calls_max
 
 
 def _public(url: str | None) -> str | None:
