@@ -21,6 +21,7 @@ STORY = "Once upon a time there was a telephone that nobody answered, and so it 
 STORY_S = len(STORY) * 0.06
 FINE = PhoneWeather()
 FAR = PhoneWeather(delay_s=0.12)
+SLOW = PhoneWeather(delay_s=0.08, buffer_s=0.13)
 ROUGH = PhoneWeather(delay_s=0.05, jitter_s=0.04, is_shuffled=True)
 
 
@@ -54,7 +55,7 @@ async def a_minute(line: Line, barge_in_after_s: list[float]) -> None:
     await phone.until(lambda: not phone.is_playing)
 
 
-@pytest.mark.parametrize(("weather", "off_ms"), [(FINE, 1), (FAR, 1), (ROUGH, 45)])
+@pytest.mark.parametrize(("weather", "off_ms"), [(FINE, 1), (FAR, 1), (SLOW, 1), (ROUGH, 45)])
 @pytest.mark.parametrize("seed", range(2))
 def test_what_the_caller_heard_is_what_the_conversation_says(weather: PhoneWeather, off_ms: int, seed: int) -> None:
     async def main() -> None:

@@ -162,6 +162,22 @@ def test_the_clock_is_held_where_the_playback_must_be_late(clock: Clock, playhea
     assert playhead() - begun == pytest.approx(0.1 + 0.2 + 1)
 
 
+def test_a_playback_that_is_a_little_late_is_known_from_its_marks(clock: Clock, playhead: Playhead) -> None:
+    """Such as one that holds 0.1 s back at the beginning; of an uneven way back the quickest counts."""
+    playhead.expect("probe 2", playhead())
+    begun = playhead()
+    for number in range(1, 6):
+        playhead.expect(str(number), begun + number / 10)
+    clock.s += 0.2
+    playhead.echoed("probe 2")
+    clock.s += 0.1
+    for number, uneven_s in enumerate((0.02, 0.01, 0.0, 0.03, 0.02), 1):
+        clock.s = 100.2 + number / 10 + 0.1 + 0.2 + uneven_s
+        playhead.echoed(str(number))
+        if number >= 3:
+            assert playhead() - begun == pytest.approx(clock.s - 100.2 - 0.1)
+
+
 def test_the_clock_is_pushed_where_a_mark_is_early(clock: Clock, playhead: Playhead) -> None:
     begun = playhead()
     playhead.expect("one", begun + 5)

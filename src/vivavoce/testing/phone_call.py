@@ -68,6 +68,8 @@ class PhoneWeather:
     """And up to so much more."""
     is_shuffled: bool = False
     """Whether what the phone says may overtake what it said before, as far as the jitter goes."""
+    buffer_s: float = 0.0
+    """How long the carrier holds audio back that comes while nothing is playing."""
 
 
 @dataclass(slots=True)
@@ -292,7 +294,8 @@ class PhoneCall:
         now_s = self._loop.time()
         match message:
             case Media():
-                begins_s = max(self._plays_until_s, now_s)
+                is_idle = self._plays_until_s <= now_s
+                begins_s = now_s + self._weather.buffer_s if is_idle else self._plays_until_s
                 length_s = len(message.media.payload) / ULAW_8K.rate_hz
                 if begins_s + length_s - now_s > BUFFERED_S_MAX:
                     self.dropped_s += length_s
