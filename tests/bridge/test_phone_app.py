@@ -20,6 +20,7 @@ from vivavoce.bridge.phone import app as app_module
 from vivavoce.bridge.phone.app import FORM_BYTES_MAX
 from vivavoce.bridge.phone.twilio import PARAMETER_CHARS_MAX, TICKET, is_signed
 from vivavoce.errors import ConnectionClosed, ConnectionFailed, LocalProtocolError
+from vivavoce.protocol.client_codec import Dialect
 from vivavoce.server.serve import listening
 from vivavoce.server.settings import Settings
 from vivavoce.testing.phone_call import PhoneCall, ring
@@ -56,15 +57,15 @@ async def post(url: str, form: Mapping[str, str] | str = FORM, signature: str | 
 # --- whole calls ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mounted", ["", "/phone"])
-def test_a_call_from_the_webhook_to_the_answer(mounted: str) -> None:
+@pytest.mark.parametrize(("mounted", "dialect"), [("", None), ("/phone", "beta")])
+def test_a_call_from_the_webhook_to_the_answer(mounted: str, dialect: Dialect | None) -> None:
     """Over sockets all the way: the webhook, the stream, and the session with a server that is elsewhere."""
 
     async def main(server: RealServer) -> None:
         server.answers("Hello, caller.")
 
         def connect(**how: Any) -> vivavoce.Session:
-            session = vivavoce.connect("any", url=server.url, api_key=server.api_key, **how)
+            session = vivavoce.connect("any", url=server.url, api_key=server.api_key, dialect=dialect, **how)
             session.update_session(turn_detection={"type": "server_vad", "silence_duration_ms": 200})
             return session
 

@@ -7,13 +7,20 @@
 the other side. Invariant: what the conversation says was heard is what Twilio has played, to the millisecond.
 """
 
-from .app import create_phone_app
-from .call import Call, PhoneOptions, carry
-from .in_process import in_process
-from .ordering import Ordering, Timeline
-from .player import PhonePlayer
-from .playhead import Playhead
-from .twilio import Credentials, place_call, sign, ticket_for, twiml
+try:
+    from .app import create_phone_app
+    from .call import Call, PhoneOptions, carry
+    from .in_process import in_process
+    from .ordering import Ordering, Timeline
+    from .player import PhonePlayer
+    from .playhead import Playhead
+    from .twilio import Credentials, place_call, sign, ticket_for, twiml
+except ModuleNotFoundError as missing:
+    if (missing.name or "").partition(".")[0] == "vivavoce":
+        raise
+    raise ModuleNotFoundError(
+        f"a phone needs more packages: pip install 'vivavoce[server]' (no module {missing.name!r})", name=missing.name
+    ) from missing
 
 __all__ = [
     "Call",
