@@ -194,8 +194,8 @@ def table(outcomes: list[Outcome]) -> str:
     head = "calls   direct p50/p95   phone p50/p95   added p50   gaps in answers, directly   heard off by p50/max"
     lines = [
         f"{one.calls:5}   {one.direct_p50_ms:6.0f} /{one.direct_p95_ms:4.0f} ms  {one.phone_p50_ms:5.0f} /"
-        f"{one.phone_p95_ms:4.0f} ms   {one.added_p50_ms:6.1f} ms   {one.gaps:4} in {one.answers:<4}    {one.direct_gaps:6}"
-        f"    {one.heard_error_p50_ms:6.1f} /{one.heard_error_max_ms:5.1f} ms"
+        f"{one.phone_p95_ms:4.0f} ms   {one.added_p50_ms:6.1f} ms   {one.gaps:4} in {one.answers:<4}"
+        f"    {one.direct_gaps:6}    {one.heard_error_p50_ms:6.1f} /{one.heard_error_max_ms:5.1f} ms"
         for one in outcomes
     ]
     return "\n".join([head, *lines])
