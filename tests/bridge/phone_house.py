@@ -82,6 +82,7 @@ async def on_the_phone(
 ) -> AsyncIterator[Line]:
     """A call that has begun; at the end of the block the caller hangs up, and everything must be over."""
     near, far = pair()
+    before = asyncio.all_tasks()
     told: list[Any] = []
 
     def connect(**given: Any) -> vivavoce.Session:
@@ -97,6 +98,10 @@ async def on_the_phone(
         yield Line(phone, house.opened[-1], carrying, told)
     async with asyncio.timeout(30):
         await carrying
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not (left := asyncio.all_tasks() - before), f"tasks are left: {left}"
+    assert len(house.sessions) == 0
 
 
 def words_heard(text: str, heard_ms: float) -> str:
