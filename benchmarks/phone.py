@@ -24,9 +24,7 @@ import uvloop
 
 import vivavoce
 from vivavoce.audio import g711
-from vivavoce.bridge.phone import PhoneOptions, create_phone_app
-from vivavoce.server.serve import listening
-from vivavoce.server.settings import Settings
+from vivavoce.bridge.phone import PhoneOptions, create_phone_app, served
 from vivavoce.testing.phone_call import PhoneCall, ring
 from vivavoce.testing.serving import serving
 
@@ -149,7 +147,7 @@ async def run(url: str, calls: int, turns: int) -> Outcome:
         return session
 
     app = create_phone_app(PhoneOptions(connect=connect, tells_call=False))
-    async with listening(app, Settings(host="127.0.0.1", port=0)) as (host, port), asyncio.TaskGroup() as group:
+    async with served(app) as (host, port), asyncio.TaskGroup() as group:
 
         async def call(number: int) -> None:
             sid = f"CA{number:032x}"

@@ -15,14 +15,21 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 import vivavoce
-from vivavoce.bridge.phone import Credentials, PhoneOptions, create_phone_app, place_call, sign, ticket_for, twiml
+from vivavoce.bridge.phone import (
+    Credentials,
+    PhoneOptions,
+    create_phone_app,
+    place_call,
+    served,
+    sign,
+    ticket_for,
+    twiml,
+)
 from vivavoce.bridge.phone import app as app_module
 from vivavoce.bridge.phone.app import FORM_BYTES_MAX
 from vivavoce.bridge.phone.twilio import PARAMETER_CHARS_MAX, TICKET, is_signed
 from vivavoce.errors import ConnectionClosed, ConnectionFailed, LocalProtocolError
 from vivavoce.protocol.client_codec import Dialect
-from vivavoce.server.serve import listening
-from vivavoce.server.settings import Settings
 from vivavoce.testing.phone_call import PhoneCall, ring
 from vivavoce.testing.real_server import RealServer
 from vivavoce.transports.websocket import dial
@@ -42,7 +49,7 @@ async def phone_app(options: PhoneOptions, mounted: str = "") -> AsyncIterator[s
     """The app on a free port of loopback; its URL."""
     app = create_phone_app(options)
     outer = Starlette(routes=[Mount(mounted, app)]) if mounted else app
-    async with asyncio.timeout(SECONDS_MAX), listening(outer, Settings(host="127.0.0.1", port=0)) as (host, port):
+    async with asyncio.timeout(SECONDS_MAX), served(outer) as (host, port):
         yield f"http://{host}:{port}{mounted}"
 
 
@@ -329,7 +336,7 @@ def test_an_outgoing_call_over_http() -> None:
             return JSONResponse({"sid": "CA3"}, 201)
 
         app = Starlette(routes=[Route(f"/Accounts/{ACCOUNT.account_sid}/Calls.json", calls, methods=["POST"])])
-        async with listening(app, Settings(host="127.0.0.1", port=0)) as (host, port):
+        async with served(app) as (host, port):
             how = {"sender": "+15552223333", "webhook_url": "https://h.org/incoming", "credentials": ACCOUNT}
             api = f"http://{host}:{port}"
             assert await place_call("+15550001111", api=api, **how) == "CA3"  # type: ignore[arg-type]

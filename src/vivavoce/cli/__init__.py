@@ -1,5 +1,4 @@
-"""The `vivavoce` command: `serve`, `check-config`, `talk`, `chat`, `listen`, `events`, `phone`, `demo`, `tape`, and
-`bench`.
+"""The `vivavoce` command: `serve`, `check-config`, `talk`, `chat`, `listen`, `events`, `demo`, `tape`, `bench`.
 
 Reads the command line and hands over; what a command needs is imported only when it runs, so that `--help` is quick and
 a base install says clearly which extra is missing.

@@ -19,13 +19,12 @@ from typing import Any, Final, Literal
 import vivavoce
 from vivavoce.audio import g711, wav
 from vivavoce.audio.formats import ULAW_8K
-from vivavoce.bridge.phone import Call, Credentials, PhoneOptions, create_phone_app, in_process, place_call
+from vivavoce.bridge.phone import Call, Credentials, PhoneOptions, create_phone_app, in_process, place_call, served
 from vivavoce.client.sources import whole
 from vivavoce.errors import SettingsError, VivavoceError
 from vivavoce.protocol.base import UNSET
 from vivavoce.server.auth import is_loopback
-from vivavoce.server.serve import listening, told_by_signals
-from vivavoce.server.settings import Settings
+from vivavoce.server.serve import told_by_signals
 from vivavoce.testing.phone_call import PhoneCall, Spell, ring
 
 from . import screen
@@ -137,7 +136,7 @@ async def _serve(options: Options, connect: Connect, token: str | None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs, and with them the account
     app = create_phone_app(_phone_options(options, connect, token, options.public_url))
     stopped = asyncio.Event()
-    async with listening(app, Settings(host=options.host, port=options.port)) as (host, port):
+    async with served(app, options.host, options.port) as (host, port):
         webhook = f"{(options.public_url or f'http://{host}:{port}').removesuffix('/')}/incoming"
         screen.say(f"answering; the voice webhook of the number is {webhook} (POST)")
         with told_by_signals(stopped.set):
@@ -201,7 +200,7 @@ async def _simulate(options: Options, connect: Connect, speech: bytes) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     conversation, token = _Conversation(connect), secrets.token_hex(16)
     app = create_phone_app(_phone_options(options, conversation.connect, token, None))
-    async with listening(app, Settings(host="127.0.0.1", port=0)) as (host, port):
+    async with served(app) as (host, port):
         async with await ring(f"http://{host}:{port}/incoming", auth_token=token) as call:
             answers = 1
             if options.greeting is not None:

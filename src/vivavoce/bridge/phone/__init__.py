@@ -14,6 +14,7 @@ try:
     from .ordering import Ordering, Timeline
     from .player import PhonePlayer
     from .playhead import Playhead
+    from .serving import served
     from .twilio import Credentials, place_call, sign, ticket_for, twiml
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] == "vivavoce":
@@ -34,6 +35,7 @@ __all__ = [
     "create_phone_app",
     "in_process",
     "place_call",
+    "served",
     "sign",
     "ticket_for",
     "twiml",
