@@ -20,6 +20,7 @@ from vivavoce.errors import EngineMissing, SettingsError, VivavoceError
 from .bench_commands import add_bench
 from .foreign import as_words
 from .live_commands import add_live_commands
+from .phone_commands import add_phone
 from .where import EMBEDDED, add_where, where_of
 
 INTERRUPTED = 130
@@ -38,6 +39,7 @@ for example:
   vivavoce listen meeting.wav                     captions
   vivavoce talk question.wav --url http://127.0.0.1:8080/v1
   vivavoce bench --against https://api.openai.com/v1   how soon, compared
+  vivavoce phone --simulate question.wav          a phone call, without a telephone
   vivavoce serve --model scripted                 a server for tests, without models
 """
 
@@ -105,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_tape(commands)
     add_bench(commands)
+    add_phone(commands)
     return parser
 
 
