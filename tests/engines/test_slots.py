@@ -67,6 +67,10 @@ def test_a_slot_that_is_taken_is_left_alone() -> None:
         (("Be kind.", "Anna"), ("Be kind.", "Ben"), 0),
         (("Be kind.", "Anna", "Hello!"), ("Be kind.", "Anna", "Hel", "Stop."), 2),
         (("Be kind.", "Anna", "Hello!", "x"), ("Be kind.", "Anna"), 0),
+        (("Be kind.", "a", "A", "b", "B", "c"), ("Be kind.", "b", "B", "c"), 4),
+        (("Be kind.", "a", "A", "b", "B", "c"), ("Be kind.", "b", "B", "d", "D", "e"), 3),
+        (("Be kind.", "a", "A", "b", "B", "c"), ("Be rude.", "b", "B", "c"), 0),
+        (("Be kind.", "a", "A", "b", "B", "c"), ("Be kind.", "x", "X", "c"), 0),
     ],
 )
 def test_how_much_of_a_conversation_is_known(before: tuple[str, ...], now: tuple[str, ...], known: int) -> None:

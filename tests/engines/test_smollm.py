@@ -407,6 +407,7 @@ def test_it_answers_counts_stops_and_calls() -> None:
             await _counts_as_the_model_does(model)
             await _keeps_every_conversation(model)
             await _has_less_to_do_for_what_was_prepared(model)
+            await _moves_what_it_knows_where_the_oldest_lines_are_left_out(model)
             await _finds_its_prompt_again_after_an_answer_that_was_left(model)
             await _stops_at_once(model)
             await _refuses_what_does_not_fit(model)
@@ -490,6 +491,16 @@ async def _keeps_every_conversation(model: SmolLM) -> None:
         talk += [Message(role="assistant", content=(OutputText(text="I help."),)), user("When does my train leave?")]
         cached = (await _counted(model, talk)).cached_tokens
         assert cached >= before[number].input_tokens - 5, "all but the mark at which an answer begins"
+
+
+async def _moves_what_it_knows_where_the_oldest_lines_are_left_out(model: SmolLM) -> None:
+    talk: list[Item] = []
+    for city in ("Oslo", "Bergen", "Narvik"):
+        talk += [user(f"When does the next train to {city} leave, and from where?")]
+        talk += [Message(role="assistant", content=(OutputText(text=f"It leaves for {city} soon."),))]
+    await _counted(model, talk[:-1])
+    cut = await _counted(model, [*talk[2:], user("Thank you.")])
+    assert cut.input_tokens - cut.cached_tokens < 20
 
 
 async def _finds_its_prompt_again_after_an_answer_that_was_left(model: SmolLM) -> None:

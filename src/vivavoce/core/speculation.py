@@ -112,8 +112,13 @@ class Speculation:
         return limits.speculations_along_max if self._desk.abilities.is_along else limits.speculations_max
 
     def anticipate(self, item_id: str, words: str) -> None:
-        """The user is speaking, and has said these words: the language model may begin to read."""
-        if self._desk.abilities.prepares and (plan := self._answering.plan(item_id, words, "", "")) is not None:
+        """The user is speaking, and has said these words: the language model may begin to read.
+
+        Not in a pause, where it will be asked in a moment, and would first have to end what it was reading.
+        """
+        if not self._desk.abilities.prepares or self._draft is not None:
+            return
+        if (plan := self._answering.plan(item_id, words, "", "")) is not None:
             self._desk.ask(Prepare(plan.wanted))
 
     def drop(self) -> None:

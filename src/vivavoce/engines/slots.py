@@ -43,10 +43,25 @@ def known_lines(before: Chat, chat: Chat) -> int:
     """How many lines a conversation that was `before` has in common with this one; 0 where it is another.
 
     It is the same where this goes on from there. The last line may differ, since the user may have gone on speaking;
-    but not where the instructions are all that is left, which others have too.
+    but not where the instructions are all that is left, which others have too. Lines behind the instructions may have
+    been left out since, to keep within the context: llama.cpp moves what it knows of the others.
     """
+    common = _common(before, chat)
+    if common == len(before) or (common == len(before) - 1 and common > 1):
+        return common
+    head = 1 if chat and chat[0]["role"] == "system" else 0
+    if common < head:
+        return 0
+    for cut in range(head + 1, len(before) - 1):
+        tail = before[cut:]
+        common = _common(tail, chat[head:])
+        if common >= len(tail) - 1:
+            return head + common
+    return 0
+
+
+def _common(before: Chat, chat: Chat) -> int:
     common = 0
     while common < min(len(before), len(chat)) and before[common] == chat[common]:
         common += 1
-    is_same = common == len(before) or (common == len(before) - 1 and common > 1)
-    return common if is_same else 0
+    return common
