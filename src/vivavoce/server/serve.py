@@ -82,10 +82,10 @@ async def running(
     """
     check_binding(settings)
     app = create_app(settings, pipelines)
-    with _listening(settings) as listener:
+    with listening(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         loading = app.state.pipelines.warm_up(progress)
-        uvicorn_server = _Uvicorn(_config(app, settings))
+        uvicorn_server = Uvicorn(_config(app, settings))
         serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]), name="serving")
         try:
             await uvicorn_server.listens.wait()
@@ -106,12 +106,12 @@ def serve(settings: Settings) -> int:
     That is 1 where a pipeline cannot be loaded, which the log has told then.
     """
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    _silence_libraries()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    silence_libraries()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_until_stopped(settings))
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     """They log every request with its URL, and so the keys in it; at no level of ours is that wanted."""
     for library in TALKATIVE:
         logging.getLogger(library).setLevel(logging.WARNING)
@@ -128,7 +128,7 @@ async def _until_stopped(settings: Settings) -> int:
                     sessions.stop()
                 stopped.set()
 
-            signals.enter_context(_told_by_signals(stop))
+            signals.enter_context(told_by_signals(stop))
             where = server.url.replace("http", "ws", 1)
             log.info("listening on %s/realtime, default pipeline %r", where, settings.pipeline)
             if settings.console:
@@ -152,7 +152,7 @@ async def _load_and_wait(server: Server, stopped: asyncio.Event) -> int:
 
 
 @contextmanager
-def _told_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+def told_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Within the block SIGINT and SIGTERM call `stop` in the event loop."""
     loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
@@ -173,7 +173,7 @@ def _told_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 # --- uvicorn ----------------------------------------------------------------------------------------------------------
 
 
-class _Uvicorn(uvicorn.Server):
+class Uvicorn(uvicorn.Server):
     """uvicorn, with its signals left to us, an event for the moment when it listens, and one to stop at once."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -225,8 +225,9 @@ def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
 
 
 @contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def listening(address: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens until the block ends. Raises `SettingsError` where it cannot."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     # The protocol is named, because asyncio switches Nagle's delay off only where it sees that a socket is TCP.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         if os.name == "posix":
@@ -236,18 +237,16 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
             # Accepted sockets take it over. Without it a peer that never reads could keep its socket for ever.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SOCKET_STALL_MS)
         try:
-            listener.bind((settings.host, settings.port))
+            listener.bind((address, port))
         except OSError as error:
             hint = _BINDING_HINTS.get(error.errno or 0, "")
-            raise SettingsError(
-                f"host, port: cannot bind {settings.host}:{settings.port}: {error.strerror or error}{hint}"
-            ) from None
+            raise SettingsError(f"host, port: cannot bind {address}:{port}: {error.strerror or error}{hint}") from None
         listener.listen(BACKLOG)
         listener.setblocking(False)
         yield listener
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop, which takes a fifth less CPU, where it is installed."""
     try:
         import uvloop

@@ -11,10 +11,11 @@ import asyncio
 import json
 import re
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from ssl import SSLCertVerificationError, SSLContext, SSLError
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from picows import (
@@ -34,7 +35,9 @@ from vivavoce.errors import ConnectionFailed, LocalProtocolError
 from vivavoce.transports.inbox import Inbox, Sink
 from vivavoce.transports.proxies import check_proxy
 
-__all__ = ["MESSAGE_BYTES_MAX", "WebSocket", "dial"]
+__all__ = ["MESSAGE_BYTES_MAX", "WebSocket", "connect", "dial"]
+
+L = TypeVar("L", bound=WSListener)
 
 OPEN_TIMEOUT_S = 10.0
 """For everything until the handshake is done: name lookup, TCP, TLS, proxy, HTTP."""
@@ -285,12 +288,45 @@ async def dial(
     followed, since the headers may carry a key. Raises `ConnectionFailed`, which says why as far as can be known, and
     `LocalProtocolError` where `proxy` is not such a URL.
     """
+    websocket = await connect(
+        url,
+        lambda: WebSocket(message_bytes_max),
+        headers=headers,
+        subprotocols=subprotocols,
+        ssl=ssl,
+        proxy=proxy,
+        open_timeout_s=open_timeout_s,
+        message_bytes_max=message_bytes_max,
+    )
+    chosen = websocket.response_headers.get("Sec-WebSocket-Protocol")
+    if chosen is not None and chosen not in subprotocols:
+        await websocket.close(1002, "subprotocol was not offered")
+        raise ConnectionFailed(f"{_address(url)} chose subprotocol {chosen!r}, which was not offered")
+    websocket.subprotocol = chosen
+    return websocket
+
+
+async def connect(
+    url: str,
+    make: Callable[[], L],
+    *,
+    headers: Mapping[str, str] | None = None,
+    subprotocols: Sequence[str] = (),
+    ssl: SSLContext | None = None,
+    proxy: str | None = None,
+    open_timeout_s: float = OPEN_TIMEOUT_S,
+    message_bytes_max: int = MESSAGE_BYTES_MAX,
+) -> L:
+    """Open a WebSocket for any listener of picows, whose frames it is from then on; otherwise as `dial`.
+
+    Where the server has answered with a status, the cause of the `ConnectionFailed` is a `WSHandshakeError`.
+    """
     check_proxy(proxy)
     fields = _checked_headers(url, headers or {}, subprotocols)
     async with _failing_clearly(url, proxy, open_timeout_s), _Socket() as opened:
         async with asyncio.timeout(open_timeout_s):
-            _, websocket = await ws_connect(
-                lambda: WebSocket(message_bytes_max),
+            _, listener = await ws_connect(
+                make,
                 url,
                 ssl_context=ssl,
                 # For the case that the wait for the answer is cancelled: picows leaves the socket open until then.
@@ -306,14 +342,9 @@ async def dial(
                 # Its own TLS tells nothing about why a handshake failed.
                 use_aiofastnet=False if url.startswith("wss") else None,
             )
-        if not isinstance(websocket, WebSocket):
+        if listener is None:
             raise ConnectionResetError
-    chosen = websocket.response_headers.get("Sec-WebSocket-Protocol")
-    if chosen is not None and chosen not in subprotocols:
-        await websocket.close(1002, "subprotocol was not offered")
-        raise ConnectionFailed(f"{_address(url)} chose subprotocol {chosen!r}, which was not offered")
-    websocket.subprotocol = chosen
-    return websocket
+    return cast(L, listener)
 
 
 def _checked_headers(url: str, headers: Mapping[str, str], subprotocols: Sequence[str]) -> list[tuple[str, str]]:
