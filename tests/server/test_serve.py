@@ -31,7 +31,7 @@ from vivavoce.engines.scripted import ScriptedSettings, ScriptedVad, scripted_pi
 from vivavoce.errors import ConnectionFailed, EngineMissing, SettingsError
 from vivavoce.protocol.codec import FRAME_BYTES_MAX
 from vivavoce.server import Server, create_app, running
-from vivavoce.server.serve import TALKATIVE, _silence_libraries, _told_by_signals
+from vivavoce.server.serve import TALKATIVE, silence_libraries, told_by_signals
 from vivavoce.server.settings import Settings, settings_of
 
 KEY = "sk-the-right-key-0001"
@@ -462,7 +462,7 @@ def test_libraries_do_not_log_urls_at_any_level(monkeypatch: pytest.MonkeyPatch)
     for library in TALKATIVE:
         monkeypatch.setattr(logging.getLogger(library), "level", logging.NOTSET)
     monkeypatch.setattr(logging.getLogger(), "level", logging.DEBUG)
-    _silence_libraries()
+    silence_libraries()
     for library in ("httpx", "httpcore.http11", "httpx2", "httpcore2.connection", "mcp.client.streamable_http"):
         assert not logging.getLogger(library).isEnabledFor(logging.INFO), library
 
@@ -658,7 +658,7 @@ def test_signals_stop_the_server_also_where_the_loop_has_none(
     async def main() -> None:
         told = asyncio.Event()
         before = signal.getsignal(number)
-        with _told_by_signals(told.set):
+        with told_by_signals(told.set):
             signal.raise_signal(number)
             await asyncio.wait_for(told.wait(), TIMEOUT_S)
         assert signal.getsignal(number) is before
