@@ -80,6 +80,8 @@ async def relayed(
     service = Service(conversation)
     async with serve(service, "127.0.0.1", 0, process_request=service.answer, max_size=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
+        if (named := settings.pop("policies_of_settings", None)) is not None:
+            settings["policies"] = named
         values = {"upstream": f"http://127.0.0.1:{port}/v1", "upstream_key": SERVICE_KEY, "port": 0, "model": "m"}
         async with running(
             relay_settings_of(values | settings), policies=policies, tools=tools, environment={}

@@ -18,7 +18,7 @@ from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
 from vivavoce.protocol.client_codec import ClientCodec, has_temperature
 from vivavoce.protocol.codec import ServerCodec, ServerDialect
-from vivavoce.protocol.config import TEMPERATURE, RealtimeSessionResource
+from vivavoce.protocol.config import RealtimeSessionResource
 from vivavoce.protocol.dialects import beta
 from vivavoce.protocol.dialects.beta_codec import BETA_READER, complaint
 from vivavoce.protocol.events import ErrorDetail, Unknown
@@ -103,7 +103,7 @@ class ClientSide:
         frames = [] if told is None else [told]
         if isinstance(event.session, RealtimeSessionResource):
             self._conversation_id = self._new_id("conv")
-            conversation = ev.ConversationResource(id=self._conversation_id)
+            conversation = ev.ConversationResource(id=self._conversation_id, object="realtime.conversation")
             created = ev.ConversationCreated(event_id=self._new_id("event"), conversation=conversation)
             told = self._codec.encode(created)
             frames += [] if told is None else [told]
@@ -111,7 +111,7 @@ class ClientSide:
 
     def _in_ga(self, event: Any) -> bytes:
         if has_temperature(event):
-            self._leave_out(event, TEMPERATURE, "GA has no temperature")
+            self._leave_out(event, "temperature", "GA has no temperature")
         return write(event)
 
     def _leave_out(self, event: Any, name: str, why: str) -> None:

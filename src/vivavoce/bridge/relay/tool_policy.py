@@ -34,6 +34,8 @@ HELD_MAX = 16
 
 log = logging.getLogger(__name__)
 
+FOLLOWED = ("output_modalities", "instructions", "audio", "tools", "tool_choice", "max_output_tokens", "prompt")
+"""What a follow-up takes over from the response before it."""
 _ABOUT_ITEMS = frozenset({"conversation.item.added", "conversation.item.done", "conversation.item.created"})
 
 
@@ -63,11 +65,12 @@ class RelayTools:
         self._definitions: list[Json] = [msgspec.to_builtins(tool.definition) for tool in tools]
         self._new_id = ids()
         self._codec = ClientCodec("ga")
-        self._calls = Calls(self._runs, self._ask, self._send, self._new_id, _as_the_session_says, self._follow_up)
+        self._calls = Calls(self._runs, self._ask, self._send, self._new_id, self._how_asked, self._follow_up)
         self._hidden: OrderedDict[str, str | None] = OrderedDict()
         self._call_ids: OrderedDict[str, None] = OrderedDict()
         self._held: deque[Json] = deque()
         self._active: str | None = None
+        self._how: Json = {}  # how the response is wanted that was asked for last, or runs
         self._asked: str | None = None
         self._is_due = False
         self._ending: asyncio.Task[None] | None = None
@@ -79,6 +82,7 @@ class RelayTools:
         """Add the tools to the client's; let its response wait for calls that run."""
         if event["type"] == "response.create":
             if not self._calls.open:
+                self._note_how(event)
                 return None
             if len(self._held) >= HELD_MAX:
                 raise Refused("Too many responses are asked for while functions run.", code="rate_limit_exceeded")
@@ -105,6 +109,7 @@ class RelayTools:
                 return self._refused(event)
             case "input_audio_buffer.speech_started":
                 self._calls.interrupted()
+                self._how = {}  # what answers speech is as the session says
             case "response.function_call_arguments.delta" | "response.function_call_arguments.done":
                 return [] if event.get("item_id") in self._hidden else None
         return self._about_item(event)
@@ -144,6 +149,14 @@ class RelayTools:
             self._active = response.get("id")
             self._is_due = False  # it sees every answer that was given before
 
+    def _note_how(self, event: Json) -> None:
+        """A follow-up is of the kind of the response that called: spoken or written, and the like."""
+        how = event.get("response")
+        self._how = {name: how[name] for name in FOLLOWED if name in how} if isinstance(how, dict) else {}
+
+    def _how_asked(self, response_id: str) -> Maybe[ev.ResponseParams]:
+        return UNSET  # it is noted here in the words of the wire
+
     def _ends(self, event: Json) -> Verdict:
         response: Json = event["response"]
         if self._active == response.get("id"):
@@ -175,7 +188,8 @@ class RelayTools:
     def _ask_when_due(self) -> None:
         if self._is_due and self._active is None:
             self._is_due, self._asked = False, self._new_id("relay")
-            self._visit.to_service({"type": "response.create", "event_id": self._asked})
+            how = {"response": self._how} if self._how else {}
+            self._visit.to_service({"type": "response.create", "event_id": self._asked, **how})
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -192,7 +206,9 @@ class RelayTools:
     def _answered(self, ended: ToolEnded) -> None:
         self._calls.ended(ended.call_id, ended.output)
         while self._held and not self._calls.open:
-            self._visit.to_service(self._held.popleft())
+            event = self._held.popleft()
+            self._note_how(event)
+            self._visit.to_service(event)
 
     def _send(self, event: ev.AnyClientEvent) -> None:
         fields: Json = msgspec.json.decode(write(event))
@@ -200,10 +216,6 @@ class RelayTools:
 
     def _end(self) -> None:
         self._ending = asyncio.get_running_loop().create_task(self._tools.end(), name=f"tools of {self._visit.id}")
-
-
-def _as_the_session_says(response_id: str) -> Maybe[ev.ResponseParams]:
-    return UNSET
 
 
 def _without_tools(event: Json, names: ToolCalls) -> Verdict:
