@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from vivavoce.bridge.relay import running
-from vivavoce.bridge.relay.serve import Running
+from vivavoce.bridge.relay.serving import Running
 from vivavoce.bridge.relay.settings import relay_settings_of
 
 SERVICE_KEY = "sk-service-0123456789abcdefghij"

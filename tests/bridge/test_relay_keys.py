@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import InvalidStatus
 
 from vivavoce.bridge.relay.ledger import Ledger
-from vivavoce.bridge.relay.serve import Running
+from vivavoce.bridge.relay.serving import Running
 from vivavoce.bridge.relay.settings import RelaySettings, relay_settings, relay_settings_of
 from vivavoce.errors import SettingsError
 from vivavoce.protocol.items import Usage

@@ -17,7 +17,7 @@ from websockets.asyncio.server import ServerConnection
 from vivavoce import tool
 from vivavoce.bridge.relay import Refused, Visit
 from vivavoce.bridge.relay import running as relaying
-from vivavoce.bridge.relay.serve import Running
+from vivavoce.bridge.relay.serving import Running
 from vivavoce.bridge.relay.settings import relay_settings_of
 from vivavoce.errors import SettingsError
 from vivavoce.testing.real_server import RealServer

@@ -316,8 +316,11 @@ async def connect(
     proxy: str | None = None,
     open_timeout_s: float = OPEN_TIMEOUT_S,
     message_bytes_max: int = MESSAGE_BYTES_MAX,
+    ping_s: float | None = None,
 ) -> L:
     """Open a WebSocket for any listener of picows, whose frames it is from then on; otherwise as `dial`.
+
+    `ping_s` stands for both `PING_IDLE_S` and `PONG_TIMEOUT_S`.
 
     Where the server has answered with a status, the cause of the `ConnectionFailed` is a `WSHandshakeError`.
     """
@@ -332,8 +335,8 @@ async def connect(
                 # For the case that the wait for the answer is cancelled: picows leaves the socket open until then.
                 websocket_handshake_timeout=open_timeout_s,
                 enable_auto_ping=True,
-                auto_ping_idle_timeout=PING_IDLE_S,
-                auto_ping_reply_timeout=PONG_TIMEOUT_S,
+                auto_ping_idle_timeout=ping_s or PING_IDLE_S,
+                auto_ping_reply_timeout=ping_s or PONG_TIMEOUT_S,
                 max_frame_size=message_bytes_max,
                 extra_headers=fields,
                 max_redirects=0,

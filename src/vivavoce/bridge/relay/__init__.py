@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .app import create_app
     from .policy import Policy, PolicyFactory, Refused, Visit
     from .relay import Relay
-    from .serve import running, serve
+    from .serving import running, serve
     from .settings import RelaySettings, relay_settings
 
 _HOMES = {
@@ -24,8 +24,8 @@ _HOMES = {
     "Visit": "policy",
     "create_app": "app",
     "relay_settings": "settings",
-    "running": "serve",
-    "serve": "serve",
+    "running": "serving",
+    "serve": "serving",
 }
 
 __all__ = [

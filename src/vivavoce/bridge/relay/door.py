@@ -31,7 +31,6 @@ from vivavoce.server.auth import Asked, Refusal
 from vivavoce.server.doors import HttpDoor
 from vivavoce.server.ids import ids
 from vivavoce.server.sessions import log_refusal
-from vivavoce.transports.websocket import PING_IDLE_S, PONG_TIMEOUT_S
 
 from .legs import Ear, SocketLeg
 from .relay import Relay
@@ -89,6 +88,7 @@ class RelayDoor(HttpDoor):
         if self._is_lost or self.transport.is_closing():
             return None
         leg = SocketLeg(self._relay.settings.message_bytes_max)
+        ping_s = self._relay.settings.ping_interval_ms / 1000
         protocol = WSProtocol(
             None,
             None,
@@ -98,8 +98,8 @@ class RelayDoor(HttpDoor):
             True,
             HANDSHAKE_S_MAX,
             True,
-            PING_IDLE_S,
-            PONG_TIMEOUT_S,
+            ping_s,
+            ping_s,
             WSAutoPingStrategy.PING_WHEN_IDLE,
             True,
             self._relay.settings.message_bytes_max,

@@ -105,6 +105,7 @@ class Relay:
             return await reach(
                 passenger.endpoint,
                 timeout_s=self.settings.connect_ms_max / 1000,
+                ping_s=self.settings.ping_interval_ms / 1000,
                 message_bytes_max=self.settings.message_bytes_max,
             )
         except Refusal as refusal:

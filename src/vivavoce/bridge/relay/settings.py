@@ -102,6 +102,8 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Time for the connection to the service. Then 504."""
     stall_ms_max: Positive = 20_000
     """Time that either side may take nothing of what is sent. Then the session ends, close 1008 to a client."""
+    ping_interval_ms: Positive = 20_000
+    """Time without a byte from a side until it is pinged, and then for its answer. Then its connection is lost."""
     message_bytes_max: Positive = 16 * 1024 * 1024
     """Size of a message; a larger one ends its session with close 1009."""
     request_bytes_max: Positive = 256 * 1024

@@ -26,7 +26,7 @@ _CLOSES: Mapping[int, int] = {400: REQUEST, 404: REQUEST, 422: REQUEST, 429: TRY
 MESSAGE_CHARS_MAX = 1_000
 
 
-async def reach(endpoint: Endpoint, *, timeout_s: float, message_bytes_max: int) -> SocketLeg:
+async def reach(endpoint: Endpoint, *, timeout_s: float, ping_s: float, message_bytes_max: int) -> SocketLeg:
     """A leg to the service. Raises `Refusal`."""
     try:
         headers = await endpoint.headers_now()
@@ -37,6 +37,7 @@ async def reach(endpoint: Endpoint, *, timeout_s: float, message_bytes_max: int)
             subprotocols=endpoint.subprotocols,
             open_timeout_s=timeout_s,
             message_bytes_max=message_bytes_max,
+            ping_s=ping_s,
         )
     except ConnectionFailed as failed:
         raise _refused(failed, secret_of(endpoint)) from failed
