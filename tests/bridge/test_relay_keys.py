@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 from vivavoce.bridge.relay.ledger import Ledger
 from vivavoce.bridge.relay.serving import Running
 from vivavoce.bridge.relay.settings import RelaySettings, relay_settings, relay_settings_of
+from vivavoce.bridge.relay.settings_reference import relay_reference
 from vivavoce.errors import SettingsError
 from vivavoce.protocol.items import Usage
 from vivavoce.server.auth import Refusal
@@ -339,3 +340,17 @@ def test_models_are_named_anew_and_others_refused() -> None:
 
 def test_the_defaults_are_those_of_the_struct() -> None:
     assert relay_settings_of({"upstream": "http://h"}) == RelaySettings(upstream="http://h")
+
+
+def test_the_reference_of_the_settings_is_theirs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "relay.md"
+    command = "python -m vivavoce.bridge.relay.settings_reference > docs/reference/relay.md"
+    assert page.read_text(encoding="utf-8") == relay_reference(), f"run: {command}"
+
+
+def test_the_file_of_the_how_to_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "relay.md").read_text(encoding="utf-8")
+    file = tmp_path / "relay.toml"
+    file.write_text(page.partition("```toml\n")[2].partition("```")[0], encoding="utf-8")
+    settings = relay_settings(config=file, environment={"VIVAVOCE_RELAY_UPSTREAM_KEY": "sk-0123456789abcdefghijkl"})
+    assert settings.models == {"fast": "gpt-realtime-mini"}

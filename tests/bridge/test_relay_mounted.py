@@ -23,8 +23,8 @@ from vivavoce.bridge.relay import create_app
 from vivavoce.bridge.relay.settings import relay_settings_of
 from vivavoce.cli import main as command
 from vivavoce.server.serve import Uvicorn, listening, loop_factory
-from vivavoce.testing.tapes import Tape
 from vivavoce.testing.real_server import RealServer
+from vivavoce.testing.tapes import Tape
 
 PLAIN: dict[str, Any] = {"log_config": None, "lifespan": "off"}
 PIECE = json.dumps({"type": "n", "fill": "x" * 60_000})

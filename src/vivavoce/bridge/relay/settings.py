@@ -52,7 +52,7 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Whether what the other dialect cannot express is an error; otherwise it is left out and said once, in an event
     `vivavoce.warning`."""
     host: str = "127.0.0.1"
-    """Address to bind. Another than loopback needs `api_keys` or `anonymous`."""
+    """Address to bind. Another than loopback needs `api_keys`."""
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8081
     """Port to bind; 0 is any free one."""
     api_keys: tuple[Secret, ...] = ()
@@ -66,8 +66,8 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     origins: tuple[str, ...] = ()
     """Web pages that may connect without a key and call the HTTP endpoints, besides those of this machine."""
     anonymous: bool = False
-    """Whether pages of `origins` may connect without any key, from anywhere, although there are `api_keys` or a public
-    address. Programs that are no browsers can say any origin: set limits."""
+    """Whether pages of `origins` may connect without any key although there are `api_keys`. Programs that are no
+    browsers can say any origin: set limits."""
     refusals: Literal["close", "http"] = "close"
     """How the relay refuses: `close` completes the handshake, sends an `error` and closes with a code; `http` answers
     with a status. What the service refuses by a status is always answered with that."""
@@ -173,10 +173,10 @@ def _check(settings: RelaySettings) -> None:
             raise SettingsError(f"{name}: a key cannot be empty")
     if settings.signing_key is not None and len(settings.signing_key.reveal()) < SIGNING_KEY_CHARS_MIN:
         raise SettingsError(f"signing_key: expected at least {SIGNING_KEY_CHARS_MIN} characters that nobody can guess")
-    if not is_loopback(settings.host) and not settings.api_keys and not (settings.anonymous and settings.origins):
+    if not is_loopback(settings.host) and not settings.api_keys:
         raise SettingsError(
-            f"host: {settings.host!r} can be reached from other machines; set api_keys, or anonymous with origins, or "
-            "bind to 127.0.0.1"
+            f"host: {settings.host!r} can be reached from other machines, and no api_keys are set; set api_keys "
+            "(--api-key, VIVAVOCE_RELAY_API_KEYS), or bind to 127.0.0.1"
         )
     if settings.anonymous and not settings.origins:
         raise SettingsError("anonymous: say which pages may come without a key, in origins")
