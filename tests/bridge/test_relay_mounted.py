@@ -170,6 +170,8 @@ def test_a_session_is_taped_as_its_client_saw_it(dialect: str, tmp_path: Path, r
     assert [line.event["type"] for line in tape.messages if line.dir == "server"][: len(heard)] == [
         one["type"] for one in heard
     ]
+    assert [note.kind for note in tape.notes] == ["connected", "closed"]
+    assert tape.conversation().items[-1].content[0].text == "It is sunny."
     assert file.stat().st_mode & 0o077 == 0
     assert realtime_server.api_key not in file.read_text("utf-8")
 

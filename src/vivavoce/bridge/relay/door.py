@@ -82,6 +82,9 @@ class RelayDoor(HttpDoor):
                     await self._relay.carry(opened, leg)
         except Refusal as refusal:
             await self._refuse(event, asked, refusal)
+        except Exception:
+            log.exception("a session could not be carried")
+            self._answer(500, _error("The relay has failed."))
 
     def _handshaken(self, event: h11.Request, asked: Asked) -> SocketLeg | None:
         """The client's leg; None where it has gone, or its handshake was none, which is answered then."""
@@ -130,8 +133,8 @@ class RelayDoor(HttpDoor):
         await leg.gone
 
     def _answer(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
-        if self._is_lost or self.transport.is_closing():
-            return
+        if self._is_lost or self._passing is None or self.transport.is_closing():
+            return  # gone, or handed over
         encoded = msgspec.json.encode(body)
         try:
             phrase = HTTPStatus(status).phrase

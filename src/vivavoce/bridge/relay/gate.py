@@ -7,6 +7,7 @@ than here, and what opens the service comes from the settings alone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from vivavoce.client.endpoint import Endpoint, Kind
 from vivavoce.core.abilities import Abilities
 from vivavoce.core.session import Session, Surroundings
 from vivavoce.core.translating import Translating
+from vivavoce.errors import SettingsError
 from vivavoce.protocol.codec import ServerDialect
 from vivavoce.protocol.config import TranscriptionSession
 from vivavoce.protocol.translation import TranslationSession
@@ -37,6 +39,8 @@ from .settings import RelaySettings
 SAFETY_HEADER = "OpenAI-Safety-Identifier"
 ABLE = Abilities(semantic_vad=True, noise_reduction=True, mcp=True, images=True, reasoning=True, logprobs=True)
 """What a configuration may ask for; whether the service does it, it says itself."""
+
+log = logging.getLogger(__name__)
 
 _KINDS: Mapping[SessionKind, Kind] = {
     "realtime": "conversation",
@@ -80,7 +84,12 @@ class Gate:
         self.check(admitted.kind, admitted.model)
         model = self._settings.models.get(admitted.model, admitted.model) or None
         safety = {SAFETY_HEADER: admitted.safety_identifier} if admitted.safety_identifier else {}
-        endpoint = self._settings.endpoint(model, _KINDS[admitted.kind], safety, self._environment)
+        try:
+            endpoint = self._settings.endpoint(model, _KINDS[admitted.kind], safety, self._environment)
+        except SettingsError as error:
+            log.warning("%s", error)
+            message = f"There are no {admitted.kind} sessions at this relay."
+            raise Refusal(REQUEST, "session_kind_not_available", message) from None
         return Passenger(admitted, _client_id(credential, address), endpoint)
 
     def check(self, kind: SessionKind, model: str) -> None:

@@ -72,13 +72,12 @@ class Inspection:
         """A message of the client."""
         try:
             kind = judged_type_of(frame) if self._client_types else type_of(frame)
-            is_seen = self._sees(self._client_types, kind)
-            if not is_seen and self._is_same:
+            if self._is_same and not self._sees(self._client_types, kind):
                 self._to_service(frame)
                 return
             heard = [frame] if self._client is None else self._client.heard(frame)
-            passed = [self._asked_of_client(event) for event in heard] if is_seen else [None] * len(heard)
-            if self._is_same and not any(verdict is not None for verdict in passed):
+            passed = [self._asked_of_client(event) for event in heard]
+            if self._is_same and all(verdict is None for verdict in passed):
                 self._to_service(frame)
                 return
             for event, verdict in zip(heard, passed, strict=True):
@@ -93,18 +92,16 @@ class Inspection:
 
     def server_said(self, frame: bytes) -> None:
         """A message of the service."""
-        kind = type_of(frame)
-        is_seen = self._sees(self._server_types, kind)
-        if not is_seen and self._is_same:
+        if self._is_same and not self._sees(self._server_types, type_of(frame)):
             self._to_client(frame)
             return
         heard = [frame] if self._service is None else self._service.heard(frame)
         try:
-            passed = [self._asked_of_server(event) for event in heard] if is_seen else [None] * len(heard)
+            passed = [self._asked_of_server(event) for event in heard]
         except Refused as refused:
             self._answer(_detail(refused, None))
             return
-        if self._is_same and not any(verdict is not None for verdict in passed):
+        if self._is_same and all(verdict is None for verdict in passed):
             self._to_client(frame)
             return
         for event, verdict in zip(heard, passed, strict=True):
@@ -136,9 +133,13 @@ class Inspection:
 
     def _asked_of_client(self, message: bytes) -> list[bytes] | None:
         """What the policies make of an event; None where they let it pass as it is. Raises `Refused`, `Ambiguous`."""
+        if not self._sees(self._client_types, type_of(message)):
+            return None
         return self._asked(judged(message), self._policies, lambda policy: policy.client_types, "client_said")
 
     def _asked_of_server(self, message: bytes) -> list[bytes] | None:
+        if not self._sees(self._server_types, type_of(message)):
+            return None
         event: Json = msgspec.json.decode(message)
         return self._asked(event, self._policies[::-1], lambda policy: policy.server_types, "server_said")
 

@@ -32,6 +32,7 @@ class Opening:
         self._is_done = False
         update: Json = {"type": "session.update", "session": {"type": "realtime"}}
         if configured is not None:
+            # That a translation's configuration is no other kind's does not matter to who writes it.
             update = msgspec.json.decode(write(ev.SessionUpdate(session=configured)))  # type: ignore[arg-type]
         if tools:
             update["session"]["tools"] = [*update["session"].get("tools", ()), *map(msgspec.to_builtins, tools)]

@@ -97,6 +97,8 @@ class Passage:
         if self._session_s is not None:
             said = "Your session hit the maximum duration of this relay."
             self._later("duration", self._session_s, lambda: self.fail("session_expired", said, GOING_AWAY))
+        if self._tape is not None:
+            self._tape.note("connected")
         try:
             join(
                 Ear(self._client_said, self._client_over, self._client_full),

@@ -101,7 +101,7 @@ FREE_IN_RESPONSES = frozenset({"conversation", "metadata", "input", "output_moda
 class AllowList:
     """Clients set the listed fields of the session and nothing else, not for a single response either."""
 
-    client_types: Set[str] = frozenset({"session.update", "response.create"})
+    client_types: Set[str] = frozenset({"session.update", "transcription_session.update", "response.create"})
     server_types: Set[str] = NONE
 
     def __init__(self, allowed: Sequence[str]) -> None:
@@ -109,7 +109,7 @@ class AllowList:
 
     def client_said(self, event: Json) -> Verdict:
         """Refuse what sets another field, whole."""
-        root = "session" if event.get("type") == "session.update" else "response"
+        root = "response" if event["type"] == "response.create" else "session"
         holder = event.get(root)
         if not isinstance(holder, dict):
             return None

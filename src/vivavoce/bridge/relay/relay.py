@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from vivavoce.client.tools import Tool
-from vivavoce.protocol.config import RealtimeSession
 from vivavoce.server.auth import GOING_AWAY, Asked, Refusal
 from vivavoce.server.ids import ids
 from vivavoce.server.minting import Mint
@@ -34,6 +33,8 @@ from .upstream import reach, secret_of
 log = logging.getLogger(__name__)
 
 ANYTHING = ("*",)
+OURS = (502, 504)
+"""The statuses by which the relay itself says what is wrong with the service; others are the service's own."""
 
 
 @dataclass(slots=True)
@@ -95,7 +96,9 @@ class Relay:
                     service.close(GOING_AWAY, "")
                     await _gone(service)
         except Refusal as refusal:
-            self.ledger.counters.refusals[str(refusal.body["error"]["code"] or refusal.status)] += 1
+            is_the_services = refusal.__cause__ is not None and refusal.status not in OURS
+            code = None if is_the_services else refusal.body["error"]["code"]
+            self.ledger.counters.refusals[str(code or refusal.status)] += 1
             raise
         finally:
             self._tasks.discard(task)
@@ -192,8 +195,6 @@ class Relay:
     def _policies(self, opened: Opened, passage: Passage, inspection: Inspection) -> list[Policy]:
         """The policies of one session, in the order in which a client's event meets them."""
         admitted = opened.passenger.admitted
-        if admitted.kind == "translation":
-            return []  # has a vocabulary of its own, in which nothing here is said
         visit = Visit(
             id=opened.id,
             client=opened.client.id,
@@ -213,7 +214,7 @@ class Relay:
         if self._tools and admitted.kind == "realtime":
             policies.append(RelayTools(visit, self._tools, self._called))
         configured = admitted.configured
-        if configured == RealtimeSession():
+        if configured is not None and configured == type(configured)():
             configured = None  # a key that was made for a model alone
         if configured is not None or (self._tools and admitted.kind == "realtime"):
             policies.append(Opening(visit, configured, [tool.definition for tool in self._tools]))
