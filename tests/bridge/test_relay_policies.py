@@ -333,3 +333,84 @@ def test_a_configuration_that_the_service_refuses_ends_the_session() -> None:
             assert client.close_code == 4000
 
     asyncio.run(main())
+
+
+# --- nobody gets round them -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "beta", "said"),
+    [
+        ("?dialect=overview", False, {"type": "available_functions.create", "data": {"functions": [{"name": "f"}]}}),
+        ("?dialect=overview", False, {"type": "conversation.create", "data": {"voice": "alloy"}}),
+        ("", True, {"type": "session.update", "session": {"tools": []}}),
+        ("", False, {"type": "transcription_session.update", "session": {"tools": []}}),
+        ("?intent=transcription", True, {"type": "transcription_session.update", "session": {"include": []}}),
+    ],
+)
+def test_the_allow_list_holds_in_every_dialect(query: str, beta: bool, said: Json) -> None:
+    async def main() -> None:
+        allowed = relayed(session_fields=["instructions"])
+        async with allowed as (service, relay), at(relay, query, beta=beta) as client:
+            await client.send(json.dumps({"event_id": "mine", **said}))
+            while "error" not in (heard := json.dumps(await event(client))):
+                pass
+            assert "not_allowed" in heard
+            assert not service.heard
+
+    asyncio.run(main())
+
+
+def test_a_second_type_does_not_get_past_a_translation_either() -> None:
+    frame = '{"type":"input_audio_buffer.append","audio":"","type":"session.update","session":{"tools":[]}}'
+
+    async def main() -> None:
+        async with relayed(session_fields=["instructions"]) as (service, relay), at(relay, beta=True) as client:
+            await until(client, "conversation.created")
+            await client.send(frame)
+            assert (await event(client))["error"]["code"] == "invalid_json"
+            assert not service.heard
+
+    asyncio.run(main())
+
+
+def test_a_translation_session_passes_and_keeps_to_the_list() -> None:
+    async def main() -> None:
+        house = relayed(session_fields=["audio.output"])
+        async with house as (service, relay), at(relay, "?model=t", path="/v1/realtime/translations") as client:
+            await event(client)
+            assert service.requests[0].path == "/v1/realtime/translations?model=t"
+            update = {"type": "session.update", "session": {"audio": {"output": {"language": "de"}}}}
+            await client.send(json.dumps(update))
+            await service.has_heard(1)
+            await client.send('{"type":"session.update","session":{"audio":{"input":{}}}}')
+            await client.send('{"type":"session.update","session":{"instructions":"x"}}')
+            assert (await event(client))["error"]["param"] == "session.instructions"
+            assert service.heard[0] == json.dumps(update)
+
+    asyncio.run(main())
+
+
+def test_a_kind_of_session_that_the_service_cannot_have_is_refused() -> None:
+    async def main() -> None:
+        house = relayed(upstream_dialect="beta")
+        async with house as (service, relay), at(relay, "?model=t", path="/v1/realtime/translations") as client:
+            assert (await event(client))["error"]["code"] == "session_kind_not_available"
+            assert not service.requests
+
+    asyncio.run(main())
+
+
+def test_a_key_of_betas_endpoint_speaks_beta(realtime_server: RealServer) -> None:
+    async def main() -> None:
+        async with before(realtime_server, api_keys=["backend"]) as relay:
+            body = {"model": "scripted", "instructions": "Only of cats.", "temperature": 0.7}
+            async with httpx.AsyncClient(trust_env=False) as http:
+                url = f"http://127.0.0.1:{relay.port}/v1/realtime/sessions"
+                made = await http.post(url, json=body, headers={"Authorization": "Bearer backend"})
+            key = made.json()["client_secret"]["value"]
+            async with at(relay, headers={"Authorization": f"Bearer {key}"}) as client:
+                begun = (await event(client))["session"]
+                assert (begun["instructions"], begun["modalities"]) == ("Only of cats.", ["text", "audio"])
+
+    asyncio.run(main())
