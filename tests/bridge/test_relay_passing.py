@@ -162,6 +162,26 @@ def test_a_service_that_is_not_there_is_502() -> None:
     asyncio.run(main())
 
 
+def test_a_service_that_does_not_answer_is_504() -> None:
+    async def main() -> None:
+        over = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await over.wait()
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+            upstream = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            async with relayed(upstream=upstream, connect_ms_max=100) as (_, relay):
+                with pytest.raises(InvalidStatus) as refused:
+                    await at(relay).__aenter__()
+                assert refused.value.response.status_code == 504
+            over.set()
+
+    asyncio.run(main())
+
+
 def free_port() -> int:
     with sockets.socket() as listener:
         listener.bind(("127.0.0.1", 0))

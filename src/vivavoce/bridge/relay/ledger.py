@@ -56,18 +56,6 @@ class Counters(msgspec.Struct, kw_only=True):
     tool_calls: int = 0
 
 
-@dataclass(slots=True)
-class Spending:
-    """What one session has used and cost."""
-
-    client: Client
-    price: Price | None
-    budget: float | None
-    cost: float = 0.0
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-
 class Ledger:
     """All clients, and the counters. `clock` gives seconds, from any origin."""
 
@@ -98,33 +86,16 @@ class Ledger:
     def spending(self, client: Client, model: str) -> Spending:
         """The account of a session that begins."""
         self.counters.sessions[client.key_id] += 1
-        return Spending(client, self._prices.get(model), self._settings.session_budget)
+        return Spending(self, client, self._prices.get(model), self._settings.session_budget)
 
-    def used(self, spending: Spending, usage: Usage) -> str | None:
-        """A response is done. Says why the session has to end, where a budget is spent."""
-        tokens, key = Tokens.of(usage), spending.client.key_id
-        spending.input_tokens += tokens.input
-        spending.output_tokens += tokens.output
-        self.counters.responses[key] += 1
-        self.counters.input_tokens[key] += tokens.input
-        self.counters.output_tokens[key] += tokens.output
-        return self._cost(spending, 0.0 if spending.price is None else spending.price.of_tokens(tokens))
-
-    def transcribed(self, spending: Spending, seconds: float) -> str | None:
-        """So much audio was transcribed; likewise."""
-        return self._cost(spending, 0.0 if spending.price is None else spending.price.of_audio(seconds))
-
-    def _cost(self, spending: Spending, cost: float) -> str | None:
-        client = spending.client
-        spending.cost += cost
+    def spent(self, client: Client, cost: float) -> str | None:
+        """A client has cost so much. Says why its sessions have to end, where its budget is spent."""
         self.counters.cost[client.key_id] = self.counters.cost.get(client.key_id, 0.0) + cost
-        if client.budget is not None:
-            client.budget.spend(cost, self._clock())
-            if client.budget.seconds_until(0, self._clock()) > 0:
-                return f"The budget of {client.budget.limit:g} a day is spent."
-        if spending.budget is not None and spending.cost >= spending.budget:
-            return f"The session has cost its budget of {spending.budget:g}."
-        return None
+        if client.budget is None:
+            return None
+        client.budget.spend(cost, self._clock())
+        is_spent = client.budget.seconds_until(0, self._clock()) > 0
+        return f"The budget of {client.budget.limit:g} a day is spent." if is_spent else None
 
     def _client(self, client_id: str, key_id: str) -> Client:
         client = self._clients.pop(client_id, None) or self._new(client_id, key_id)
@@ -155,6 +126,40 @@ class Ledger:
         if client.begun is not None and not client.begun.take(1, now):
             said = f"You may begin {settings.client_sessions_per_minute_max} sessions a minute"
             raise _later("rate_limit_exceeded", said, client.begun.seconds_until(1, now))
+
+
+@dataclass(slots=True)
+class Spending:
+    """What one session has used and cost."""
+
+    ledger: Ledger
+    client: Client
+    price: Price | None
+    budget: float | None
+    cost: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def used(self, usage: Usage) -> str | None:
+        """A response is done. Says why the session has to end, where a budget is spent."""
+        tokens, key, counters = Tokens.of(usage), self.client.key_id, self.ledger.counters
+        self.input_tokens += tokens.input
+        self.output_tokens += tokens.output
+        counters.responses[key] += 1
+        counters.input_tokens[key] += tokens.input
+        counters.output_tokens[key] += tokens.output
+        return self._spend(0.0 if self.price is None else self.price.of_tokens(tokens))
+
+    def transcribed(self, seconds: float) -> str | None:
+        """So much audio was transcribed; likewise."""
+        return self._spend(0.0 if self.price is None else self.price.of_audio(seconds))
+
+    def _spend(self, cost: float) -> str | None:
+        self.cost += cost
+        why = self.ledger.spent(self.client, cost)
+        if why is None and self.budget is not None and self.cost >= self.budget:
+            why = f"The session has cost its budget of {self.budget:g}."
+        return why
 
 
 def _too_many(said: str) -> Refusal:

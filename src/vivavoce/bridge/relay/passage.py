@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ from vivavoce.server.quota import Quota
 from vivavoce.transports.taping import TapeWriter
 
 from .inspection import Inspection
-from .ledger import POLICY, Ledger, Spending
+from .ledger import POLICY, Spending
 from .legs import CLOSE_S_MAX, LOST, Ear, Leg, Message
 from .peeking import type_of
 
@@ -53,6 +54,15 @@ class _Transcribed(msgspec.Struct):
     usage: _Duration | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PassageLimits:
+    """How long a session may last and stall, in seconds, and how much its client may say; None is no limit."""
+
+    stall_s: float
+    session_s: float | None = None
+    messages_per_s: float | None = None
+
+
 class Passage:
     """A session that passes. `client` and `service` are its legs, which `run` joins."""
 
@@ -61,20 +71,17 @@ class Passage:
         session_id: str,
         client: Leg,
         service: Leg,
-        ledger: Ledger,
         spending: Spending,
+        limits: PassageLimits,
         *,
-        stall_s: float,
-        session_s: float | None = None,
-        messages_per_s: float | None = None,
         tape: TapeWriter | None = None,
         secret: bytes = b"",
     ) -> None:
         self.id = session_id
         self._client, self._service = client, service
-        self._ledger, self.spending = ledger, spending
-        self._stall_s, self._session_s = stall_s, session_s
-        self._pace = None if messages_per_s is None else Quota(max(messages_per_s, 1.0), messages_per_s)
+        self.spending, self._limits = spending, limits
+        pace = limits.messages_per_s
+        self._pace = None if pace is None else Quota(max(pace, 1.0), pace)
         self._tape, self._secret = tape, secret
         self._inspection: Inspection | None = None
         self._loop = asyncio.get_running_loop()
@@ -94,9 +101,9 @@ class Passage:
 
     async def run(self, join: Callable[[Ear, Ear], None]) -> None:
         """Carry the session to its end. `join` joins the legs: the ear for the client's, and that for the service's."""
-        if self._session_s is not None:
+        if self._limits.session_s is not None:
             said = "Your session hit the maximum duration of this relay."
-            self._later("duration", self._session_s, lambda: self.fail("session_expired", said, GOING_AWAY))
+            self._later("duration", self._limits.session_s, lambda: self.fail("session_expired", said, GOING_AWAY))
         if self._tape is not None:
             self._tape.note("connected")
         try:
@@ -158,10 +165,10 @@ class Passage:
         with suppress(msgspec.DecodeError):
             if kind == RESPONSE_DONE:
                 usage = msgspec.json.decode(message, type=_Done).response.usage
-                return message, None if usage is None else self._ledger.used(self.spending, usage)
+                return message, None if usage is None else self.spending.used(usage)
             if kind == TRANSCRIBED:
                 duration = msgspec.json.decode(message, type=_Transcribed).usage
-                return message, None if duration is None else self._ledger.transcribed(self.spending, duration.seconds)
+                return message, None if duration is None else self.spending.transcribed(duration.seconds)
             return self._without_key(message), None
         return message, None
 
@@ -210,7 +217,7 @@ class Passage:
 
     def _mind_the_stall(self, name: str, is_full: bool, end: Callable[[], None]) -> None:
         if is_full:
-            self._later(name, self._stall_s, end)
+            self._later(name, self._limits.stall_s, end)
         elif (timer := self._timers.pop(name, None)) is not None:
             timer.cancel()
 

@@ -24,7 +24,7 @@ from .inspection import Inspection
 from .ledger import Client, Ledger, exposition
 from .legs import CLOSE_S_MAX, Ear, SocketLeg, TransportLeg
 from .opening import Opening
-from .passage import Passage
+from .passage import Passage, PassageLimits
 from .policy import AllowList, Policy, PolicyFactory, Visit, policies_named
 from .settings import RelaySettings
 from .tool_policy import RelayTools
@@ -165,16 +165,14 @@ class Relay:
 
     def _passage(self, opened: Opened, leg: SocketLeg | TransportLeg) -> Passage:
         settings, passenger = self.settings, opened.passenger
-        limit_s = None if settings.session_ms_max is None else settings.session_ms_max / 1000
+        session_s = None if settings.session_ms_max is None else settings.session_ms_max / 1000
+        limits = PassageLimits(settings.stall_ms_max / 1000, session_s, settings.client_messages_per_second_max)
         passage = Passage(
             opened.id,
             leg,
             opened.service,
-            self.ledger,
             self.ledger.spending(opened.client, passenger.admitted.model),
-            stall_s=settings.stall_ms_max / 1000,
-            session_s=limit_s,
-            messages_per_s=settings.client_messages_per_second_max,
+            limits,
             tape=self._tapes.begin(passenger.admitted, opened.id),
             secret=secret_of(passenger.endpoint).encode(),
         )
