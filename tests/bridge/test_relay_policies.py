@@ -412,5 +412,7 @@ def test_a_key_of_betas_endpoint_speaks_beta(realtime_server: RealServer) -> Non
             async with at(relay, headers={"Authorization": f"Bearer {key}"}) as client:
                 begun = (await event(client))["session"]
                 assert (begun["instructions"], begun["modalities"]) == ("Only of cats.", ["text", "audio"])
+                warned = (await until(client, "vivavoce.warning"))[-1]
+                assert warned["param"] == "session.temperature"
 
     asyncio.run(main())

@@ -165,9 +165,7 @@ class Inspection:
             return
         self._told.add(path)
         self._warned()
-        message = f"'{path}' was left out: {why}."
-        warning = {"type": WARNING, "event_id": self._new_id("event"), "code": "not_expressible"}
-        self._to_client(encode(warning | {"message": message, "param": path}))
+        self._to_client(encode({**warning(path, why), "event_id": self._new_id("event")}))
 
     def _answer(self, detail: ErrorDetail) -> None:
         self._say_to_client(encode(ErrorEvent(event_id=self._new_id("event"), error=detail)))
@@ -175,6 +173,11 @@ class Inspection:
     def _answer_in_own_words(self, detail: ErrorDetail) -> None:
         """An error whose place is in the client's words already."""
         self._to_client(encode(ErrorEvent(event_id=self._new_id("event"), error=detail)))
+
+
+def warning(path: str, why: str) -> Json:
+    """The event that says that a field was left out."""
+    return {"type": WARNING, "code": "not_expressible", "message": f"'{path}' was left out: {why}.", "param": path}
 
 
 def _detail(refused: Refused, event_id: str | None) -> ErrorDetail:

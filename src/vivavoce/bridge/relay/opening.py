@@ -12,11 +12,13 @@ import msgspec
 
 from vivavoce.protocol import config
 from vivavoce.protocol import events as ev
+from vivavoce.protocol.client_codec import has_temperature
 from vivavoce.protocol.wire import write
 from vivavoce.server.auth import REQUEST
 from vivavoce.server.client_secrets import Configured
 from vivavoce.server.ids import ids
 
+from .inspection import warning
 from .policy import NONE, Json, Verdict, Visit
 
 
@@ -30,8 +32,12 @@ class Opening:
         self._visit = visit
         self._event_id = ids()("relay")
         self._is_done = False
+        self._left_out: list[Json] = []
         update: Json = {"type": "session.update", "session": {"type": "realtime"}}
         if configured is not None:
+            if has_temperature(ev.SessionUpdate(session=configured)):  # type: ignore[arg-type]
+                left_out = warning("session.temperature", "short-lived keys carry GA's settings only")
+                self._left_out = [{**left_out, "event_id": ids()("event")}]
             # That a translation's configuration is no other kind's does not matter to who writes it.
             update = msgspec.json.decode(write(ev.SessionUpdate(session=configured)))  # type: ignore[arg-type]
         if tools:
@@ -50,7 +56,7 @@ class Opening:
             return []
         if event["type"] == "session.updated":
             self._is_done = True
-            return {**event, "type": "session.created"}
+            return [{**event, "type": "session.created"}, *self._left_out]
         if event["error"].get("event_id") != self._event_id:
             return None
         self._is_done = True
