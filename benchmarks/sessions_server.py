@@ -1,11 +1,12 @@
 """The servers that `sessions.py` measures, each with a clock on its own event loop.
 
-    python sessions_server.py vivavoce|reference
+    python sessions_server.py uvicorn|picows|reference
 
 says its address, then answers each line on standard input with a line of JSON: how late the event loop was since the
-line before. Ends with its standard input. `vivavoce` is the server as it is, with scripted engines that speak in real
-time; `reference` is what one writes in an afternoon: Starlette, uvicorn and the pydantic types of the `openai` package
-as they come, decoding the audio of each append and sending as much audio back, without any session behind it.
+line before. Ends with its standard input. `uvicorn` and `picows` are our server, speaking WebSocket by the one or the
+other, with scripted engines that answer in real time; `reference` is what one writes in an afternoon: Starlette,
+uvicorn and the pydantic types of the `openai` package as they come, decoding the audio of each append and sending as
+much audio back, without any session behind it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import sys
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -52,7 +54,7 @@ class LoopClock:
         return json.dumps({"p50_ms": at[0], "p99_ms": at[1], "max_ms": late[-1]})
 
 
-async def serve_vivavoce(stop: asyncio.Event) -> None:
+async def serve_vivavoce(door: str, stop: asyncio.Event) -> None:
     """The server, with the scripted pipeline."""
     from vivavoce.server import running
     from vivavoce.server.settings import settings_of
@@ -67,6 +69,7 @@ async def serve_vivavoce(stop: asyncio.Event) -> None:
             "pipelines": {"paced": pipeline},
             "sessions_max": SESSIONS_MAX,
             "log_level": "warning",
+            "websocket": door,
         }
     )
     async with running(settings) as server:
@@ -125,7 +128,11 @@ async def serve_reference(stop: asyncio.Event) -> None:
     await serving
 
 
-SERVERS = {"vivavoce": serve_vivavoce, "reference": serve_reference}
+SERVERS = {
+    "uvicorn": partial(serve_vivavoce, "uvicorn"),
+    "picows": partial(serve_vivavoce, "picows"),
+    "reference": serve_reference,
+}
 
 
 async def main(name: str) -> None:

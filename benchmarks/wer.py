@@ -1,12 +1,14 @@
 """How well the embedded ear hears: word error rate and time for each utterance.
 
-    python benchmarks/wer.py [FOLDER] [--model FOLDER] [--noise FILE.wav] [--variants] [--misses N]
+    python benchmarks/wer.py [FOLDER] [--model FOLDER] [--noise FILE.wav] [--variants] [--paths] [--misses N]
 
 FOLDER holds WAV files and `transcripts.tsv` with the columns file, transcript, slots. A row with a transcript counts
 for the word error rate; one with slots only ("large;oat milk") for the share of its phrases that were written down.
 Without FOLDER, ten sentences are spoken by the embedded voice first: a round trip through both engines.
 `--variants` listens again to every utterance softer, faster, slower, cut, padded, in pairs, and with `--noise` in
 noise, and counts what a guard against loops is for: words that nobody said, and sentences left out.
+`--paths` compares with the same weights on a plain 30 s window, and with hearing while it is spoken; there the time is
+that of the drafts together, in CPU.
 """
 
 from __future__ import annotations
@@ -21,15 +23,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import ctranslate2
 import jiwer
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from vivavoce.audio import wav
 from vivavoce.audio.resample import resample
 from vivavoce.engines import TranscriptionHints
 from vivavoce.engines.hibari import Hibari
-from vivavoce.engines.whisper import Whisper, WhisperSettings
+from vivavoce.engines.logmel import log_mel
+from vivavoce.engines.weights import WHISPER, verified
+from vivavoce.engines.whisper import WINDOW_COLUMNS, Whisper, WhisperSettings
 
 SENTENCES = (
     "Good morning, how can I help you today?",
@@ -47,6 +53,9 @@ RATE_HZ = 16_000
 SNR_DB = 17.0
 GAP_S = 0.4
 PAD_S = 0.6
+PIECE_BYTES = 640
+PAUSE_S = 0.2
+"""Heard behind an utterance that is heard along, as at the end of a turn."""
 CUT_AT = 0.6
 LOOP_CHARACTERS, LOOP_CHARACTERS_PER_S = 20, 25
 LOOP_WORDS, LOOP_SHARE = 3, 1.4
@@ -225,6 +234,40 @@ async def listen(ear: Whisper, utterances: list[Utterance]) -> list[Heard]:
     return heard
 
 
+def plain_window(utterances: list[Utterance], model: str | None, beam_size: int) -> list[Heard]:
+    """What the same weights write without any of our tricks: every utterance in a window of 30 s, no guard."""
+    folder = model or str(verified(*WHISPER).parent)
+    whisper = ctranslate2.models.Whisper(folder, compute_type="int8", intra_threads=1)
+    tokens = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    names = ["<|en|>", "<|transcribe|>"] if whisper.is_multilingual else []
+    prompt = [tokens.token_to_id(name) for name in ("<|startoftranscript|>", *names, "<|notimestamps|>")]
+    heard = []
+    for utterance in utterances:
+        started = time.perf_counter()
+        view = ctranslate2.StorageView.from_array(log_mel(utterance.samples, WINDOW_COLUMNS, whisper.n_mels)[None])
+        found = whisper.generate(view, [prompt], beam_size=beam_size)[0]
+        text = tokens.decode(found.sequences_ids[0])
+        heard.append(Heard(utterance, text, time.perf_counter() - started))
+    return heard
+
+
+async def listen_along(ear: Whisper, utterances: list[Utterance]) -> list[Heard]:
+    """Every utterance in pieces of 20 ms, then a pause; each draft is finished before the next piece comes."""
+    heard = []
+    for utterance in utterances:
+        pcm = as_pcm(utterance.samples) + bytes(2 * int(PAUSE_S * RATE_HZ))
+        told: list[str] = []
+        started = time.process_time()
+        turn = ear.listen(TranscriptionHints(), told.append)
+        for start in range(0, len(pcm), PIECE_BYTES):
+            turn.push(pcm[start : start + PIECE_BYTES])
+            await turn.idle()
+        text = await turn.settle()
+        assert text.startswith("".join(told).strip()), "what was told stays"
+        heard.append(Heard(utterance, text, time.process_time() - started))
+    return heard
+
+
 def report(title: str, heard: list[Heard], misses: int) -> None:
     """The figures, and the worst utterances."""
     known = [h for h in heard if h.utterance.transcript]
@@ -269,6 +312,10 @@ async def measure(arguments: argparse.Namespace) -> None:
     print(f"ready in {time.perf_counter() - started:.1f} s; {len(utterances)} utterances")
     try:
         report("as recorded", await listen(ear, utterances), arguments.misses)
+        if arguments.paths:
+            for beam_size in (5, 1):
+                report(f"plain window, beam {beam_size}", plain_window(utterances, arguments.model, beam_size), 0)
+            report("while it is spoken", await listen_along(ear, utterances), arguments.misses)
         if arguments.variants:
             noise = as_samples(*wav.read(arguments.noise)) if arguments.noise else None
             for title, others in variants(utterances, noise):
@@ -283,6 +330,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="WAV files and transcripts.tsv")
     parser.add_argument("--model", help="folder of another Whisper model for CTranslate2")
     parser.add_argument("--variants", action="store_true", help="also listen to changed recordings")
+    parser.add_argument("--paths", action="store_true", help="also a plain window of 30 s, and hearing along")
     parser.add_argument("--noise", type=Path, help="WAV file with noise, for the variants")
     parser.add_argument("--misses", type=int, default=100, help="how many misses to print (default 100)")
     asyncio.run(measure(parser.parse_args()))

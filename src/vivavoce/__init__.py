@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         VivavoceError,
     )
     from vivavoce.protocol import config, events, items
+    from vivavoce.protocol.waterfall import Waterfall
 
 __version__ = "0.1.0"
 
@@ -68,6 +69,7 @@ _HOMES = {
     "Heard": "vivavoce.core.caller.messages",
     "Price": "vivavoce.core.account",
     "Conversation": "vivavoce.core.conversation",
+    "Waterfall": "vivavoce.protocol.waterfall",
     "BudgetExceeded": "vivavoce.errors",
     "ConnectionClosed": "vivavoce.errors",
     "ConnectionFailed": "vivavoce.errors",
@@ -118,6 +120,7 @@ __all__ = [
     "ToolResult",
     "VirtualPlayer",
     "VivavoceError",
+    "Waterfall",
     "config",
     "connect",
     "events",

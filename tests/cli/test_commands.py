@@ -42,6 +42,9 @@ def test_talk_writes_a_turn_and_saves_what_was_spoken(tmp_path: Path, capsys: py
     marks = turn["marks_ms"]
     assert isinstance(marks, dict)
     assert 0 <= marks["first_text"] <= marks["first_audio"] <= marks["done"]
+    server = turn["server_ms"]
+    assert isinstance(server, dict)
+    assert 0 == server["requested"] <= server["first_token"] <= server["first_sent"] <= server["done"]
 
 
 def test_talk_holds_a_turn_for_each_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,6 +63,10 @@ def test_talk_shows_the_turn_to_people(tmp_path: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert 'look({"far": true})' in shown
     assert "answer complete" in shown
+    before, beside, server = shown.partition("the same on the server")
+    assert beside
+    assert "first token" in server
+    assert "first token" not in before
 
 
 def test_what_is_wrong_with_a_file_is_said_before_anything_is_loaded(

@@ -289,6 +289,8 @@ def test_e1_who_speaks_interrupts_and_what_is_shown_is_what_was_heard(
     times = [int(ms) for _, ms in stages[:5]]
     assert times == sorted(times)
     assert 200 <= times[0] < 1_500, "counted from the last loud sound, before the silence that was waited for"
+    server = shown.err.partition("the same on the server")[2]
+    assert "first phrase" in server, "and the server tells its own part of it"
 
 
 @pytest.mark.usefixtures("without_devices")

@@ -10,7 +10,8 @@ import pytest
 
 from vivavoce.core.abilities import Abilities
 from vivavoce.core.messages import Opened, Send, TranscriptFailed
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.protocol.codec import Dialect, ServerCodec
 from vivavoce.protocol.config import RealtimeSession, SessionConfig, TranscriptionSession
 from vivavoce.testing.playbook import counting_ids

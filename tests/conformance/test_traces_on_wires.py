@@ -20,7 +20,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 from vivavoce.core.abilities import Abilities
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.protocol.codec import Dialect, ServerCodec
 from vivavoce.protocol.config import TranscriptionSession
@@ -177,11 +178,12 @@ class OverSocket:
         self.receive: Callable[[], Awaitable[str | bytes]] = socket.recv
 
 
-def test_every_trace_over_a_websocket() -> None:
+@pytest.mark.parametrize("door", ["uvicorn", "picows"])
+def test_every_trace_over_a_websocket(door: str) -> None:
     """One server for all of them, which has other instructions than the one of the traces."""
 
     async def main() -> None:
-        async with running(settings_of({"pipeline": "scripted", "port": 0})) as server:
+        async with running(settings_of({"pipeline": "scripted", "port": 0, "websocket": door})) as server:
             for rule in RULES:
                 for dialect, folder in FOLDERS.items():
                     golden = told(load(folder / f"{rule}.jsonl"))

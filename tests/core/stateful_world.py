@@ -9,9 +9,16 @@ from vivavoce.core.account import Bill, Price
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.limits import Limits
 from vivavoce.core.messages import Effect, Send
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import Piece, Pipeline, Prompt, TextPiece
-from vivavoce.engines.scripted import ScriptedLanguageModel, ScriptedModelSettings, scripted_pipeline
+from vivavoce.engines.scripted import (
+    ScriptedLanguageModel,
+    ScriptedModelSettings,
+    ScriptedTranscriber,
+    scripted_pipeline,
+    speech_in_words,
+)
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
@@ -101,7 +108,8 @@ class Allowance:
 def pipeline(context_tokens: int) -> Pipeline:
     """The scripted engines, with a model that holds so much."""
     model = TalkativeModel(ScriptedModelSettings(context_tokens=context_tokens))
-    return replace(scripted_pipeline(), language_model=model)
+    transcriber = ScriptedTranscriber(script=speech_in_words, hears_silence=False)
+    return replace(scripted_pipeline(), language_model=model, transcriber=transcriber)
 
 
 def surroundings(
@@ -124,7 +132,10 @@ def types_sent(effects: list[Effect]) -> list[str]:
 def wanted_ids(session: Session) -> set[str]:
     """Items of the conversation, and those that only a running response knows."""
     contexts = (run.terms.input or () for run in session._answering._runs.values())
-    return {*session.conversation.item_ids, *(given(item.id, "") for items in contexts for item in items)}
+    drafted = session._speculation._draft
+    ahead = {drafted.hearing.item_id} if drafted is not None else set()
+    known = {*session.conversation.item_ids, *(given(item.id, "") for items in contexts for item in items)}
+    return known | ahead | {source for source, item_id in session._desk.hearing._sources.items() if item_id in known}
 
 
 class TalkativeModel(ScriptedLanguageModel):

@@ -14,7 +14,8 @@ from vivavoce.core.abilities import Abilities
 from vivavoce.core.conversation import Conversation
 from vivavoce.core.limits import Limits
 from vivavoce.core.messages import Effect, Input, McpCallEnded, NoiseReduced, Opened, Send, TurnJudged
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UNSET, given

@@ -6,13 +6,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vivavoce.core.abilities import Abilities
 from vivavoce.core.conversation import Conversation
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.limits import Limits
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
+from vivavoce.engines.scripted import ScriptedTranscriber, scripted_pipeline, speech_in_words
 from vivavoce.protocol.codec import ClientCodec, Dialect, ServerCodec
 from vivavoce.protocol.config import TranscriptionSession
 from vivavoce.protocol.events import ErrorDetail, RateLimit
@@ -55,13 +59,14 @@ class Allowance:
 ABLE = Abilities(semantic_vad=True, noise_reduction=True, mcp=True, images=True, reasoning=True, logprobs=True)
 
 
-def machine(rule: str, player: RealTimePlayer | None) -> Session:
+def machine(rule: str, player: RealTimePlayer | None, speculation_ms: int) -> Session:
     configured = TranscriptionSession() if rule.startswith("t16_") else None
     return Session(
         id="sess_x",
         model="scripted",
         ids=counting_ids(),
         expires_at=1,
+        limits=Limits(speculation_ms=speculation_ms),
         instructions="Be brief.",
         configured=configured,
         surroundings=Surroundings(abilities=ABLE, account=Allowance(), player=player),
@@ -70,7 +75,20 @@ def machine(rule: str, player: RealTimePlayer | None) -> Session:
 
 def play(rule: str, trace: tuple[Line, ...], dialect: Dialect) -> tuple[Line, ...]:
     player = RealTimePlayer() if rule.startswith("t08_") else None
-    return replay(trace, machine(rule, player), dialect, player=player)
+    return replay(trace, machine(rule, player, 0), dialect, player=player)
+
+
+def said_by_the_server(rule: str, speculation_ms: int) -> list[Line]:
+    player = RealTimePlayer() if rule.startswith("t08_") else None
+    engines = replace(scripted_pipeline(), transcriber=ScriptedTranscriber(script=speech_in_words))
+    session, golden = machine(rule, player, speculation_ms), load(TRACES / f"{rule}.jsonl")
+    return [line for line in replay(golden, session, player=player, pipeline=engines) if line.dir == "server"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_answer_that_was_prepared_says_the_same(rule: str) -> None:
+    plain, prepared = said_by_the_server(rule, 0), said_by_the_server(rule, 60)
+    assert not (differing := difference(plain, prepared, times=False)), differing
 
 
 def as_beta_says_it(line: Line) -> Line:

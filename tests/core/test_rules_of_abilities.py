@@ -7,7 +7,8 @@ import pytest
 from vivavoce.core.abilities import Abilities
 from vivavoce.core.limits import Limits
 from vivavoce.core.messages import Generate, GenerationEnded, Opened, Transcribe, TranscriptDelta, TranscriptEnded
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.core.window import IMAGE_TOKENS
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol.base import UNSET

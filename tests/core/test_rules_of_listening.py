@@ -180,7 +180,7 @@ def test_turning_detection_off_in_a_turn_leaves_its_audio_for_a_commit(play: Pla
 def test_new_parameters_apply_from_the_next_audio(play: Playbook) -> None:
     item = Id("item")
     hear(play, 200, True) << started(item, 0)
-    listen(play, turn_detection=cfg.ServerVad(silence_duration_ms=1_000))
+    listen(play, turn_detection=cfg.ServerVad(silence_duration_ms=1_000, create_response=False))
     hear(play, 500, False)
     hear(play, 500, False) << stopped(item, 1_200) << ...
 

@@ -27,7 +27,8 @@ from vivavoce.core.messages import (
     TextGenerated,
     TranscriptEnded,
 )
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.core.tools import NAME_CHARS_MAX
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol.base import UNSET

@@ -27,7 +27,8 @@ from vivavoce.core.messages import (
     TranscriptEnded,
     TranscriptFailed,
 )
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol.events import (
     ConversationItemCreate,

@@ -12,7 +12,8 @@ from vivavoce.audio.formats import PCM16_24K, ULAW_8K, Format
 from vivavoce.core.abilities import Abilities
 from vivavoce.core.limits import Limits
 from vivavoce.core.messages import DetectSpeech, NoiseReduced, Opened, ReduceNoise, SpeechScored, Transcribe
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol.base import UNSET
 from vivavoce.protocol.events import (

@@ -29,7 +29,8 @@ from vivavoce.core.messages import (
     TextGenerated,
 )
 from vivavoce.core.playback import Played
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 from vivavoce.testing.playbook import Expected, Playbook, asks, counting_ids, playbook, sends

@@ -8,7 +8,8 @@ import pytest
 
 from vivavoce.core.messages import Generate, GenerationEnded, Opened, Speak, TextGenerated
 from vivavoce.core.prompts import beneath, fields_of
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol.events import ResponseCreate, ResponseParams, SessionUpdate
 from vivavoce.testing.playbook import Expected, asks, counting_ids, playbook, sends

@@ -10,7 +10,8 @@ from vivavoce.audio.formats import PCM16_24K, ULAW_8K
 from vivavoce.core.abilities import Abilities
 from vivavoce.core.limits import Limits
 from vivavoce.core.messages import DetectSpeech, JudgeTurn, Opened, SpeechScored, Transcribe, TurnJudged
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol.events import (
     InputAudioBufferAppend,
@@ -103,7 +104,8 @@ def test_eagerness_says_how_long_silence_may_last(
 def test_what_is_judged_is_the_turn_with_the_pause_at_its_end() -> None:
     with playbook(machine(judged_ms_max=300)) as play:
         play >> Opened() << ...
-        listen(play, turn_detection=cfg.SemanticVad(), transcription=cfg.Transcription(language="de"))
+        without_answer = cfg.SemanticVad(create_response=False)
+        listen(play, turn_detection=without_answer, transcription=cfg.Transcription(language="de"))
         hear(play, 200, True) << ...
         hear(play, 300, False) << JudgeTurn("item_1", 1, tone(200)[100 * 48 :] + silence(200), PCM16_24K, "de")
         listen(play, transcription=None)

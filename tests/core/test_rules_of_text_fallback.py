@@ -40,6 +40,11 @@ def speaking(play: Playbook) -> Playbook:
 
 
 def fails(play: Playbook) -> Playbook:
+    """With one phrase behind the one that failed, which nobody wants to hear any more."""
+    return fails_at_last(play) << Cancel("item_1")
+
+
+def fails_at_last(play: Playbook) -> Playbook:
     return play >> SynthesisFailed("resp_1", "item_1", "broken", "No voice.") << ERROR
 
 
@@ -116,7 +121,7 @@ def test_truncated_afterwards_the_model_sees_what_was_heard(speaking: Playbook) 
     speaking >> AudioSynthesized("resp_1", "item_1", silence(900)) << ...
     speaking >> PhraseSpoken("resp_1", "item_1", 0)
     speaking >> AudioSynthesized("resp_1", "item_1", silence(600)) << ...
-    fails(speaking)
+    fails_at_last(speaking)
     goes_on(speaking)
     ends(speaking, 30)
     truncate = ConversationItemTruncate(item_id="item_1", content_index=0, audio_end_ms=1_500)

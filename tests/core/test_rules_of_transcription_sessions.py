@@ -21,7 +21,8 @@ from vivavoce.core.messages import (
     TurnJudged,
 )
 from vivavoce.core.refused import Refused
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol.base import UNSET
 from vivavoce.protocol.events import (

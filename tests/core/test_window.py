@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from vivavoce.core.abilities import Abilities
 from vivavoce.core.messages import Generate, GenerationEnded, Opened
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.core.window import AUTO_RETENTION, IMAGE_TOKENS, ITEM_TOKENS, ContextFull, Window, image_tokens, tokens_of
 from vivavoce.protocol.config import FunctionTool, RealtimeSession, RetentionRatio, TokenLimits, Truncation
 from vivavoce.protocol.events import (

@@ -65,6 +65,7 @@ def test_f6_states_levels_and_the_waterfall_are_shown(server: Server) -> None:
             turn = page.locator("#turns > li").first
             for stage in ("transcript", "first token", "first audio", "heard here"):
                 await expect(turn).to_contain_text(re.compile(stage, re.IGNORECASE))
+            await expect(turn.get_by_label("Stages on the server")).to_contain_text("First phrase")
             await page.get_by_role("tab", name="Usage").click()
             await expect(page.locator("#usage")).to_contain_text(re.compile(r"[1-9]\d*"))
 

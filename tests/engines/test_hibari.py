@@ -72,7 +72,10 @@ def test_it_speaks() -> None:
             assert -30 < rms_db(audio) < -12
             assert peak_db(audio) < -0.5
             assert audio == b"".join(await spoken(voice, SENTENCE))
+            assert voice._cache.hits == 1, "said again without the work"
             assert audio == b"".join(await spoken(voice, SENTENCE, "nobody"))
+            assert audio == b"".join([piece async for piece in voice._fresh(SENTENCE, "alloy", 1.0)])
+            await _stops_within_a_step(voice)
 
             for wordless in ("", " ", "...", "🙂", "—"):
                 assert await spoken(voice, wordless) == []
@@ -82,6 +85,21 @@ def test_it_speaks() -> None:
             await voice.close()
 
     asyncio.run(listen())
+
+
+async def _stops_within_a_step(voice: Hibari) -> None:
+    (phonemes,) = voice._phonemes(LONGER, 1.0)[:1]
+    left = voice._run_options()
+    left.terminate = True
+    assert voice._speech(phonemes, "alloy", 1.0, left) == b""
+    with pytest.raises(Exception, match="terminate"):
+        voice._spoken(voice._voice, voice._voice.ids(phonemes), 1.0, left)
+    leaving = asyncio.create_task(spoken(voice, LONGER))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert await spoken(voice, LONGER), "and the next one is heard"
 
 
 @pytest.mark.models

@@ -57,6 +57,7 @@ def test_it_tells_a_voice_from_everything_else() -> None:
             assert max(vad.open().push(noise)) < 0.4
             _hears_the_same_in_parts(vad, voice)
             _keeps_streams_apart(vad, voice)
+            await _hears_the_same_in_company(vad, voice)
         finally:
             await vad.close()
         with pytest.raises(EngineError):
@@ -85,6 +86,25 @@ def _keeps_streams_apart(vad: Silero, voice: bytes) -> None:
         heard: Sequence[float] = silent.push(bytes(FRAME_BYTES))
         assert max(heard) < 0.3
     assert together == pytest.approx(alone[: len(together)])
+
+
+async def _hears_the_same_in_company(vad: Silero, voice: bytes) -> None:
+    """To the bit, whoever else is in the batch; so turns cannot depend on it."""
+    noise = (np.random.default_rng(4).standard_normal(RATE_HZ) * 2_000).astype("<i2").tobytes()
+    said = [voice, noise + voice, voice[701:], SILENCE + voice, bytes(len(voice))]
+    streams = [vad.open() for _ in said]
+    found: list[list[float]] = [[] for _ in said]
+
+    async def hear(number: int, step: int) -> None:
+        audio = said[number]
+        for start in range(0, len(audio), step):
+            found[number] += await streams[number].score(audio[start : start + step])
+
+    batch = streams[0]._batch
+    runs, frames = batch.runs, batch.frames
+    await asyncio.gather(*(hear(number, 640 + 701 * number) for number in range(len(said))))
+    assert batch.frames - frames > 2 * (batch.runs - runs), "they were scored together"
+    assert found == [list(vad.open().push(audio)) for audio in said]
 
 
 async def _voice() -> bytes:

@@ -5,19 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece
+from vivavoce.engines import (
+    ArgumentsPiece,
+    CallPiece,
+    Finish,
+    Piece,
+    PreparingLanguageModel,
+    Prompt,
+    TextPiece,
+)
 from vivavoce.engines.chat_lines import LINE_TOKENS, Marks
 from vivavoce.engines.smollm import ANSWER_TOKENS_MIN, WAITING_MAX, SmolLM, SmolLMSettings, create
 from vivavoce.errors import EngineError, SettingsError
 from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction
-from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, InputAudio, InputText, Item, Message
+from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, InputAudio, InputText, Item, Message, OutputText
 
 INSTRUCTIONS = "Answer in one short sentence."
 WEATHER = FunctionTool(
@@ -323,6 +331,68 @@ def test_who_waits_in_vain_never_reaches_the_model_and_too_many_are_told() -> No
     asyncio.run(ask())
 
 
+class Stepwise:
+    """In place of the model: a prompt takes steps until it is let go or stopped, an answer is one word."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+
+    def handle_chat_completions(self, body: dict[str, Any], take: Callable[[object], bool]) -> None:
+        what = body["messages"][-1]["content"]
+        self.log.append(f"{what} begins")
+        if body["max_tokens"] == 0:
+            self.begun.set()
+            while not self.may_end.is_set():
+                if take({"choices": [{"delta": {}}], "prompt_progress": {"processed": 1}}):
+                    self.log.append(f"{what} stops")
+                    return
+        else:
+            take({"choices": [{"delta": {"content": "word"}}]})
+        self.log.append(f"{what} ends")
+
+
+def test_a_prompt_that_is_prepared_makes_way_for_an_answer_and_goes_on_behind_it() -> None:
+    async def ask() -> None:
+        model = pretended(server := Stepwise())
+        preparing = asyncio.create_task(model.prepare(Prompt("", (user("history"),))))
+        await asyncio.to_thread(server.begun.wait, 10)
+        server.begun.clear()
+        await collect(model.generate(Prompt("", (user("question"),))))
+        assert server.log[:4] == ["history begins", "history stops", "question begins", "question ends"]
+        await asyncio.to_thread(server.begun.wait, 10)
+        server.may_end.set()
+        await preparing
+        assert server.log[4:] == ["history begins", "history ends"]
+        await model.close()
+
+    asyncio.run(ask())
+
+
+def test_who_cancels_a_preparation_stops_it_and_an_answer_waits_for_its_end() -> None:
+    async def ask() -> None:
+        model = pretended(server := Stepwise())
+        preparing = asyncio.create_task(model.prepare(Prompt("", (user("history"),))))
+        await asyncio.to_thread(server.begun.wait, 10)
+        preparing.cancel()
+        await collect(model.generate(Prompt("", (user("question"),))))
+        assert preparing.cancelled()
+        assert server.log == ["history begins", "history stops", "question begins", "question ends"]
+        await model.close()
+
+    asyncio.run(ask())
+
+
+def test_nothing_is_prepared_of_an_empty_prompt_nor_before_warm_up() -> None:
+    model = pretended(server := Stepwise())
+    assert isinstance(model, PreparingLanguageModel)
+    asyncio.run(model.prepare(Prompt("", ())))
+    assert server.log == []
+    with pytest.raises(EngineError, match="not warmed up"):
+        asyncio.run(SmolLM().prepare(Prompt("Be kind.", ())))
+
+
 @pytest.mark.models
 def test_it_answers_counts_stops_and_calls() -> None:
     """One load for everything that needs the model."""
@@ -335,6 +405,9 @@ def test_it_answers_counts_stops_and_calls() -> None:
         try:
             await _answers(model)
             await _counts_as_the_model_does(model)
+            await _keeps_every_conversation(model)
+            await _has_less_to_do_for_what_was_prepared(model)
+            await _finds_its_prompt_again_after_an_answer_that_was_left(model)
             await _stops_at_once(model)
             await _refuses_what_does_not_fit(model)
             for choice in (ToolChoiceFunction(name="set_timer"), "required"):
@@ -396,6 +469,51 @@ async def _counts_as_the_model_does(model: SmolLM) -> None:
         "<|im_end|> naïve",
     ):
         assert await input_tokens(text) == count(text) + around, text
+
+
+LONG = "You are the voice of a railway company, and you help passengers to find their trains. " * 3
+
+
+async def _counted(model: SmolLM, items: Sequence[Item]) -> Finish:
+    *_, finish = await collect(model.generate(Prompt(LONG, tuple(items), max_output_tokens=4)))
+    assert isinstance(finish, Finish)
+    return finish
+
+
+async def _keeps_every_conversation(model: SmolLM) -> None:
+    """All with the same instructions, and in any order."""
+    assert SmolLMSettings().slots >= 6
+    talks: list[list[Item]] = [[user(f"My name is {'Anna ' * number}. Who are you?")] for number in range(1, 6)]
+    before = [await _counted(model, talk) for talk in talks]
+    for number in (3, 0, 4, 2, 1):
+        talk = talks[number]
+        talk += [Message(role="assistant", content=(OutputText(text="I help."),)), user("When does my train leave?")]
+        cached = (await _counted(model, talk)).cached_tokens
+        assert cached >= before[number].input_tokens - 5, "all but the mark at which an answer begins"
+
+
+async def _finds_its_prompt_again_after_an_answer_that_was_left(model: SmolLM) -> None:
+    """At once, while the model still ends that answer."""
+    talk: list[Item] = [user("Is there a train to Bergen in the morning, and does it carry bicycles?")]
+    pieces = model.generate(Prompt(LONG, tuple(talk)))
+    await anext(aiter(pieces))
+    await pieces.aclose()  # type: ignore[attr-defined]
+    counted = await _counted(model, talk)
+    assert counted.cached_tokens >= counted.input_tokens - 5
+
+
+async def _has_less_to_do_for_what_was_prepared(model: SmolLM) -> None:
+    history: list[Item] = [user("Is the train to Oslo late?")]
+    history.append(Message(role="assistant", content=(OutputText(text="It is on time, as far as I can see."),)))
+    question = [*history, user("Thank you.")]
+    await model.prepare(Prompt(LONG, tuple(history)))
+    prepared = await _counted(model, question)
+    assert prepared.input_tokens - prepared.cached_tokens < 20, "the question, and what is around it"
+    other: list[Item] = [user("Does it rain in Bergen, and how do I get there?"), *history]
+    preparing = asyncio.create_task(model.prepare(Prompt(LONG.replace("railway", "shipping"), tuple(other))))
+    await asyncio.wait([preparing], timeout=0.05)
+    preparing.cancel()
+    assert (await _counted(model, question)).output_tokens > 0, "cancelling harms nobody"
 
 
 async def _refuses_what_does_not_fit(model: SmolLM) -> None:

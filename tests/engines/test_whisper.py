@@ -107,6 +107,7 @@ def test_it_writes_down_what_is_said() -> None:
             _writes_nothing_where_nobody_speaks,
             _leans_on_the_hints,
             _scores_every_token,
+            _hears_along,
             _stops_when_cancelled,
         )
         try:
@@ -198,6 +199,27 @@ async def _scores_every_token(ear: Whisper, spoken: list[bytes]) -> None:
             assert np.mean([token.logprob for token in tokens]) > -0.7
     assert [piece async for piece in ear.transcribe_scored(silence(2), HINTS)] == []
     assert await _mean_logprob(ear, spoken[0]) > await _mean_logprob(ear, _in_noise(spoken[0]))
+
+
+async def _hears_along(ear: Whisper, spoken: list[bytes]) -> None:
+    """In pieces, with pauses in it: the same words, part of them told before the end."""
+    audio = spoken[0] + silence(0.5) + spoken[1] + silence(1.5) + spoken[2] + silence(0.2)
+    told: list[str] = []
+    turn = ear.listen(HINTS, told.append)
+    for start in range(0, len(audio), 640):
+        turn.push(audio[start : start + 640])
+        await turn.idle()
+    text = await turn.settle()
+    assert jiwer.wer(plain(" ".join(SENTENCES[:3])), plain(text)) <= ROUND_TRIP_WER_MAX
+    assert len(told) >= 2
+    assert text.startswith("".join(told))
+    assert await turn.settle() == text
+    turn.cancel()
+    quiet = ear.listen(HINTS)
+    quiet.push(silence(2))
+    assert await quiet.settle() == ""
+    with pytest.raises(EngineError, match="not warmed up"):
+        create({}).listen(HINTS)
 
 
 def _in_noise(audio: bytes) -> bytes:

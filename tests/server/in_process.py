@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from vivavoce.client.connection import Connection
 from vivavoce.core.limits import Limits
 from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import Pipeline
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.protocol import config as cfg
@@ -79,6 +80,7 @@ async def call(
     dialect: Dialect = "ga",
     wrap: Callable[[Transport], Transport] = lambda transport: transport,
     left: int = 0,
+    surroundings: Surroundings | None = None,
 ) -> AsyncIterator[Call]:
     """An open connection; at the end it is closed by the client, and no task may be `left` of it.
 
@@ -86,7 +88,14 @@ async def call(
     """
     before = asyncio.all_tasks()
     client_end, server_end = pair(messages_max=10_000)
-    session = Session(id="sess_1", model="scripted", ids=counting_ids(), expires_at=0, limits=limits or Limits())
+    session = Session(
+        id="sess_1",
+        model="scripted",
+        ids=counting_ids(),
+        expires_at=0,
+        limits=limits or Limits(),
+        surroundings=surroundings,
+    )
     runtime = Runtime(
         session, pipeline or scripted_pipeline(), ServerCodec(dialect), wrap(server_end), limits=connection_limits
     )

@@ -14,7 +14,8 @@ from av.packet import Packet
 
 from vivavoce.client.connection import Connection
 from vivavoce.core.abilities import Abilities
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import Pipeline
 from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
 from vivavoce.protocol import config as cfg

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from console_node import run
+from msgspec.json import encode
 
 from vivavoce.cli import main
+from vivavoce.protocol.waterfall import KEY, STEPS, Waterfall
 from vivavoce.testing.tapes.reading import Tape
 
 Event = dict[str, Any]
@@ -258,6 +260,37 @@ def test_a_turn_that_ends_in_a_call_is_timed_to_the_call() -> None:
         """
     )
     assert stages == [["asked", {"created": 10, "call": 240}]]
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        (
+            encode(Waterfall(counted_from="request", at_ms=7, first_token_ms=40, first_phrase_ms=30, done_ms=90)),
+            [["First phrase", 30], ["First token", 40]],
+        ),
+        (b"no JSON", []),
+        (b"5", []),
+        (b"null", []),
+    ],
+)
+def test_what_the_server_tells_of_a_turn_is_kept_with_it(told: bytes, shown: list[list[object]]) -> None:
+    response = {"id": "r", "status": "completed", "metadata": {KEY: told.decode()}}
+    server = run(
+        f"""
+        import {{ Timing }} from "timing.js";
+        const timing = new Timing();
+        timing.apply("server", {{ type: "response.created", response: {{ id: "r" }} }}, 110, null);
+        timing.apply("server", {{ type: "response.done", response: {json.dumps(response)} }}, 340, null);
+        say(timing.turns[0].server);
+        """
+    )
+    assert server == shown
+
+
+def test_the_console_knows_the_steps_by_their_names() -> None:
+    known = run('import { SERVER_STEPS } from "timing.js"; say(SERVER_STEPS.map(([step]) => step));')
+    assert set(known) <= set(STEPS)
 
 
 def test_usage_is_counted_once_and_priced_as_the_server_says() -> None:

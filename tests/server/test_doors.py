@@ -8,11 +8,17 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
+from typing import Any
 
 import pytest
+from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from test_serve import is_true_soon, scripted, within_time
 
 from vivavoce.server import Server, doors, running
+from vivavoce.transports import websocket
+
+pytestmark = pytest.mark.usefixtures("door")
 
 MASK = bytes(4)
 UPGRADE = (
@@ -21,6 +27,7 @@ UPGRADE = (
 )
 ANSWERED = "POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n"
 KEYS = "/v1/realtime/client_secrets"
+PATH = "/v1/realtime?model=m"
 
 
 @asynccontextmanager
@@ -37,7 +44,7 @@ async def peer(server: Server, said: bytes = b"") -> AsyncIterator[tuple[asyncio
 @asynccontextmanager
 async def socket(server: Server) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A raw WebSocket whose session has begun."""
-    handshake = UPGRADE.format(path="/v1/realtime?model=m", headers="").encode()
+    handshake = UPGRADE.format(path=PATH, headers="").encode()
     async with peer(server, handshake) as (reader, writer):
         assert b"101 Switching Protocols" in await reader.readuntil(b"\r\n\r\n")
         assert b'"session.created"' in (await receive(reader))[1]
@@ -52,10 +59,11 @@ async def receive(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return first & 0x0F, await reader.readexactly(size)
 
 
-def server_end(server: Server) -> doors.WebSocketDoor:
-    """uvicorn's end of the one WebSocket that there is."""
-    (found,) = [one for one in gc.get_objects() if isinstance(one, doors.WebSocketDoor) and not one.disconnected]
-    return found
+def server_end() -> Any:
+    """The server's end of the one WebSocket that there is."""
+    ends = [one for one in gc.get_objects() if isinstance(one, doors.WebSocketDoor)]
+    (end,) = [one for one in ends if one.transport is not None and not one.transport.is_closing()]
+    return end
 
 
 @pytest.mark.parametrize(
@@ -122,7 +130,8 @@ def test_a_handshake_that_is_too_large_is_answered_and_closed(path: str, headers
 
 
 def test_a_message_of_too_many_fragments_closes_with_1009(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doors, "FRAGMENTS_MAX", 10)
+    for module in (doors, websocket):
+        monkeypatch.setattr(module, "FRAGMENTS_MAX", 10)
 
     async def main() -> None:
         async with running(scripted()) as server, socket(server) as (reader, writer):
@@ -141,10 +150,13 @@ def test_pongs_are_not_kept_for_a_peer_that_does_not_read() -> None:
 
     async def main() -> None:
         async with running(scripted(ping_interval_ms=0)) as server, socket(server) as (reader, writer):
-            door = server_end(server)
+            door = server_end()
             writer.write(ping)
             assert await receive(reader) == (10, bytes(125))
             reader._transport.pause_reading()  # type: ignore[attr-defined]
+            for end in (door.transport, writer):  # else the kernel may hold all of it
+                end.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, 32_768)
+                end.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_RCVBUF, 32_768)
             most = 0
             for _ in range(400):
                 writer.write(ping * 200)
@@ -165,3 +177,12 @@ def test_a_handshake_refused_by_status_is_no_error_in_the_log(caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         within_time(main())
     assert not caplog.records
+
+
+def test_each_door_speaks_what_its_name_says(door: str) -> None:
+    async def main() -> None:
+        async with running(scripted()) as server, socket(server):
+            speaks = type(server_end().transport.get_protocol())
+            assert issubclass(speaks, WSProtocol if door == "picows" else doors.WebSocketDoor)
+
+    within_time(main())

@@ -24,6 +24,8 @@ from vivavoce.server.auth import Asked, Credential
 from vivavoce.server.client_secrets import ClientSecret, written
 from vivavoce.server.settings import settings_of
 
+pytestmark = pytest.mark.usefixtures("door")
+
 ANYBODY = Credential("")
 
 

@@ -549,6 +549,7 @@ def test_a_connection_that_nobody_carries_any_more_is_lost() -> None:
 # --- over sockets -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("door")
 def test_a_session_is_resumed_over_sockets() -> None:
     async def main() -> None:
         async with running(scripted(api_keys=[KEY])) as server:
@@ -582,6 +583,7 @@ def test_a_session_is_resumed_over_sockets() -> None:
     within_time(main())
 
 
+@pytest.mark.usefixtures("door")
 def test_an_old_socket_that_still_seems_alive_is_closed() -> None:
     async def main() -> None:
         async with running(scripted()) as server:

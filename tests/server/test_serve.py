@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from served import SERVED
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from websockets.asyncio.client import ClientConnection
@@ -33,6 +34,8 @@ from vivavoce.protocol.codec import FRAME_BYTES_MAX
 from vivavoce.server import Server, create_app, running
 from vivavoce.server.serve import TALKATIVE, silence_libraries, told_by_signals
 from vivavoce.server.settings import Settings, settings_of
+
+pytestmark = pytest.mark.usefixtures("door")
 
 KEY = "sk-the-right-key-0001"
 TIMEOUT_S = 20.0
@@ -49,7 +52,7 @@ def within_time(main: Coroutine[Any, Any, None]) -> None:
 
 
 def scripted(**values: Any) -> Settings:
-    return settings_of({"pipeline": "scripted", "port": 0, **values})
+    return settings_of({"pipeline": "scripted", "port": 0, **SERVED, **values})
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ cleaned, is another transcript.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from array import array
@@ -35,7 +36,8 @@ from vivavoce.core.messages import (
     TurnJudged,
     WakeUp,
 )
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import NoiseField, Pipeline, TranscriptionHints
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.protocol import config as cfg
@@ -105,6 +107,7 @@ class Hasher(_Weightless):
     """Writes down the hash of what it hears."""
 
     rate_hz = PCM16_24K.rate_hz
+    hears_silence = True
 
     async def transcribe(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[str]:
         yield fingerprint(audio)
@@ -181,7 +184,7 @@ class Bench:
                         inputs.extend(NoiseReduced(effect.epoch, clean) for clean in cleaned if clean)
                     case DetectSpeech():
                         for audio in slices(effect.audio, effect.format):
-                            if scored := self._detection.push(effect.epoch, audio, effect.format):
+                            if scored := asyncio.run(self._detection.push(effect.epoch, audio, effect.format)):
                                 inputs.append(scored)
                     case JudgeTurn():
                         self.seen.append((effect.item_id, effect.pause, fingerprint(effect.audio)))

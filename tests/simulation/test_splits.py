@@ -15,7 +15,8 @@ from split_bench import Bench, Stretch, pieces, pipeline, stream
 from vivavoce.audio.convert import Converter
 from vivavoce.audio.formats import ALAW_8K, PCM16_24K, ULAW_8K, Format
 from vivavoce.core.input_audio import InputAudio
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import Pipeline
 from vivavoce.engines.scripted import (
     ScriptedLanguageModel,

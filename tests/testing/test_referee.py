@@ -9,7 +9,8 @@ import pytest
 from msgspec import structs
 
 from vivavoce.core.messages import Opened, Send
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.config import (

@@ -23,7 +23,7 @@ from websockets.http11 import Request, Response
 
 from vivavoce.errors import ConnectionClosed, ConnectionFailed, LocalProtocolError
 from vivavoce.transports import Transport, websocket
-from vivavoce.transports.websocket import WebSocket, dial
+from vivavoce.transports.websocket import SocketLimits, WebSocket, dial
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
 
@@ -578,7 +578,7 @@ def test_a_peer_that_breaks_the_protocol_is_told_and_left(wire: bytes, code: int
             told.set_result(bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload)))
 
         async with raw_server(behaviour) as url:
-            connection = await dial(url, message_bytes_max=1_000)
+            connection = await dial(url, limits=SocketLimits(message_bytes_max=1_000))
             ended_code, ended_reason = await closed(connection.receive())
             assert ended_code == code
             assert reason in ended_reason
@@ -591,7 +591,7 @@ def test_a_peer_that_breaks_the_protocol_is_told_and_left(wire: bytes, code: int
 def test_a_connection_that_broke_may_be_forgotten(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with raw_server(says(frame(TEXT, b"x" * 1_001))) as url:
-            connection = await dial(url, message_bytes_max=1_000)
+            connection = await dial(url, limits=SocketLimits(message_bytes_max=1_000))
             await closed(connection.receive())
 
     run(main())
@@ -602,8 +602,7 @@ def test_a_connection_that_broke_may_be_forgotten(caplog: pytest.LogCaptureFixtu
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 
-def test_reading_stops_when_nobody_receives_and_goes_on_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "INBOX_MESSAGES_MAX", 8)
+def test_reading_stops_when_nobody_receives_and_goes_on_later() -> None:
     total, message = 3_000, "x" * 10_000
 
     async def main() -> None:
@@ -618,7 +617,7 @@ def test_reading_stops_when_nobody_receives_and_goes_on_later(monkeypatch: pytes
             await silent(reader, writer)
 
         async with raw_server(behaviour) as url:
-            connection = await dial(url)
+            connection = await dial(url, limits=SocketLimits(inbox_messages_max=8))
             await begun.wait()
             for _ in range(3_000):  # turns of the loop, in which everything could be read if nothing held it back
                 await asyncio.sleep(0)
@@ -713,11 +712,10 @@ def test_a_peer_that_answers_no_ping_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_a_full_inbox_is_no_reason_to_give_the_peer_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "PING_IDLE_S", 0.05)
     monkeypatch.setattr(websocket, "PONG_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(websocket, "INBOX_MESSAGES_MAX", 2)
 
     async def main() -> None:
         async with raw_server(says(frame(TEXT, b"1"), frame(TEXT, b"2"))) as url:
-            connection = await dial(url)
+            connection = await dial(url, limits=SocketLimits(inbox_messages_max=2))
             rounds = 0
             ping = connection.send_user_specific_ping
             enough = asyncio.Event()

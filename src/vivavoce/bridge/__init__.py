@@ -1,1 +1,4 @@
-"""What lies between a client and a service: the relay. Above `client` and `server`, and made of parts of both."""
+"""What stands between clients and services: the relay, and the telephone.
+
+Layer above client and server, which it joins; nothing below imports it.
+"""

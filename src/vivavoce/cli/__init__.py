@@ -20,6 +20,7 @@ from vivavoce.errors import EngineMissing, SettingsError, VivavoceError
 from .bench_commands import add_bench
 from .foreign import as_words
 from .live_commands import add_live_commands
+from .phone_commands import add_phone
 from .relay_command import add_relay
 from .where import EMBEDDED, add_where, where_of
 
@@ -39,6 +40,7 @@ for example:
   vivavoce listen meeting.wav                     captions
   vivavoce talk question.wav --url http://127.0.0.1:8080/v1
   vivavoce bench --against https://api.openai.com/v1   how soon, compared
+  vivavoce phone --simulate question.wav          a phone call, without a telephone
   vivavoce serve --model scripted                 a server for tests, without models
 """
 
@@ -107,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_tape(commands)
     add_bench(commands)
+    add_phone(commands)
     return parser
 
 
@@ -120,6 +123,9 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument("--api-key", action="append", metavar="KEY", help="accept this key; may be given several times")
     serve.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file (default: VIVAVOCE_CONFIG)")
     serve.add_argument("--tapes", type=Path, metavar="DIR", help="record every session into this folder")
+    serve.add_argument(
+        "--websocket", choices=("uvicorn", "picows"), help="what speaks WebSocket: uvicorn (default), or picows, faster"
+    )
     serve.set_defaults(run=_serve)
 
 
@@ -190,6 +196,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         model=arguments.model,
         api_keys=arguments.api_key,
         tapes=arguments.tapes,
+        websocket=arguments.websocket,
     )
     return serve(settings)
 

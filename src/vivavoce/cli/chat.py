@@ -26,6 +26,7 @@ from vivavoce.client.tools import Tool
 from vivavoce.errors import ConnectionClosed, LocalProtocolError, ServerError, VivavoceError
 from vivavoce.protocol import items
 from vivavoce.protocol.base import given
+from vivavoce.protocol.waterfall import HEADER
 
 from .own_tools import own_tools
 from .page import PlainPage, is_plain
@@ -122,6 +123,7 @@ class Chat:
             url=url,
             api_key=where.api_key,
             dialect=where.dialect,
+            headers={HEADER: "1"},
             player=voice.mouth if voice else None,
             tape=self.options.tape,
         )

@@ -50,10 +50,10 @@ def aside(kind: Kind, text: str) -> Text:
     return Text.assemble(" " * (INDENT - 2), (f"{SIGNS[kind]} {as_words(text)}", STYLES[kind]))
 
 
-def waterfall(marks_ms: Mapping[str, float]) -> list[Text]:
+def waterfall(marks_ms: Mapping[str, float], names: Mapping[str, str]) -> list[Text]:
     """Each stage as a bar from the one before."""
     shown = []
-    for line in screen.waterfall(marks_ms).splitlines():
+    for line in screen.waterfall(marks_ms, names).splitlines():
         name, bar, rest = line.partition("┃")
         shown.append(Text.assemble(" " * (INDENT - 2), (name + bar, "dim"), (rest, STYLES["bar"])))
     return shown
@@ -105,9 +105,9 @@ class PlainPage:
         """A line, on standard error where standard output is a pipe."""
         self.beside.print(aside(kind, text))
 
-    def waterfall(self, marks_ms: Mapping[str, float]) -> None:
+    def waterfall(self, marks_ms: Mapping[str, float], names: Mapping[str, str]) -> None:
         """A line for each stage."""
-        for line in waterfall(marks_ms):
+        for line in waterfall(marks_ms, names):
             self.beside.print(line)
 
     def show(self, status: Status) -> None:

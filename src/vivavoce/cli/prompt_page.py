@@ -131,9 +131,9 @@ class PromptPage:
             self._waiting.append(Text(" " * INDENT + line.rstrip(), style=shown.spans[0].style) if number else shown)
         self._refresh()
 
-    def waterfall(self, marks_ms: Mapping[str, float]) -> None:
+    def waterfall(self, marks_ms: Mapping[str, float], names: Mapping[str, str]) -> None:
         """A line for each stage."""
-        self._waiting.extend(waterfall(marks_ms))
+        self._waiting.extend(waterfall(marks_ms, names))
         self._refresh()
 
     def show(self, status: Status) -> None:

@@ -54,9 +54,9 @@ def note(text: str) -> None:
     say(f"  {'':>9}  {paint(text, 'dim')}")
 
 
-def waterfall(marks_ms: Mapping[str, float]) -> str:
+def waterfall(marks_ms: Mapping[str, float], names: Mapping[str, str] = STAGES) -> str:
     """Each stage as a bar from the one before, on one scale. Empty where nothing was timed."""
-    reached = [(name, marks_ms[key]) for key, name in STAGES.items() if key in marks_ms]
+    reached = [(name, marks_ms[key]) for key, name in names.items() if key in marks_ms]
     reached.sort(key=lambda stage: stage[1])
     if not reached:
         return ""

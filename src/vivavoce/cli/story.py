@@ -18,8 +18,9 @@ from vivavoce.client.cost import Meter, Spent
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
 from vivavoce.protocol.items import FunctionCall, FunctionCallOutput, Message, Response
+from vivavoce.protocol.waterfall import STEPS, Waterfall
 
-from .turn import Turn
+from .turn import ON_THE_SERVER, STAGES, Turn
 from .voice import Ear, Mouth
 
 State = Literal["listening", "thinking", "speaking"]
@@ -57,8 +58,8 @@ class Page(Protocol):
     def aside(self, kind: Kind, text: str) -> None:
         """A line beside the conversation."""
 
-    def waterfall(self, marks_ms: Mapping[str, float]) -> None:
-        """Where the time of a turn went."""
+    def waterfall(self, marks_ms: Mapping[str, float], names: Mapping[str, str]) -> None:
+        """Where the time of a turn went: the stages in their order, and what they are called."""
 
     def show(self, status: Status) -> None:
         """The line of state."""
@@ -253,12 +254,15 @@ class Story:
         if calls and response.status == "completed":
             self._wait()
         elif response.status != "cancelled" or any(said.text for said in answer.said):
-            turn, spent = answer.turn, self._spent
-            self._queue.append(Aside(lambda: self._sum_up(turn, spent)))
+            turn, spent, server = answer.turn, self._spent, response.waterfall
+            self._queue.append(Aside(lambda: self._sum_up(turn, spent, server)))
 
-    def _sum_up(self, turn: Turn, spent: Spent) -> None:
+    def _sum_up(self, turn: Turn, spent: Spent, server: Waterfall | None) -> None:
         if self.shows_waterfall and turn.marks_ms:
-            self._page.waterfall({mark: ms for mark, ms in turn.marks_ms.items() if mark != "done"})
+            self._page.waterfall({mark: ms for mark, ms in turn.marks_ms.items() if mark != "done"}, STAGES)
+        if self.shows_waterfall and server is not None:
+            self._page.aside("note", ON_THE_SERVER)
+            self._page.waterfall(server.steps, STEPS)
         facts = [
             f"{name} {turn.marks_ms[mark]:.0f} ms"
             for mark, name in (("first_text", "first word"), ("played", "heard"))

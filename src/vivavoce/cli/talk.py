@@ -22,9 +22,10 @@ from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.client_codec import Dialect
 from vivavoce.protocol.items import InputText, Message
+from vivavoce.protocol.waterfall import HEADER, STEPS, Waterfall
 
 from . import files, screen
-from .turn import Turn
+from .turn import ON_THE_SERVER, Turn
 from .where import reached
 
 CHUNK_MS = 100
@@ -89,7 +90,9 @@ def _reply(options: Options, number: int) -> Path:
 async def _one(options: Options, url: str, source: Path | None) -> Turn:
     turn = Turn(time.perf_counter)
     audio = _read(source) if source is not None else None
-    async with connect(options.model, url=url, api_key=options.api_key, dialect=options.dialect) as connection:
+    async with connect(
+        options.model, url=url, api_key=options.api_key, dialect=options.dialect, headers={HEADER: "1"}
+    ) as connection:
         await connection.send(ev.SessionUpdate(session=_session(options, is_spoken=audio is not None)))
         asking = asyncio.create_task(_ask(options, connection, audio, turn))
         try:
@@ -218,6 +221,14 @@ def _show(options: Options, source: Path | None, turn: Turn, reply: Path) -> Non
     if saved is not None:
         screen.note(f"{PCM16_24K.duration_ms(turn.audio) / 1000:.1f} s of speech in {saved}")
     screen.say(screen.waterfall(turn.marks_ms))
+    if (server := _server(turn)) is not None:
+        screen.note(ON_THE_SERVER)
+        screen.say(screen.waterfall(server.steps, STEPS))
+
+
+def _server(turn: Turn) -> Waterfall | None:
+    """Where the time went as the server saw it, if it says."""
+    return None if turn.response is None else turn.response.waterfall
 
 
 def _save(turn: Turn, path: Path) -> Path | None:
@@ -236,5 +247,6 @@ def _summary(options: Options, source: Path | None, turn: Turn, reply: Path | No
         "calls": turn.calls,
         "reply": str(reply) if reply else None,
         "marks_ms": {stage: round(ms, 1) for stage, ms in turn.marks_ms.items()},
+        "server_ms": None if (server := _server(turn)) is None else server.steps,
         "error": turn.error,
     }

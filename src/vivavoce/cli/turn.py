@@ -23,6 +23,9 @@ STAGES = {
 }
 """What is timed, in the order in which it usually happens."""
 
+ON_THE_SERVER = "the same on the server, from the end of the turn as it heard it"
+"""What stands above the waterfall of a server that tells it."""
+
 
 @dataclass(slots=True)
 class Turn:

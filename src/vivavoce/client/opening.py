@@ -125,7 +125,7 @@ def _dial(endpoint: Endpoint | None, options: Options) -> Dial:
         )
 
     async def dial(extra: Mapping[str, str]) -> Transport:
-        from vivavoce.transports.websocket import dial
+        from vivavoce.transports.websocket import SocketLimits, dial
 
         return await dial(
             endpoint.url,
@@ -134,7 +134,7 @@ def _dial(endpoint: Endpoint | None, options: Options) -> Dial:
             ssl=options.ssl,
             proxy=options.proxy,
             open_timeout_s=options.open_timeout_s,
-            message_bytes_max=MESSAGE_BYTES_MAX,
+            limits=SocketLimits(message_bytes_max=MESSAGE_BYTES_MAX),
         )
 
     return dial

@@ -398,6 +398,11 @@ class Session(Receiving, Sending):
     def _input_format(self) -> Format:
         return self._caller.ear.format if self.session is not None else PCM16_24K
 
+    def hear(self, event: ServerMessage) -> None:
+        """Take an event as if the server had sent it: what a bridge knows and the server does not, as a pressed key."""
+        if self._life is not None and self._life.ended is None:
+            self._life.hands.take(event)
+
     # --- fed by its life ----------------------------------------------------------------------------------------------
 
     def heard(self, event: ServerMessage) -> None:

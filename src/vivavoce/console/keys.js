@@ -49,7 +49,12 @@ export async function mint(key, model) {
 
 /** Answer to an offer, and the id of the call. @param {string} shortKey @param {string} sdp */
 export async function call(shortKey, sdp) {
-  const headers = { Authorization: `Bearer ${shortKey}`, "Content-Type": "application/sdp", Accept: "application/sdp" };
+  const headers = {
+    Authorization: `Bearer ${shortKey}`,
+    "Content-Type": "application/sdp",
+    Accept: "application/sdp",
+    "vivavoce-waterfall": "1", // every response says where its time went
+  };
   const answer = await ask("v1/realtime/calls", { method: "POST", headers, body: sdp });
   const id = (answer.headers.get("Location") ?? "").split("/").pop() ?? "";
   return { sdp: await answer.text(), id };

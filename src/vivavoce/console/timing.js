@@ -20,6 +20,21 @@ export const STAGES = [
   ["heard", "Heard here"],
 ];
 
+/** What the server tells of itself, as it names it, from the end of the turn as it heard it. @type {[string, string][]} */
+export const SERVER_STEPS = [
+  ["committed", "Turn found"],
+  ["transcript", "Transcript"],
+  ["prompted", "Model asked"],
+  ["first_token", "First token"],
+  ["first_phrase", "First phrase"],
+  ["first_audio", "First audio"],
+  ["first_sent", "First sent"],
+  ["played", "Played"],
+];
+
+/** The key in the metadata of a response. */
+const TOLD = "vivavoce_waterfall";
+
 /**
  * @typedef {object} Turn
  * @property {number} number
@@ -28,6 +43,7 @@ export const STAGES = [
  * @property {string} responseId
  * @property {string} status
  * @property {Partial<Record<Stage, number>>} stages
+ * @property {[string, number][]} server the steps that the server told, by name, in the order in which they were reached
  */
 
 /** As many turns are kept. */
@@ -106,7 +122,7 @@ export class Timing {
   /** @param {Turn["kind"]} kind @param {number} beganMs @param {number} [stoppedMs] */
   #begin(kind, beganMs, stoppedMs) {
     /** @type {Turn} */
-    const turn = { number: ++this.#count, kind, beganMs, responseId: "", status: "in_progress", stages: {} };
+    const turn = { number: ++this.#count, kind, beganMs, responseId: "", status: "in_progress", stages: {}, server: [] };
     this.#open = turn;
     this.turns.push(turn);
     if (this.turns.length > TURNS_MAX) this.turns.shift();
@@ -129,6 +145,7 @@ export class Timing {
     const turn = this.#of(response.id);
     if (!turn) return;
     turn.status = response.status;
+    turn.server = told(response.metadata?.[TOLD]);
     this.#reach(turn, "done", now);
   }
 
@@ -143,4 +160,18 @@ export class Timing {
     turn.stages[stage] = Math.max(0, now - turn.beganMs);
     this.changes.emit(turn);
   }
+}
+
+/** @param {unknown} text @returns {[string, number][]} */
+function told(text) {
+  /** @type {any} */
+  let steps = null;
+  try {
+    steps = JSON.parse(String(text ?? "null"));
+  } catch {
+    // Another server's word under our key: it tells nothing.
+  }
+  /** @type {[string, number][]} */
+  const reached = SERVER_STEPS.map(([step, name]) => [name, steps?.[`${step}_ms`]]);
+  return reached.filter(([, at]) => typeof at === "number").toSorted(([, one], [, other]) => one - other);
 }

@@ -59,7 +59,8 @@ export class Waterfall {
           h("b", {}, first === undefined ? "–" : duration(first)),
           strip(turn, reached, longest),
         ),
-        h("ol", { class: "stages", "aria-label": "Stages" }, ...STAGES.filter(([stage]) => isShown(turn, stage)).map((stage) => row(turn, stage, longest))),
+        h("ol", { class: "stages", "aria-label": "Stages" }, ...STAGES.filter(([stage]) => isShown(turn, stage)).map((stage) => stageRow(turn, stage, longest))),
+        ...onTheServer(turn),
       ),
     );
   }
@@ -87,13 +88,25 @@ function strip(turn, reached, longest) {
 }
 
 /** @param {Turn} turn @param {Named} stage @param {number} longest */
-function row(turn, [stage, name], longest) {
+function stageRow(turn, [stage, name], longest) {
   const at = turn.stages[stage];
   if (at === undefined) return h("li", { class: "unreached" }, h("span", {}, name), h("span", { class: "track" }), h("span", { class: "time" }, "–"));
   const earlier = STAGES.map(([other]) => turn.stages[other]).filter((time) => time !== undefined && time < at);
-  const from = Math.max(0, ...earlier.map(Number));
+  return row(name, Math.max(0, ...earlier.map(Number)), at, longest);
+}
+
+/** What the server told, where it did. @param {Turn} turn */
+function onTheServer(turn) {
+  if (turn.server.length === 0) return [];
+  const longest = Math.max(1, ...turn.server.map(([, at]) => at));
+  const rows = turn.server.map(([name, at], index) => row(name, Math.max(0, turn.server[index - 1]?.[1] ?? 0), at, longest));
+  return [h("small", {}, "On the server"), h("ol", { class: "stages", "aria-label": "Stages on the server" }, ...rows)];
+}
+
+/** A bar from the step before to this one. @param {string} name @param {number} from @param {number} at @param {number} longest */
+function row(name, from, at, longest) {
   const bar = h("i");
   bar.style.setProperty("--from", String((from / longest) * 100));
-  bar.style.setProperty("--part", String(((at - from) / longest) * 100));
+  bar.style.setProperty("--part", String((Math.max(0, at - from) / longest) * 100));
   return h("li", {}, h("span", {}, name), h("span", { class: "track", "aria-hidden": "true" }, bar), h("span", { class: "time" }, duration(at)));
 }

@@ -19,7 +19,7 @@ from vivavoce.protocol.items import Item, McpListTools, Usage
 from . import configuration as cfg
 from .account import Account
 from .adoption import Adopted, Adoption
-from .context import as_heard, is_final
+from .context import as_heard, is_final, spoken_item
 from .desk import Desk
 from .hearing import Heard
 from .messages import (
@@ -37,8 +37,8 @@ from .messages import (
 )
 from .refused import Refused
 from .response import RunningResponse
-from .terms import terms, with_prompt
-from .tools import Toolbox
+from .terms import Terms, terms, with_prompt
+from .tools import Offer, Toolbox
 from .usage import Asked
 from .window import ContextFull, Window, image_tokens
 
@@ -55,6 +55,15 @@ Report = (
     | PhraseSpoken
     | SynthesisFailed
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The answer to a turn as it would be begun now, with the ids that it will have."""
+
+    terms: Terms
+    message_id: str
+    wanted: Generate
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,10 @@ class Answering:
         """The running response of the default conversation."""
         return next((run for run in self._runs.values() if run.terms.in_conversation and not run.done), None)
 
+    def runs(self, response_id: str) -> bool:
+        """Whether this response has begun, and is not forgotten."""
+        return response_id in self._runs
+
     def is_open(self, item_id: str) -> bool:
         """Whether a response is still at work on this item."""
         return any(run.open_item_id == item_id for run in self._runs.values())
@@ -95,13 +108,35 @@ class Answering:
     @property
     def deadline_ms(self) -> int | None:
         """When the engines will have been silent for too long."""
-        silent = (run.heard_at_ms + self._desk.limits.engine_silence_ms_max for run in self._runs.values())
-        return min(silent, default=None)
+        if not self._runs:
+            return None
+        return min([run.heard_at_ms for run in self._runs.values()]) + self._desk.limits.engine_silence_ms_max
 
     # --- begin --------------------------------------------------------------------------------------------------------
 
-    def start(self, params: ev.ResponseParams, *, is_automatic: bool) -> None:
-        """`response.created`, and the language model is asked as soon as it can be. Raises `Refused`."""
+    def plan(self, item_id: str, transcript: str, response_id: str, message_id: str) -> Plan | None:
+        """The answer to a turn in which this was said; None where nothing can be asked now.
+
+        Changes nothing. The same before and after the turn's item is in the conversation.
+        """
+        desk = self._desk
+        before = self._context(item for item in desk.conversation if item.id != item_id)
+        if self.current is not None or any(known.is_pending for known in self._heard(before)):
+            return None
+        settled = self._settled(ev.ResponseParams(), None)
+        offer = self._near.toolbox.offer(settled.tools, settled.tool_choice)
+        items = (*self._as_heard(before, offer), spoken_item(item_id, transcript))
+        try:
+            wanted, _ = self._request(response_id, settled, offer, items, self._window.copy())
+        except ContextFull:
+            return None
+        return Plan(settled, message_id, wanted)
+
+    def start(self, params: ev.ResponseParams, *, is_automatic: bool, plan: Plan | None = None) -> None:
+        """`response.created`, and the language model is asked as soon as it can be. Raises `Refused`.
+
+        A `plan` gives it the ids that it was prepared under.
+        """
         desk, near = self._desk, self._near
         in_conversation = given(params.conversation, "auto") == "auto"
         if in_conversation and (active := self.current) is not None:
@@ -117,18 +152,17 @@ class Answering:
             params = with_prompt(params, near.filled(prompt, "response.prompt"))
         given_items = None if isinstance(params.input, UnsetType) else near.adoption.context(params.input)
         context = None if given_items is None else tuple(one.item for one in given_items)
-        settled = terms(params, desk.realtime, context, self.spoken_voice)
-        if desk.abilities.audio_apart:
-            settled = replace(settled, audio_format=PcmFormat())
+        settled = self._settled(params, context)
         if not isinstance(params.tools, UnsetType) or not isinstance(params.tool_choice, UnsetType):
             near.toolbox.check(settled.tools, settled.tool_choice, "response")
         run = RunningResponse(
-            desk.new_id("resp"),
+            plan.wanted.response_id if plan else desk.new_id("resp"),
             settled,
             desk,
             ask_approval=near.toolbox.ask_approval,
             done=self._done,
             is_automatic=is_automatic,
+            message_id=plan.message_id if plan else None,
         )
         self._runs[run.id] = run
         run.own_audio_ids = tuple(one.id for one in given_items or () if one.audio is not None)
@@ -139,6 +173,10 @@ class Answering:
             desk.send(ev.RateLimitsUpdated(rate_limits=near.account.limits(desk.now_ms())))
         near.toolbox.define(given(params.tools, ()), is_lasting=False)
         self._generate(run)
+
+    def _settled(self, params: ev.ResponseParams, context: tuple[Item, ...] | None) -> Terms:
+        settled = terms(params, self._desk.realtime, context, self.spoken_voice)
+        return replace(settled, audio_format=PcmFormat()) if self._desk.abilities.audio_apart else settled
 
     def proceed(self) -> None:
         """A transcript has come, or will not come: responses that waited for it may begin."""
@@ -151,7 +189,7 @@ class Answering:
         """Ask the language model, once every transcript that it needs is there."""
         desk = self._desk
         items = desk.conversation if run.terms.input is None else run.terms.input
-        context = tuple(item for item in items if is_final(item) and not isinstance(item, McpListTools))
+        context = self._context(items)
         heard = self._heard(context)
         if any(known.is_pending for known in heard):
             return
@@ -163,6 +201,13 @@ class Answering:
         else:
             self._ask(run, context)
 
+    def _context(self, items: Iterable[Item]) -> tuple[Item, ...]:
+        return tuple(item for item in items if is_final(item) and not isinstance(item, McpListTools))
+
+    def _as_heard(self, context: tuple[Item, ...], offer: Offer) -> tuple[Item, ...]:
+        desk = self._desk
+        return as_heard(context, desk.hearing, desk.said, desk.conversation, offer.name_of)
+
     def _heard(self, items: Iterable[Item]) -> list[Heard]:
         return [known for item in items if (known := self._desk.hearing.get(given(item.id, "")))]
 
@@ -170,39 +215,44 @@ class Answering:
         desk, settled = self._desk, run.terms
         run.generating, run.heard_at_ms = True, desk.now_ms()
         run.offer = self._near.toolbox.offer(settled.tools, settled.tool_choice)
-        limit = None if settled.max_output_tokens == "inf" else settled.max_output_tokens
         try:
-            shown, tokens = self._window.fit(
-                as_heard(context, desk.hearing, desk.said, desk.conversation, run.offer.name_of),
-                instructions=settled.instructions,
-                tools=run.offer.functions,
-                output_tokens=limit,
-                truncation=settled.truncation,
-                is_conversation=settled.input is None,
-            )
+            items = self._as_heard(context, run.offer)
+            wanted, tokens = self._request(run.id, settled, run.offer, items, self._window)
         except ContextFull as full:
             self.fail(run, "context_length_exceeded", str(full), "invalid_request_error")
             return
-        audio_tokens = sum(-(-known.ms // USER_AUDIO_TOKEN_MS) for known in self._heard(shown))
-        if not self._is_affordable(run, tokens + audio_tokens + (limit or 0)):
-            self.fail(
-                run, "rate_limit_exceeded", self._too_little(tokens + audio_tokens + (limit or 0)), "rate_limit_error"
-            )
+        audio_tokens = sum(-(-known.ms // USER_AUDIO_TOKEN_MS) for known in self._heard(wanted.items))
+        needed = tokens + audio_tokens + (wanted.max_output_tokens or 0)
+        if not self._is_affordable(run, needed):
+            self.fail(run, "rate_limit_exceeded", self._too_little(needed), "rate_limit_error")
             return
-        run.asked = Asked(tokens, audio_tokens, image_tokens(shown), run.asked.reserved)
-        desk.ask(
-            Generate(
-                run.id,
-                settled.instructions,
-                shown,
-                run.offer.functions,
-                run.offer.choice,
-                limit,
-                settled.effort,
-                settled.is_parallel,
-                settled.temperature,
-            )
+        run.asked = Asked(tokens, audio_tokens, image_tokens(wanted.items), run.asked.reserved)
+        desk.ask(wanted)
+
+    def _request(
+        self, response_id: str, settled: Terms, offer: Offer, items: tuple[Item, ...], window: Window
+    ) -> tuple[Generate, int]:
+        """What the language model is asked, and how many tokens its context has. Raises `ContextFull`."""
+        limit = None if settled.max_output_tokens == "inf" else settled.max_output_tokens
+        shown, tokens = window.fit(
+            items,
+            instructions=settled.instructions,
+            tools=offer.functions,
+            output_tokens=limit,
+            truncation=settled.truncation,
+            is_conversation=settled.input is None,
         )
+        return Generate(
+            response_id,
+            settled.instructions,
+            shown,
+            offer.functions,
+            offer.choice,
+            limit,
+            settled.effort,
+            settled.is_parallel,
+            settled.temperature,
+        ), tokens
 
     def _is_affordable(self, run: RunningResponse, tokens: int) -> bool:
         account = self._near.account
@@ -264,6 +314,8 @@ class Answering:
 
     def forget_done(self) -> list[RunningResponse]:
         """Let go of what is done; gives it back for the last time."""
+        if not self._runs:
+            return []
         done = [run for run in self._runs.values() if run.done]
         for run in done:
             del self._runs[run.id]
@@ -326,4 +378,4 @@ class Answering:
             message=f"Speech synthesis has failed: {report.message} The answer goes on as its transcript.",
         )
         self._desk.send(ev.ErrorEvent(error=detail))
-        run.mute()
+        run.hush(failed=1)

@@ -32,6 +32,12 @@ SILENCE = "(The user has said nothing for a while.)"
 """What the model reads where a timeout let it speak: to an empty message most have nothing to say."""
 
 
+def spoken_item(item_id: str, transcript: str | None = None) -> Message:
+    """What the user said in a turn: as the client is told it, without, and as the model is, with its transcript."""
+    content = (InputAudio(transcript=transcript),)
+    return Message(id=item_id, object="realtime.item", status="completed", role="user", content=content)
+
+
 def is_final(item: Item) -> bool:
     """Whether the item is complete, so that a model may see it and a client may delete it."""
     return getattr(item, "status", UNSET) != "in_progress"

@@ -73,9 +73,9 @@ class Editing:
 
     def forget_heard(self, *item_ids: str) -> bool:
         """These items are gone: their audio too, and their transcription where it goes on. Says whether one did."""
-        pending = [item_id for item_id in item_ids if self._desk.hearing.forget(item_id)]
-        for item_id in pending:
-            self._desk.ask(Cancel(item_id))
+        pending = [source_id for item_id in item_ids if (source_id := self._desk.hearing.forget(item_id))]
+        for source_id in pending:
+            self._desk.ask(Cancel(source_id))
         return bool(pending)
 
     def retrieve(self, item_id: str) -> None:

@@ -21,6 +21,9 @@ from .messages import TranscriptDelta, TranscriptEnded, TranscriptFailed, Transc
 class Heard:
     """One user item's audio and its transcript so far."""
 
+    item_id: str
+    source_id: str
+    """Under which id the transcriber works for it: its own, or that of a turn that was transcribed before it ended."""
     audio: bytes
     audio_bytes: int
     format: Format
@@ -32,6 +35,8 @@ class Heard:
     """Whether the client wants to be told how probable each token is."""
     pieces: list[str] = field(default_factory=list)
     logprobs: list[ev.LogProb] = field(default_factory=list)
+    told_ahead: str = ""
+    """What the client was told of it while it was spoken."""
     is_pending: bool = True
     is_silence: bool = False
     """Whether it is what was heard while nobody spoke for `idle_timeout_ms`."""
@@ -51,15 +56,17 @@ class Heard:
         self,
         report: TranscriptDelta | TranscriptSegment | TranscriptEnded | TranscriptFailed,
         new_id: Callable[[str], str],
-    ) -> ev.AnyServerEvent:
-        """A report on this transcript as the client is told it."""
-        item_id, content_index = report.item_id, self.content_index
+    ) -> ev.AnyServerEvent | None:
+        """A report on this transcript as the client is told it; None for words that it was told before."""
+        item_id, content_index = self.item_id, self.content_index
         match report:
             case TranscriptDelta():
+                if not (text := self._untold(report.text)):
+                    return None
                 return ev.ConversationItemInputAudioTranscriptionDelta(
                     item_id=item_id,
                     content_index=content_index,
-                    delta=report.text,
+                    delta=text,
                     logprobs=report.logprobs if self.with_logprobs else UNSET,
                 )
             case TranscriptSegment():
@@ -86,12 +93,24 @@ class Heard:
                     item_id=item_id, content_index=content_index, error=error
                 )
 
+    def _untold(self, text: str) -> str:
+        """What is new to the client in `text`, the last piece. Where it was told otherwise, it waits for the whole."""
+        if not self.told_ahead:
+            return text
+        whole = "".join(self.pieces)
+        if not whole.startswith(self.told_ahead):
+            return ""
+        text, self.told_ahead = whole[len(self.told_ahead) :], whole
+        return text
+
 
 class Hearing:
     """All user audio of a session, by item."""
 
     def __init__(self, bytes_max: int) -> None:
         self._items: dict[str, Heard] = {}
+        self._sources: dict[str, str] = {}
+        """Items by the ids under which they are transcribed, where these are not their own."""
         self._bytes_max = bytes_max
         self._bytes = 0
 
@@ -99,10 +118,10 @@ class Hearing:
         """What is known of an item; None for one without audio."""
         return self._items.get(item_id)
 
-    def pending(self, item_id: str) -> Heard | None:
-        """The same, only while its transcript is pending: reports for others are stale."""
-        heard = self._items.get(item_id)
-        return heard if heard is not None and heard.is_pending else None
+    def pending(self, source_id: str) -> Heard | None:
+        """What is being transcribed under this id; None where nothing is: reports for it are stale."""
+        heard = self._items.get(self._sources.get(source_id, source_id))
+        return heard if heard is not None and heard.is_pending and heard.source_id == source_id else None
 
     def begin(
         self,
@@ -114,9 +133,23 @@ class Hearing:
         transcript: str | None = None,
         is_told: bool,
         with_logprobs: bool = False,
+        source_id: str | None = None,
+        told: str = "",
     ) -> Heard:
         """Keep an item's audio. Nothing is pending where the transcript is known, or there is nothing to hear."""
-        heard = self._items[item_id] = Heard(audio, len(audio), format, content_index, is_told, with_logprobs)
+        heard = self._items[item_id] = Heard(
+            item_id,
+            source_id or item_id,
+            audio,
+            len(audio),
+            format,
+            content_index,
+            is_told,
+            with_logprobs,
+            told_ahead=told,
+        )
+        if source_id is not None:
+            self._sources[source_id] = item_id
         heard.pieces += [transcript] if transcript else []
         heard.is_pending = bool(audio) and not transcript
         self._bytes += len(audio)
@@ -127,10 +160,11 @@ class Hearing:
             other.audio = b""
         return heard
 
-    def forget(self, item_id: str) -> bool:
-        """The item is gone. Says whether its transcript was still pending."""
+    def forget(self, item_id: str) -> str | None:
+        """The item is gone. Says under which id it is still being transcribed, if it is."""
         heard = self._items.pop(item_id, None)
         if heard is None:
-            return False
+            return None
         self._bytes -= len(heard.audio)
-        return heard.is_pending
+        self._sources.pop(heard.source_id, None)
+        return heard.source_id if heard.is_pending else None

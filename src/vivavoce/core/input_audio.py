@@ -56,9 +56,11 @@ class InputAudio:
 
     def append(self, audio: bytes) -> bytes:
         """Take audio; give back the whole samples that are new, for the detector."""
-        seen = self._whole() * self.format.sample_bytes
+        held, sample_bytes = len(self._bytes), self.format.sample_bytes
         self._bytes += audio
-        return bytes(self._bytes[seen : self._whole() * self.format.sample_bytes])
+        if not held % sample_bytes and not len(audio) % sample_bytes:
+            return audio  # which it nearly always is
+        return bytes(self._bytes[held // sample_bytes * sample_bytes : self._whole() * sample_bytes])
 
     def _offset(self, tick: int) -> int:
         samples = -(-(tick - self.start) // self._ticks_per_sample)
@@ -75,6 +77,10 @@ class InputAudio:
     def until(self, tick: int) -> bytes:
         """A copy of everything before `tick`."""
         return bytes(self._bytes[: self._offset(tick)])
+
+    def between(self, tick: int, until: int) -> bytes:
+        """A copy of everything from `tick` on and before `until`."""
+        return bytes(self._bytes[self._offset(tick) : self._offset(until)])
 
     def since(self, tick: int) -> bytes:
         """A copy of everything from `tick` on."""

@@ -50,6 +50,25 @@ class Limits:
     mcp_approvals_max: int = 64
     """Approval requests that wait for an answer. Beyond it the oldest can be answered no more."""
 
+    speculation_ms: int = 150
+    """Silence in a turn after which the answer is prepared, in case the turn ends with it. 0: it never is."""
+
+    speculations_max: int = 4
+    """Pauses of one turn at which an answer is prepared. At later ones it is not."""
+
+    speculation_along_ms: int = 64
+    """The silence where engines hear along and read along: trying costs no more than the pause itself. At most
+    `speculation_ms`."""
+
+    speculations_along_max: int = 64
+    """The pauses likewise."""
+
+    speculated_phrases_max: int = 2
+    """Phrases of an answer that are spoken before the turn has ended. The others are spoken from then on."""
+
+    speculation_bytes_max: int = 8 * 1024 * 1024
+    """What is held of an answer that is prepared: its audio, and its text. Beyond it the preparation is given up."""
+
     judged_ms_max: int = 8_000
     """How much of a turn, counted from its end, is judged for whether the user has finished."""
 

@@ -46,6 +46,15 @@ class Cleaning:
     until: int
 
 
+@dataclass(slots=True)
+class Along:
+    """A turn that is heard along: its item, its beginning, and up to where it was handed on, in ticks."""
+
+    item_id: str
+    start: int
+    until: int
+
+
 @dataclass(frozen=True, slots=True)
 class Ear:
     """What the listener may do outside itself."""
@@ -58,6 +67,17 @@ class Ear:
     turn_ended: Callable[[], None]
     language: Callable[[], str | None] = lambda: None
     """The one that the user is expected to speak, where that was said."""
+    quiet_ms: int = 0
+    """Silence in a turn of which the ear wants to be told; 0: of none."""
+    fell_silent: Callable[[str, bytes], None] = lambda item_id, audio: None
+    """The open turn may end with this silence: its item, and its audio so far. Either `resumed` follows, or
+    `committed` with no more than silence behind that audio."""
+    resumed: Callable[[], None] = lambda: None
+    hear_along: Callable[[str, int, bytes], None] | None = None
+    """More of the open turn: the item that it will become, how many bytes of it came before, and what is new. None
+    where nobody hears along."""
+    turn_over: Callable[[str], None] = lambda item_id: None
+    """What was heard along has become its item, or is dropped."""
 
 
 class Listening:
@@ -66,6 +86,7 @@ class Listening:
     def __init__(self, format: Format, limits: Limits, ear: Ear) -> None:
         self._audio = InputAudio(format)
         self._limits = limits
+        self._ticks_max = ticks_of(limits.input_ms_max)
         self._ear = ear
         self._epoch = 0
         self._turns: Turns | None = None
@@ -74,7 +95,10 @@ class Listening:
         self._cleaning: Cleaning | None = None
         self._cleanings = 0
         self._pauses = 0
+        self._silence: int | None = None
+        """Where the silence began of which the ear was told."""
         self._kept: tuple[int, int] | None = None
+        self._along: Along | None = None
 
     @property
     def format(self) -> Format:
@@ -87,17 +111,34 @@ class Listening:
         return bool(self._audio) and (self._turns is None or self._turn is not None)
 
     @property
+    def end(self) -> int:
+        """The audio clock: the tick up to which audio has come."""
+        return self._audio.end
+
+    @property
+    def silent_since(self) -> int | None:
+        """The tick at which the silence began that ended a turn, or may end the open one; None where there is none."""
+        return None if self._turns is None else self._turns.silent_since
+
+    @property
     def open_item_id(self) -> str | None:
         """The id under which the turn that is open will be committed."""
         return self._turn.item_id if self._turn else None
+
+    @property
+    def next_item_id(self) -> str | None:
+        """The id of the item that the audio in the buffer will be, where it has one already."""
+        return self._along.item_id if self._along else self.open_item_id
 
     def begin(self, settings: TurnSettings | None) -> None:
         """Wait for speech from here on: a new epoch, in which scores of older ones are stale."""
         self._epoch += 1
         self._turn = None
+        self._stop_hearing_along()
         self._hear(settings, is_open=False)
 
     def _hear(self, settings: TurnSettings | None, *, is_open: bool) -> None:
+        self._resume()
         longest_ms, self._scores_from = self._limits.turn_ms_max, self._audio.end
         self._turns = Turns(settings, self._audio.end, speaking=is_open, longest_ms=longest_ms) if settings else None
 
@@ -110,6 +151,8 @@ class Listening:
             self._follow(self._turns, self._turns.change(settings))
             return
         self._epoch += 1
+        if self._turn is None:
+            self._stop_hearing_along()
         self._hear(settings, is_open=self._turn is not None)
 
     def change_format(self, format: Format, settings: TurnSettings | None) -> None:
@@ -137,7 +180,7 @@ class Listening:
 
     def append(self, audio: bytes) -> None:
         """More audio; it is cleaned where that is wanted, and scored where turns are found by us."""
-        if self._audio.ticks_with(audio) > ticks_of(self._limits.input_ms_max):
+        if self._audio.ticks_with(audio) > self._ticks_max:
             raise Refused(
                 "input_audio_buffer_full",
                 f"The input audio buffer holds at most {self._limits.input_ms_max} ms; commit or clear it first.",
@@ -152,6 +195,8 @@ class Listening:
             self._ear.ask(
                 ReduceNoise(self._cleaning.epoch, new, self._audio.format, reduction.field, reduction.strength)
             )
+        if self._turns is None:
+            self._hear_along()
 
     def commit(self) -> None:
         """The client ends the turn; there will be no `speech_stopped` for it."""
@@ -162,10 +207,13 @@ class Listening:
                 "Error committing input audio buffer: buffer too small. Expected at least "
                 f"{self._limits.commit_ms_min}ms of audio, but buffer only has {held / ticks_of(1):.2f}ms of audio.",
             )
-        item_id = self._turn.item_id if self._turn else self._ear.new_id("item")
+        item_id = self.next_item_id or self._ear.new_id("item")
         audio = self._audio.take_until(self._audio.end)
+        along, self._along = self._along, None
         self.begin(self._turns.settings if self._turns else None)
         self._ear.committed(item_id, audio)
+        if along is not None:
+            self._ear.turn_over(along.item_id)
 
     def clear(self) -> None:
         """The client throws the buffer away, a turn in progress with it."""
@@ -203,12 +251,17 @@ class Listening:
         cleaning.until += self._audio.ticks_in(report.audio)
         self._audio.overwrite(begin, report.audio)
         self._detect(begin, report.audio)
+        if self._turns is None:
+            self._hear_along()
 
     def _detect(self, begin: int, audio: bytes) -> None:
         """Ask for scores of the part that belongs to this epoch."""
-        new = audio[self._audio.bytes_of(max(self._scores_from - begin, 0)) :]
-        if self._turns is not None and new:
-            self._ear.ask(DetectSpeech(self._epoch, new, self._audio.format))
+        if self._turns is None:
+            return
+        if begin < self._scores_from:
+            audio = audio[self._audio.bytes_of(self._scores_from - begin) :]
+        if audio:
+            self._ear.ask(DetectSpeech(self._epoch, audio, self._audio.format))
 
     def score(self, scores: SpeechScored) -> None:
         """Scores of audio that was appended; they may begin and end turns."""
@@ -227,9 +280,26 @@ class Listening:
             elif isinstance(decision, Paused):
                 self._pause(decision.at)
             else:
-                self._end(decision.end)
+                self._end(decision.end, turns.silent_since)
         if self._turn is None:
             self._audio.forget_before(self._needed_from(turns))
+        else:
+            self._hear_along()
+            self._note_silence(turns, self._turn)
+
+    def _note_silence(self, turns: Turns, turn: OpenTurn) -> None:
+        """Tell of a silence that may be the end of the turn, and of speech behind it."""
+        since, least = turns.silent_since, ticks_of(self._ear.quiet_ms)
+        if since != self._silence:
+            self._resume()
+        if since is not None and self._silence is None and 0 < least <= turns.position - since:
+            self._silence = since
+            self._ear.fell_silent(turn.item_id, self._audio.until(turns.position))
+
+    def _resume(self) -> None:
+        if self._silence is not None:
+            self._silence = None
+            self._ear.resumed()
 
     def _needed_from(self, turns: Turns) -> int:
         needed = turns.quiet_since - ticks_of(turns.settings.prefix_padding_ms)
@@ -252,9 +322,36 @@ class Listening:
         audio = self._audio.until(at)[-self._audio.format.bytes_of(self._limits.judged_ms_max) :]
         self._ear.ask(JudgeTurn(self._turn.item_id, self._pauses, audio, self._audio.format, self._ear.language()))
 
-    def _end(self, end: int) -> None:
+    def _end(self, end: int, silent_since: int | None) -> None:
         turn, self._turn = self._turn, None
         assert turn is not None
+        if silent_since != self._silence:
+            self._resume()
+        self._silence = None
         self._ear.send(ev.InputAudioBufferSpeechStopped(item_id=turn.item_id, audio_end_ms=ms_of(end)))
         self._ear.committed(turn.item_id, self._audio.take_until(end))
+        self._stop_hearing_along()
         self._ear.turn_ended()
+
+    # --- the turn, while it is spoken ---------------------------------------------------------------------------------
+
+    def _hear_along(self) -> None:
+        """Hand on what is new of the turn. Where the client marks the turns, it is what the buffer holds."""
+        if self._ear.hear_along is None:
+            return
+        if self._along is None:
+            start = self._turn.start if self._turn else self._audio.start
+            self._along = Along(self.open_item_id or self._ear.new_id("item"), start, start)
+        along = self._along
+        if self._turns is not None:
+            until = self._turns.position
+        else:
+            until = self._audio.end if self._cleaning is None else self._cleaning.until
+        if audio := self._audio.between(along.until, until):
+            self._ear.hear_along(along.item_id, self._audio.bytes_of(along.until - along.start), audio)
+            along.until = until
+
+    def _stop_hearing_along(self) -> None:
+        along, self._along = self._along, None
+        if along is not None:
+            self._ear.turn_over(along.item_id)

@@ -68,6 +68,13 @@ class TurnJudged(_Message, frozen=True):
     probability: float | None
 
 
+class WordsHeard(_Message, frozen=True):
+    """Words of a turn that is still being spoken; they will stay."""
+
+    item_id: str
+    text: str
+
+
 class TranscriptDelta(_Message, frozen=True):
     """A piece of the transcript of a user item's audio; `logprobs` are those of its tokens, where they were wanted."""
 
@@ -202,6 +209,7 @@ EngineReport = (
     SpeechScored
     | NoiseReduced
     | TurnJudged
+    | WordsHeard
     | TranscriptDelta
     | TranscriptSegment
     | TranscriptEnded
@@ -263,8 +271,31 @@ class JudgeTurn(_Message, frozen=True):
     language: str | None = None
 
 
+class Listen(_Message, frozen=True):
+    """More audio of a turn that is being spoken, for a transcriber that hears it along. Ends with `StopListening`.
+
+    `start` says how many bytes of the turn came before. Answered by `WordsHeard`.
+    """
+
+    item_id: str
+    start: int
+    audio: bytes
+    format: Format
+    language: str | None = None
+    prompt: str | None = None
+    keywords: tuple[str, ...] = ()
+
+
+class StopListening(_Message, frozen=True):
+    """The turn is over; what was asked of it with `Transcribe` before this is still wanted."""
+
+    item_id: str
+
+
 class Transcribe(_Message, frozen=True):
     """Transcribe a user item. Answered by `TranscriptDelta`*, then `TranscriptEnded` or `TranscriptFailed`.
+
+    `turn_id` names the turn that this is, or is the beginning of, where it was given to `Listen`.
 
     Details that are wanted come where the transcriber has them: log probabilities with the deltas, speakers as
     `TranscriptSegment`s between them.
@@ -278,6 +309,7 @@ class Transcribe(_Message, frozen=True):
     keywords: tuple[str, ...] = ()
     with_logprobs: bool = False
     with_speakers: bool = False
+    turn_id: str = ""
 
 
 class Generate(_Message, frozen=True):
@@ -296,6 +328,12 @@ class Generate(_Message, frozen=True):
     effort: str | None = None
     is_parallel: bool | None = None
     temperature: float | None = None
+
+
+class Prepare(_Message, frozen=True):
+    """Let the language model begin to read what it will probably be asked. Not answered; `Generate` follows, or not."""
+
+    wanted: Generate
 
 
 class Speak(_Message, frozen=True):
@@ -355,8 +393,11 @@ Effect = (
     | DetectSpeech
     | ReduceNoise
     | JudgeTurn
+    | Listen
+    | StopListening
     | Transcribe
     | Generate
+    | Prepare
     | Speak
     | ListMcpTools
     | CallMcpTool

@@ -111,6 +111,7 @@ class RunningResponse:
         ask_approval: Callable[[str, Target, str], None],
         done: Callable[[RunningResponse, Usage], None],
         is_automatic: bool,
+        message_id: str | None = None,
     ) -> None:
         self.id = id
         self.terms = terms
@@ -128,6 +129,8 @@ class RunningResponse:
         self.asked = Asked()
         """What the language model was asked, in tokens."""
         self.chars = 0
+        self._message_id = message_id
+        """The id of the first message, where it has one already."""
         self._desk = desk
         self._ask_approval = ask_approval
         self._tell_done = done
@@ -284,9 +287,7 @@ class RunningResponse:
             return
         number = len(message.asked)
         message.asked.append(phrase)
-        terms = self.terms
-        speak = Speak(self.id, message.id, number, phrase, voice_name(terms.voice), terms.speed, terms.format)
-        self._desk.ask(speak)
+        self._desk.ask(speak(self.terms, self.id, message.id, number, phrase))
 
     # --- what the synthesizer says ------------------------------------------------------------------------------------
 
@@ -309,14 +310,13 @@ class RunningResponse:
         message.spoken.append((message.asked[phrase], message.audio_bytes))
         self._proceed()
 
-    def hush(self) -> None:
-        """Nobody wants to hear the rest: what is being made of it stops, and the answer goes on as text."""
-        if isinstance(message := self._open, OpenMessage) and len(message.spoken) < len(message.asked):
-            self._desk.ask(Cancel(message.id))
-        self.mute()
+    def hush(self, failed: int = 0) -> None:
+        """Nobody wants to hear the rest: what is being made of it stops, and the answer goes on as text.
 
-    def mute(self) -> None:
-        """No more speech is to be had."""
+        `failed`: phrases that the synthesizer has given up by itself.
+        """
+        if isinstance(message := self._open, OpenMessage) and len(message.spoken) + failed < len(message.asked):
+            self._desk.ask(Cancel(message.id))
         self.is_mute = True
         self._proceed()
 
@@ -349,7 +349,8 @@ class RunningResponse:
 
     def _open_message(self) -> OpenMessage:
         self._close("completed")
-        message = self._open = OpenMessage(self._desk.new_id("item"))
+        message = self._open = OpenMessage(self._message_id or self._desk.new_id("item"))
+        self._message_id = None
         self._add(_message(message.id, "in_progress"), message.id)
         part = ev.ContentPart(type="audio", transcript="") if self.terms.with_audio else _text_part("")
         self._desk.send(ev.ResponseContentPartAdded(**self._position(message.id), part=part))
@@ -458,6 +459,11 @@ class RunningResponse:
             self._desk.send(ev.ResponseOutputTextDone(**position, text=text))
         self._desk.send(ev.ResponseContentPartDone(**position, part=part))
         self._finish(_message(message.id, status, content), message.id)
+
+
+def speak(terms: Terms, response_id: str, item_id: str, number: int, phrase: str) -> Speak:
+    """What the synthesizer is asked for a phrase."""
+    return Speak(response_id, item_id, number, phrase, voice_name(terms.voice), terms.speed, terms.format)
 
 
 def _text_part(text: str) -> ev.ContentPart:

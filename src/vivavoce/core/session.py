@@ -8,7 +8,6 @@ fold of what was sent; a client's mistake has no partial effect and ends nothing
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from msgspec import structs
 
@@ -20,24 +19,25 @@ from vivavoce.protocol.config import (
     RealtimeSessionResource,
     SessionConfig,
     SessionResource,
-    Transcription,
     TranscriptionSession,
 )
-from vivavoce.protocol.items import InputAudio, Message, Usage
+from vivavoce.protocol.items import InputAudio, Usage
 
 from . import configuration as cfg
 from . import prompts
-from .abilities import Abilities
-from .account import Account, Bill
-from .adoption import Adopted, Adoption
+from .account import Bill
+from .adoption import Adoption
 from .answering import Answering, Neighbours
+from .context import spoken_item
 from .conversation import Conversation, format_of
 from .desk import Desk
 from .editing import Editing
 from .hearing import Hearing
+from .input_audio import ms_of
 from .limits import Limits
 from .listening import Ear, Listening
 from .messages import (
+    AudioSynthesized,
     Close,
     Drain,
     Effect,
@@ -52,37 +52,25 @@ from .messages import (
     PlaybackStarted,
     Send,
     SpeechScored,
-    Transcribe,
     TranscriptDelta,
     TranscriptEnded,
     TranscriptFailed,
     TranscriptSegment,
     TurnJudged,
     WakeUp,
+    WordsHeard,
 )
-from .playback import Playback, Player
+from .playback import Playback
 from .refused import Refused, invalid
 from .response import RunningResponse
+from .speculation import Speculation, quiet_ms
+from .stopwatch import Stopwatch
+from .surroundings import Surroundings
 from .tools import Toolbox, shown
+from .transcribing import Transcribing
 
 GOING_AWAY = 1001
 POLICY = 1008
-
-DIARIZING = "diarize"
-"""What names of transcription models have in them that tell speakers apart (§2.3)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a session is given by the server that it lives in, its client and its engines apart."""
-
-    abilities: Abilities = field(default_factory=Abilities)
-    account: Account | None = None
-    """Rate limits; without them there is no `rate_limits.updated`."""
-    bill: Bill = field(default_factory=Bill)
-    prompts: prompts.Prompts = field(default_factory=dict)
-    player: Player | None = None
-    """What plays the assistant's audio, where that is the server (WebRTC, SIP)."""
 
 
 class Session:
@@ -129,10 +117,34 @@ class Session:
             limits=self.limits,
             abilities=self._given.abilities,
         )
+        self._transcribing = Transcribing(
+            desk,
+            lambda: self._listening.format,
+            lambda item_id: self._speculation.source_of(item_id),
+            lambda: self._answering.proceed(),
+            self._given.bill.transcribed,
+        )
         ear = Ear(
-            desk.send, desk.ask, ids, self._turn_started, self._commit_audio, self._turn_ended, self._spoken_language
+            desk.send,
+            desk.ask,
+            ids,
+            self._turn_started,
+            self._commit_audio,
+            self._turn_ended,
+            self._spoken_language,
+            quiet_ms(self.limits, desk.abilities),
+            self._fell_silent,
+            self._resumed,
+            self._transcribing.hear_along if desk.abilities.hears_along else None,
+            self._transcribing.turn_over,
         )
         self._listening = Listening(format_of(cfg.audio_input(desk.initial).format), self.limits, ear)
+        self._stopwatch = Stopwatch(
+            lambda: self._listening.silent_since,
+            watch=self._given.watch,
+            tells=self._given.tells_waterfall,
+            plays=self._given.player is not None,
+        )
         self._adoption = Adoption(
             self.conversation, self.limits, ids, self._is_spoken_for, sees_images=desk.abilities.images
         )
@@ -140,12 +152,23 @@ class Session:
         self._answering = Answering(
             desk,
             Neighbours(
-                self._adoption, self._toolbox, self._given.account, self._filled, self._listen_to, self._response_done
+                self._adoption,
+                self._toolbox,
+                self._given.account,
+                self._filled,
+                self._transcribing.listen_to,
+                self._response_done,
             ),
         )
+        self._speculation = Speculation(desk, self._answering, self._transcribing.request)
         self._playback = Playback(desk, self._given.player)
         self._editing = Editing(
-            desk, self._adoption, self._toolbox, self._listen_to, self._answering.proceed, self._answering.is_open
+            desk,
+            self._adoption,
+            self._toolbox,
+            self._transcribing.listen_to,
+            self._answering.proceed,
+            self._answering.is_open,
         )
         self._initial = desk.initial
         self._begins_with = None if configured is None else self._with_prompt(configured)
@@ -161,6 +184,7 @@ class Session:
         if self.is_closed:
             return []
         self._now_ms = now_ms
+        self._stopwatch.heard(input, now_ms)
         try:
             self._take(input)
         except Refused as refused:
@@ -173,17 +197,25 @@ class Session:
         """When to hand in a `WakeUp`, on the same clock as `now_ms`; None when nothing is due."""
         if self.is_closed:
             return None
-        dues = (self._ends_at_ms, self._idle_at_ms, self._answering.deadline_ms)
-        return min((due for due in dues if due is not None), default=None)
+        due = self._ends_at_ms
+        for other in (self._idle_at_ms, self._answering.deadline_ms):
+            if other is not None and (due is None or other < due):
+                due = other
+        return due
 
     def _take(self, input: Input) -> None:
         match input:
             case ev.InputAudioBufferAppend():
                 self._listening.append(input.audio)
+                self._stopwatch.arrived(self._listening.end, self._now_ms)
             case SpeechScored():
                 self._listening.score(input)
+            case AudioSynthesized():  # these three are nearly all that comes
+                if not self._speculation.holds(input):
+                    self._answering.report(input)
             case ev.ClientEvent():
                 self._client(input)
+                self._speculation.reconsider()
             case ev.ErrorDetail():
                 self._send(ev.ErrorEvent(error=input))
             case Opened():
@@ -194,13 +226,18 @@ class Session:
                 self._is_draining = True
             case Gone():
                 self._answering.fail_all("client_gone", "The client has gone.")
+                self._stopwatch.flush()
                 self.is_closed = True
+            case _ if self._speculation.holds(input):
+                pass
             case NoiseReduced():
                 self._listening.clean(input)
             case TurnJudged():
                 self._listening.judged(input)
+            case WordsHeard():
+                self._anticipate(input.item_id, self._transcribing.words_heard(input))
             case TranscriptDelta() | TranscriptSegment() | TranscriptEnded() | TranscriptFailed():
-                self._transcript(input)
+                self._transcribing.take(input)
             case PlaybackStarted():
                 self._playback.started(input)
             case PlaybackDrained():
@@ -243,12 +280,14 @@ class Session:
     # --- out ----------------------------------------------------------------------------------------------------------
 
     def _send(self, event: ev.AnyServerEvent) -> None:
-        event = structs.replace(event, event_id=self._desk.new_id("event"))
+        event = self._stopwatch.sent(structs.replace(event, event_id=self._desk.new_id("event")), self._now_ms)
         self.conversation.apply(event)
         self._effects.append(Send(event))
 
     def _effects_append(self, effect: Effect) -> None:
-        self._effects.append(effect)
+        if not self._speculation.was_asked(effect):
+            self._stopwatch.asked(effect, self._now_ms)
+            self._effects.append(effect)
 
     def _end(self, close_code: int, code: str, reason: str) -> None:
         """End the session for a reason that the client is told by name."""
@@ -258,6 +297,7 @@ class Session:
 
     def _close(self, code: int, reason: str) -> None:
         self._effects.append(Close(code, reason))
+        self._stopwatch.flush()
         self.is_closed = True
 
     def _settle(self) -> None:
@@ -287,6 +327,11 @@ class Session:
         if len(self._answering):
             return "answering"
         return "speaking" if self._playback.is_busy else "idle"
+
+    @property
+    def heard_ms(self) -> int:
+        """How much audio has come from the client."""
+        return ms_of(self._listening.end)
 
     @property
     def bill(self) -> Bill:
@@ -373,27 +418,43 @@ class Session:
         self._stay(None)
         run, detection = self._answering.current, given(cfg.audio_input(self.config).turn_detection, None)
         assert detection is not None
-        if not given(detection.interrupt_response, True):
-            return
-        self._playback.clear(None if run is None else run.id)
-        if run is not None:
-            self._answering.cancel(run, "turn_detected")
+        if given(detection.interrupt_response, True):
+            self._playback.clear(None if run is None else run.id)
+            if run is not None:
+                self._answering.cancel(run, "turn_detected")
+        self._anticipate(self._listening.open_item_id, "")
+
+    def _fell_silent(self, item_id: str, audio: bytes) -> None:
+        if self._is_to_answer:
+            self._speculation.begin(item_id, audio)
+
+    def _anticipate(self, item_id: str | None, words: str | None) -> None:
+        if item_id is not None and words is not None and self._desk.is_conversation and not self._is_draining:
+            self._speculation.anticipate(item_id, words)
+
+    def _resumed(self) -> None:
+        self._speculation.drop()
 
     def _turn_ended(self) -> None:
         self._answer_turn(is_automatic=True)
+        self._speculation.release(self._take)
 
     def _spoken_language(self) -> str | None:
         wanted = given(cfg.audio_input(self.config).transcription, None)
         return None if wanted is None else given(wanted.language, None)
 
-    def _answer_turn(self, *, is_automatic: bool) -> None:
-        """Where the client leaves answers to us: `create_response`, which counts for silence (T15) as for speech."""
+    @property
+    def _is_to_answer(self) -> bool:
+        """Whether the client leaves answers to us: `create_response`, which counts for silence (T15) as for speech."""
         detection = given(cfg.audio_input(self.config).turn_detection, None)
         assert detection is not None
-        if self._is_draining or not self._desk.is_conversation or not given(detection.create_response, True):
+        return not self._is_draining and self._desk.is_conversation and given(detection.create_response, True)
+
+    def _answer_turn(self, *, is_automatic: bool) -> None:
+        if not self._is_to_answer:
             return
         try:
-            self._answering.start(ev.ResponseParams(), is_automatic=is_automatic)
+            self._answering.start(ev.ResponseParams(), is_automatic=is_automatic, plan=self._speculation.plan())
         except Refused as refused:
             self._send(refused.told(None))  # the turn stands; only its automatic answer is refused (§4.4 T7)
 
@@ -420,74 +481,14 @@ class Session:
 
     def _commit_audio(self, item_id: str, audio: bytes) -> None:
         previous = self.conversation.last_item_id
-        item = Message(
-            id=item_id,
-            object="realtime.item",
-            status="completed",
-            role="user",
-            content=(InputAudio(transcript=None),),
-        )
         self._send(ev.InputAudioBufferCommitted(item_id=item_id, previous_item_id=previous))
-        self._desk.announce(item, previous)
-        self._transcribe(item_id, InputAudio(audio=audio))
-
-    # --- transcripts --------------------------------------------------------------------------------------------------
-
-    def _listen_to(self, adopted: Adopted) -> None:
-        """An item that came with audio is transcribed, unless it came with its transcript."""
-        if adopted.audio is not None:
-            self._transcribe(adopted.id, adopted.audio, adopted.audio_index)
-
-    def _transcribe(self, item_id: str, part: InputAudio, content_index: int = 0) -> None:
-        wanted, audio = given(cfg.audio_input(self.config).transcription, None), given(part.audio, None) or b""
-        heard = self._desk.hearing.begin(
-            item_id,
-            audio,
-            self._listening.format,
-            content_index=content_index,
-            transcript=given(part.transcript, None),
-            is_told=wanted is not None,
-            with_logprobs=bool(given(self.config.include, None)),
-        )
-        if wanted is None and not self._desk.is_conversation:
-            heard.is_pending = False  # nobody wants to know
-        if not heard.is_pending:
-            return
-        hints = wanted or Transcription()
-        self._effects.append(
-            Transcribe(
-                item_id,
-                audio,
-                heard.format,
-                given(hints.language, None),
-                given(hints.prompt, None),
-                given(hints.keywords, ()),
-                heard.is_told and heard.with_logprobs,
-                heard.is_told and DIARIZING in given(hints.model, ""),
-            )
-        )
-
-    def _transcript(self, report: TranscriptDelta | TranscriptSegment | TranscriptEnded | TranscriptFailed) -> None:
-        known = self._desk.hearing.pending(report.item_id)
-        if known is None:
-            return
-        match report:
-            case TranscriptDelta():
-                known.pieces.append(report.text)
-                known.logprobs.extend(report.logprobs)
-            case TranscriptEnded():
-                known.is_pending = False
-                if known.is_told:
-                    self._given.bill.transcribed(known.ms)
-            case TranscriptFailed():
-                known.is_pending, known.failure = False, report
-        if known.is_told:
-            self._send(known.told(report, self._desk.new_id))
-        self._answering.proceed()
+        self._desk.announce(spoken_item(item_id), previous)
+        self._stopwatch.transcribing(item_id, self._speculation.source_of(item_id))
+        self._transcribing.transcribe(item_id, InputAudio(audio=audio))
 
     def _is_spoken_for(self, item_id: str) -> bool:
         """Whether an id is taken, though not in the conversation: by a response's own context or the open turn."""
-        return self._desk.hearing.get(item_id) is not None or item_id == self._listening.open_item_id
+        return self._desk.hearing.get(item_id) is not None or item_id == self._listening.next_item_id
 
     # --- responses ----------------------------------------------------------------------------------------------------
 

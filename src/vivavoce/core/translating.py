@@ -229,6 +229,11 @@ class Translating:
     # --- listening ----------------------------------------------------------------------------------------------------
 
     @property
+    def heard_ms(self) -> int:
+        """How much audio has come from the client."""
+        return PCM16_24K.ms(self._bytes // PCM16_24K.sample_bytes)
+
+    @property
     def _elapsed_ms(self) -> int:
         """The position in the timeline: whole frames of audio that have come in."""
         return PCM16_24K.ms(self._bytes // PCM16_24K.sample_bytes) // FRAME_MS * FRAME_MS

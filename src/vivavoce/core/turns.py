@@ -98,6 +98,11 @@ class Turns:
         """Up to here nothing belongs to speech: the audio before it, padding aside, is not needed."""
         return self.position if self._onset is None else self._onset
 
+    @property
+    def silent_since(self) -> int | None:
+        """Where the silence began in which a turn is, or has ended; None where it is speech."""
+        return self._silence
+
     def push(self, probabilities: tuple[float, ...], frame_ms: int) -> Iterator[Decision]:
         """Take scores of consecutive frames; say what they decide, in order."""
         frame = ticks_of(frame_ms)
@@ -164,5 +169,5 @@ class Turns:
 
     def _stop(self) -> SpeechStopped:
         self.speaking = False
-        self._onset = self._silence = self._wait_ms = None
+        self._onset = self._wait_ms = None
         return SpeechStopped(self.position)

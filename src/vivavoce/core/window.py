@@ -52,6 +52,12 @@ class Window:
         self._abilities = abilities
         self._left_out: set[str] = set()
 
+    def copy(self) -> Window:
+        """The same view, to try something on."""
+        window = Window(self._abilities)
+        window._left_out = set(self._left_out)
+        return window
+
     def fit(
         self,
         items: tuple[Item, ...],

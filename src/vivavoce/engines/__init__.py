@@ -18,16 +18,20 @@ from vivavoce.protocol.items import Item
 __all__ = [
     "ROLES",
     "ArgumentsPiece",
+    "BatchedVoiceActivityStream",
     "CallPiece",
     "DiarizingTranscriber",
     "Engine",
     "Finish",
+    "IncrementalTranscriber",
     "LanguageModel",
+    "Listening",
     "NoiseField",
     "NoiseReducer",
     "NoiseReductionStream",
     "Piece",
     "Pipeline",
+    "PreparingLanguageModel",
     "Prompt",
     "ScoringTranscriber",
     "SpokenPart",
@@ -52,6 +56,18 @@ class VoiceActivityStream(Protocol):
         """Take PCM16 mono at the detector's `rate_hz`; give one probability per completed frame of `frame_ms`.
 
         An incomplete frame is kept for the next call. Runs on the event loop: under a millisecond per 32 ms of audio.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchedVoiceActivityStream(Protocol):
+    """A `VoiceActivityStream` that can be scored together with others, which costs less than each alone."""
+
+    async def score(self, audio: bytes) -> Sequence[float]:
+        """What `push` gives, to the bit, together with what other streams are given in the same moment.
+
+        One call at a time; the next audio waits for it.
         """
         ...
 
@@ -150,7 +166,11 @@ class TranscriptionHints:
 
 
 class Transcriber(Protocol):
-    """Writes down what was said."""
+    """Writes down what was said.
+
+    One that has `hears_silence`, and it is true, writes down something else where there is more silence at the end: it
+    is never asked before a turn has ended.
+    """
 
     rate_hz: int
 
@@ -164,6 +184,39 @@ class Transcriber(Protocol):
 
     async def close(self) -> None:
         """Free what `warm_up` took."""
+        ...
+
+
+class Listening(Protocol):
+    """One turn that is heard while it is spoken."""
+
+    def push(self, audio: bytes) -> None:
+        """Take PCM16 mono at the transcriber's `rate_hz` that follows. Called on the event loop; returns at once."""
+        ...
+
+    async def settle(self) -> str:
+        """The transcript of everything pushed; it begins with what was told, but for blanks at its ends.
+
+        At a pause that was long enough to be noticed it is there already, or nearly. More may be pushed afterwards.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Give the turn up: its work stops soon, and nothing more is told."""
+        ...
+
+
+@runtime_checkable
+class IncrementalTranscriber(Protocol):
+    """A `Transcriber` that can hear a turn while it is spoken, so that little is left to do at its end.
+
+    One that has `hears_along`, and it is false, does not want to.
+    """
+
+    rate_hz: int
+
+    def listen(self, hints: TranscriptionHints, told: Callable[[str], None] | None = None) -> Listening:
+        """Open a turn; `told` is called on the event loop with words as soon as they are sure to stay."""
         ...
 
 
@@ -285,6 +338,18 @@ class LanguageModel(Protocol):
 
     async def close(self) -> None:
         """Free what `warm_up` took."""
+        ...
+
+
+@runtime_checkable
+class PreparingLanguageModel(Protocol):
+    """A `LanguageModel` that can compute the beginning of a prompt before the rest of it is known."""
+
+    async def prepare(self, prompt: Prompt) -> None:
+        """Instructions and history, while the user still speaks; `generate` then has that much less to do.
+
+        Cancelling it is harmless at any time, and keeps what was done.
+        """
         ...
 
 

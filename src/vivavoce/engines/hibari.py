@@ -1,4 +1,4 @@
-"""The embedded voice: hibari, 24 kHz, English, on one thread.
+"""The embedded voice: hibari, 24 kHz, English, each phrase on one thread.
 
 A sentence takes some 60 ms, so a phrase is synthesized whole and handed over in pieces. There is one voice in the
 package; the API's other voices are made from it (see `voices`), and a name that is not known is the default voice.
@@ -6,16 +6,17 @@ package; the API's other voices are made from it (see `voices`), and a name that
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from vivavoce.engines.cores import URGENCY, Cores
 from vivavoce.engines.options import read_options
+from vivavoce.engines.phrase_cache import BYTES_MAX, PhraseCache
 from vivavoce.engines.weights import HIBARI, library, verified
 from vivavoce.errors import EngineError
 
@@ -41,9 +42,11 @@ than usual, it misses the wanted length by up to a tenth and swallows sounds: wh
 
 
 class HibariSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`workers`: phrases that are synthesized at once, each on one thread."""
+    """`workers`: phrases that are synthesized at once, each on one thread. `cache_bytes`: audio of phrases that is kept
+    in case that they are said again; 0 keeps none."""
 
-    workers: Annotated[int, Meta(ge=1)] = 1
+    workers: Annotated[int, Meta(ge=1)] = 2
+    cache_bytes: Annotated[int, Meta(ge=0)] = BYTES_MAX
 
 
 class Hibari:
@@ -53,32 +56,47 @@ class Hibari:
 
     def __init__(self, settings: HibariSettings | None = None) -> None:
         settings = settings or HibariSettings()
+        self._cache = PhraseCache(settings.cache_bytes)
         self._voice: Any = None
         self._synth: Any = None
+        self._run_options: Any = None
         self._numpy: Any = None
         self._voices: Any = None
         self._loading = threading.Lock()
-        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="hibari")
+        self._workers = settings.workers
+        self.share(Cores())
+
+    def share(self, cores: Cores) -> None:
+        """Compute on these cores, which others use too."""
+        self._threads = cores.share("hibari", self._workers)
 
     async def warm_up(self) -> None:
         """Load, and speak once. Raises `EngineMissing`, or `EngineError` where the voice cannot be used."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+        await self._threads.run(URGENCY.get(), self._load)
 
     async def speak(self, text: str, voice: str, speed: float) -> AsyncIterator[bytes]:
-        """PCM16 in pieces of 100 ms; nothing for a text without a word in it."""
+        """PCM16 in pieces of 100 ms; nothing for a text without a word in it. Left early, it stops within a step."""
         if self._voice is None:
             raise EngineError("hibari: not warmed up", code="engine_not_ready")
-        loop = asyncio.get_running_loop()
+        async with aclosing(self._cache.spoken(voice, speed, text, lambda: self._fresh(text, voice, speed))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _fresh(self, text: str, voice: str, speed: float) -> AsyncGenerator[bytes]:
         size = RATE_HZ * PIECE_MS // 1000 * 2
-        for sentence in await loop.run_in_executor(self._threads, self._phonemes, text, speed):
-            audio = await loop.run_in_executor(self._threads, self._speech, sentence, voice, speed)
-            for start in range(0, len(audio), size):
-                yield audio[start : start + size]
+        left = self._run_options()  # of the network, which looks at them between its layers
+        try:
+            for sentence in await self._threads.run(URGENCY.get(), self._phonemes, text, speed):
+                audio = await self._threads.run(URGENCY.get(), self._speech, sentence, voice, speed, left)
+                for start in range(0, len(audio), size):
+                    yield audio[start : start + size]
+        finally:
+            left.terminate = True
 
     async def close(self) -> None:
         """Free the voice, after what is being spoken."""
         self._voice = None
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        await self._threads.close()
 
     def _load(self) -> None:
         with self._loading:
@@ -86,11 +104,12 @@ class Hibari:
                 return
             path = verified(HIBARI)
             hibari, self._numpy = library("hibari"), library("numpy")
+            self._run_options = library("onnxruntime").RunOptions
             self._voices = library("vivavoce.engines.voices")
             try:
                 loaded = hibari.Hibari(model=str(path), threads=1)
                 self._synth = hibari.dsp.synth
-                self._render(loaded, loaded.phonemize("Ready to speak.")[0], "", 1.0)
+                self._render(loaded, loaded.phonemize("Ready to speak.")[0], "", 1.0, self._run_options())
             except Exception as error:  # onnxruntime has an exception class for each status code
                 raise EngineError(f"hibari: {path} cannot be used: {error}", code="engine_load_failed") from error
             self._voice = loaded
@@ -105,37 +124,44 @@ class Hibari:
         except Exception as error:
             raise EngineError(f"hibari: cannot read {text[:80]!r}: {error}", code="synthesis_failed") from error
 
-    def _speech(self, phonemes: str, voice: str, speed: float) -> bytes:
+    def _speech(self, phonemes: str, voice: str, speed: float, left: Any) -> bytes:
         loaded = self._voice
         if loaded is None:
             return b""
         try:
-            return self._render(loaded, phonemes, voice, speed)
+            return self._render(loaded, phonemes, voice, speed, left)
         except Exception as error:
+            if left.terminate:
+                return b""  # that is how the network ends then
             raise EngineError(f"hibari: synthesis failed: {error}", code="synthesis_failed") from error
 
-    def _render(self, loaded: Any, phonemes: str, voice: str, speed: float) -> bytes:
+    def _render(self, loaded: Any, phonemes: str, voice: str, speed: float, left: Any) -> bytes:
+        """Nothing once nobody wants it: that is looked at between the steps, and within the longest."""
         numpy = self._numpy
         ids = loaded.ids(phonemes)
-        if len(ids) < 3:
+        if len(ids) < 3 or left.terminate:
             return b""
         shape = self._voices.shape_of(voice)
         pace = min(max(speed * shape.pace, SPEED_MIN), SPEED_MAX)
-        *spectrum, f0 = self._voices.coloured(self._spoken(loaded, ids, pace if pace <= SLOW_MAX else 1.0), shape)
+        *spectrum, f0 = self._voices.coloured(self._spoken(loaded, ids, pace if pace <= SLOW_MAX else 1.0, left), shape)
+        if left.terminate:
+            return b""
         audio = self._synth(*spectrum, f0, numpy.random.default_rng(len(ids)))
         stretch, lift = 1.0 / pace, 1.0
+        if left.terminate:
+            return b""
         if pace <= SLOW_MAX:  # almost right by itself, but for a voice that falls as it slows down
-            usual_f0 = self._spoken(loaded, ids, 1.0)[-1]
+            usual_f0 = self._spoken(loaded, ids, 1.0, left)[-1]
             stretch *= len(usual_f0) / len(f0)
             lift = self._voices.middle_hz(usual_f0) / self._voices.middle_hz(f0)
         audio = self._voices.reshaped(audio, f0, shape, stretch, lift)
         return bytes(self._level(self._trimmed(audio, pace)).tobytes())
 
-    def _spoken(self, loaded: Any, ids: list[int], speed: float) -> tuple[Any, ...]:
+    def _spoken(self, loaded: Any, ids: list[int], speed: float, left: Any) -> tuple[Any, ...]:
         """What the network gives: five parts of the spectrum, and F0, a column per 12.5 ms."""
         numpy = self._numpy
         given = {"ids": numpy.asarray([ids], numpy.int64), "speed": numpy.asarray([speed], numpy.float32)}
-        return tuple(output[0] for output in loaded.sess.run(None, given))
+        return tuple(output[0] for output in loaded.sess.run(None, given, left))
 
     def _trimmed(self, audio: Any, pace: float) -> Any:
         loud = self._numpy.flatnonzero(self._numpy.abs(audio) > SILENCE_AMPLITUDE)

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from vivavoce.engines import ROLES, Pipeline
+from vivavoce.engines.cores import Cores, SharesCores
 from vivavoce.errors import EngineMissing, SettingsError
 
 __all__ = ["GROUPS", "PRESETS", "EngineSettings", "PipelineSettings", "Registry"]
@@ -98,10 +99,11 @@ PRESETS: Mapping[str, PipelineSettings] = MappingProxyType(
 
 
 class Registry:
-    """The engines that are installed here, by role and name."""
+    """The engines that are installed here, by role and name. Those that it builds share the machine's cores."""
 
     def __init__(self, entries: Sequence[EntryPoint]) -> None:
         self._entries = tuple(entries)
+        self._cores = Cores()
 
     @classmethod
     def load(cls) -> Registry:
@@ -125,11 +127,14 @@ class Registry:
         where = f"pipeline {pipeline!r}, {role}"
         entry = self._find(where, role, chosen.engine)
         try:
-            return entry.load()(chosen.options)
+            engine = entry.load()(chosen.options)
         except ImportError as error:
             raise EngineMissing(f"{where}: engine {entry.name!r} needs {_needs(entry)} ({error})") from error
         except SettingsError as error:
             raise SettingsError(f"{where}: {error}") from error
+        if isinstance(engine, SharesCores):
+            engine.share(self._cores)
+        return engine
 
     def _find(self, where: str, role: str, name: str) -> EntryPoint:
         found = [entry for entry in self._entries if entry.group == GROUPS[role] and entry.name == name]

@@ -20,7 +20,6 @@ import socket
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,11 +27,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece, Traits, estimated_tokens
+from vivavoce.engines import ArgumentsPiece, CallPiece, Piece, Prompt, TextPiece, Traits, estimated_tokens
 from vivavoce.engines.chat_lines import Chat, Marks, chat_of, fitting, joined, line, tokens_of
+from vivavoce.engines.cores import URGENCY, Cores, Urgency
 from vivavoce.engines.gguf import metadata
+from vivavoce.engines.llama_run import Counts, Run
 from vivavoce.engines.options import read_options
 from vivavoce.engines.schemas import arguments_schema
+from vivavoce.engines.slots import Slots, known_lines
 from vivavoce.engines.tokens import TokenCounter, gguf_marks, gguf_tokenizer
 from vivavoce.engines.weights import SMOLLM, existing, library, verified
 from vivavoce.errors import EngineError
@@ -49,9 +51,12 @@ ATTEMPTS_MAX = 3
 half of it."""
 ANSWER_TOKENS_MIN = 64
 """What a prompt leaves of the context for the answer."""
-BATCH_TOKENS = 64
-"""How much of a prompt is computed before llama.cpp looks whether to go on: about half a second on one slow core."""
-CACHE_MIB = 128
+BATCH_TOKENS = 8
+"""How much of a prompt is computed at least in one step, beside a token for every slot. Before a step has ended
+llama.cpp looks at nothing: a tenth of a second on one slow core, where 64 tokens took three quarters of a second, for a
+prompt that is computed no more than a tenth sooner. With no room beside the answers, those that are written would keep
+new ones from being begun."""
+CACHE_MIB = 64
 """Memory for prompts that lost their slot; llama.cpp's own limit is 8 GiB."""
 WAITING_MAX = 64
 """Generations at once, those waiting for a slot included."""
@@ -65,10 +70,6 @@ TOOL_OR_TEXT = (
     'or {"text": "..."} to say something to the user, which needs no tool.'
 )
 TOOL_OR_TEXT_GRAMMAR = 'root ::= "{\\"" ("tool" | "text")'
-ODDS_MAX = 20.0
-"""Of what is not even among the likely ways to go on."""
-
-Counts = Mapping[str, Any]
 
 
 class SmolLMSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,18 +77,18 @@ class SmolLMSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     `model`: path of a GGUF file; None is the packaged one. `threads`: one is half as fast as two on an idle machine of
     two cores, and twenty times as fast on a busy one, because llama.cpp's threads wait for each other. `slots`:
-    conversations whose prompt stays computed. `answer_chars`: an answer without a limit of the client's ends at the
-    first sentence behind this many characters, since it is spoken, and after as many tokens at the latest; 0 means
-    that the model decides. `temperature` 0 takes the likeliest word, which keeps the packaged model to the point; a
-    client may ask for another. `call_margin`: how much likelier than text (in natural log-odds) a call has to be under
-    "auto"; None means that none is made. At 1 the packaged model called for 11 of 14 requests, and for 2 of 14 remarks
-    that wanted no function: not good enough to be the default.
+    conversations whose prompt stays computed, 45 MB each. `answer_chars`: an answer without a limit of the client's
+    ends at the first sentence behind this many characters, since it is spoken, and after as many tokens at the latest;
+    0 means that the model decides. `temperature` 0 takes the likeliest word, which keeps the packaged model to the
+    point; a client may ask for another. `call_margin`: how much likelier than text (in natural log-odds) a call has to
+    be under "auto"; None means that none is made. At 1 the packaged model called for 11 of 14 requests, and for 2 of 14
+    remarks that wanted no function: not good enough to be the default.
     """
 
     model: str | None = None
     threads: Annotated[int, Meta(ge=1)] = 1
     context_tokens: Annotated[int, Meta(ge=256)] = 2048
-    slots: Annotated[int, Meta(ge=1, le=WAITING_MAX)] = 4
+    slots: Annotated[int, Meta(ge=1, le=WAITING_MAX)] = 8
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
     repeat_penalty: Annotated[float, Meta(ge=1, le=2)] = 1.05
     answer_chars: Annotated[int, Meta(ge=0)] = 240
@@ -104,28 +105,56 @@ class SmolLM:
         self._marks = Marks()
         self._server: Any = None
         self._loading = threading.Lock()
-        self._threads = ThreadPoolExecutor(self._settings.slots, thread_name_prefix="smollm")
+        self._slots = Slots(self._settings.slots)
         self._waiting = 0
+        self._preparing: Run | None = None
+        self._changes: list[asyncio.Future[None]] = []
+        self._working: dict[Run, Chat] = {}
+        """What is being written, or about to be, and the conversations that it belongs to."""
+        self.share(Cores())
+
+    def share(self, cores: Cores) -> None:
+        """Compute on one of these cores, which others use too: llama.cpp takes all slots together, step by step."""
+        self._threads = cores.share("smollm", self._settings.slots, is_one=True)
 
     async def warm_up(self) -> None:
         """Load, and answer once. Raises `EngineMissing`, or `EngineError` where the file cannot be used."""
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+        await self._threads.run(Urgency.NOW, self._load)
 
     async def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
         """The answer as it is written. Raises `EngineError` before `warm_up`, and where the model refuses."""
         if self._server is None:
             raise EngineError("smollm: not warmed up", code="engine_not_ready")
-        before: list[_Run] = []
+        before: list[Run] = []
         tool = await self._chosen_tool(prompt, before)
         answer = self._answer(prompt, before) if tool is None else self._call(prompt, tool, before)
         async with aclosing(answer) as pieces:
             async for piece in pieces:
                 yield piece
 
+    async def prepare(self, prompt: Prompt) -> None:
+        """Compute the beginning of a prompt ahead: what `generate` is given later is then computed from there on.
+
+        Waits while the model answers anybody, and makes way when it has to. Cancel it at any time, at the latest before
+        the answer is wanted: what was computed by then is kept. Raises as `generate` does.
+        """
+        if self._server is None:
+            raise EngineError("smollm: not warmed up", code="engine_not_ready")
+        chat = chat_of(prompt)
+        is_done = not chat
+        while not is_done:
+            while self._waiting or self._preparing is not None:
+                await self._change()
+            run = self._preparing = Run()
+            async with aclosing(self._stream(chat, {"max_tokens": 0}, run, is_ahead=True)) as texts:
+                async for _ in texts:
+                    pass
+            is_done = not run.is_stopped
+
     async def close(self) -> None:
         """Free the model, after what is being generated."""
         server, self._server = self._server, None
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        await self._threads.close()
         del server
 
     # --- loading ------------------------------------------------------------------------------------------------------
@@ -143,7 +172,7 @@ class SmolLM:
             params.n_parallel = settings.slots
             params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.threads
             params.cpuparams.poll = params.cpuparams_batch.poll = 0
-            params.n_batch = params.n_ubatch = BATCH_TOKENS
+            params.n_batch = params.n_ubatch = BATCH_TOKENS + settings.slots
             params.cache_ram_mib = CACHE_MIB
             params.api_keys = [secrets.token_hex(32)]
             params.endpoint_slots = params.endpoint_props = False
@@ -161,10 +190,10 @@ class SmolLM:
 
     # --- answering ----------------------------------------------------------------------------------------------------
 
-    async def _answer(self, prompt: Prompt, before: Sequence[_Run]) -> AsyncGenerator[Piece]:
+    async def _answer(self, prompt: Prompt, before: Sequence[Run]) -> AsyncGenerator[Piece]:
         limit, longest = prompt.max_output_tokens, self.traits.output_tokens_max
         chars_max = self._settings.answer_chars if limit is None else 0
-        run = _Run(own_tokens_max=chars_max if chars_max < longest else 0)
+        run = Run(own_tokens_max=chars_max if chars_max < longest else 0)
         body = {"max_tokens": min(limit or chars_max or longest, longest)}
         written = 0
         async with aclosing(self._stream(chat_of(prompt), self._sampled(prompt, body), run)) as texts:
@@ -185,7 +214,7 @@ class SmolLM:
 
     # --- calling ------------------------------------------------------------------------------------------------------
 
-    async def _chosen_tool(self, prompt: Prompt, runs: list[_Run]) -> FunctionTool | None:
+    async def _chosen_tool(self, prompt: Prompt, runs: list[Run]) -> FunctionTool | None:
         """The function to call, None for an answer in text. What the model is asked for that joins `runs`."""
         choice = prompt.tool_choice
         if isinstance(choice, ToolChoiceFunction):
@@ -200,11 +229,11 @@ class SmolLM:
         chat = [*chat_of(prompt), line("user", f"Name the function that helps best.\n{_described(prompt.tools)}")]
         alternatives = " | ".join(json.dumps(name) for name in names)
         body = {"grammar": f"root ::= {alternatives}", "max_tokens": self._settings.context_tokens // 8}
-        runs.append(run := _Run())
+        runs.append(run := Run())
         named = "".join([text async for text in self._stream(chat, body, run)])
         return names.get(named.strip(), prompt.tools[0])
 
-    async def _wants_call(self, prompt: Prompt, runs: list[_Run]) -> bool:
+    async def _wants_call(self, prompt: Prompt, runs: list[Run]) -> bool:
         """Whether the model, given the choice of how to begin, leans to a call. What a call brought is told in text."""
         margin = self._settings.call_margin
         if margin is None or (prompt.items and isinstance(prompt.items[-1], FunctionCallOutput)):
@@ -218,12 +247,12 @@ class SmolLM:
             "logprobs": True,
             "top_logprobs": 40,
         }
-        runs.append(run := _Run())
+        runs.append(run := Run())
         async for _ in self._stream(chat, body, run):
             pass
         return run.odds("tool", "text") >= margin
 
-    async def _call(self, prompt: Prompt, tool: FunctionTool, before: Sequence[_Run]) -> AsyncGenerator[Piece]:
+    async def _call(self, prompt: Prompt, tool: FunctionTool, before: Sequence[Run]) -> AsyncGenerator[Piece]:
         """One call. Raises `EngineError` where the model could not be kept to the tool's schema."""
         task = f"Give the arguments of this function as JSON.\n{_described([tool])}"
         chat = [*chat_of(prompt), line("user", task)]
@@ -233,7 +262,7 @@ class SmolLM:
             "max_tokens": min(prompt.max_output_tokens or longest, longest),
             "grammar": f"%llguidance {{}}\nstart: %json {json.dumps(schema)}",
         }
-        run = _Run()
+        run = Run()
         yield CallPiece(tool.name)
         is_kept = False
         async with aclosing(self._stream(chat, self._sampled(prompt, body), run)) as texts:
@@ -250,43 +279,94 @@ class SmolLM:
 
     # --- the model's thread -------------------------------------------------------------------------------------------
 
-    async def _stream(self, chat: Chat, body: dict[str, Any], run: _Run) -> AsyncGenerator[str]:
+    async def _stream(
+        self, chat: Chat, body: dict[str, Any], run: Run, *, is_ahead: bool = False
+    ) -> AsyncGenerator[str]:
         """Text as it is written; `run` knows the rest. Leaving early stops the model at its next token."""
         if self._waiting >= WAITING_MAX:
             raise EngineError(f"smollm: {WAITING_MAX} generations are waiting", code="engine_busy")
-        prompts = self._prompts(chat)
-        loop = asyncio.get_running_loop()
         # Bounded by `max_tokens`: the model stops by itself, so nobody has to wait in its thread.
         pieces: asyncio.Queue[tuple[str, Counts] | None] = asyncio.Queue()
+        self._waiting += not is_ahead
+        working = asyncio.ensure_future(self._run(chat, body, run, pieces, is_ahead=is_ahead))
 
-        def say(piece: tuple[str, Counts] | None) -> None:
+        def ended(working: asyncio.Task[None]) -> None:
+            if not working.cancelled():
+                working.exception()  # of an answer that was left early nobody asks for it
+            self._waiting -= not is_ahead
+            self._working.pop(run, None)
+            if is_ahead:
+                self._preparing = None
+            self._say_changed()
+            pieces.put_nowait(None)
+
+        working.add_done_callback(ended)
+        try:
+            while (piece := await pieces.get()) is not None:
+                text, run.counts = piece
+                yield text
+        finally:
+            run.is_stopped = run.is_stopped or not working.done()
+            if not run.has_begun:
+                working.cancel()
+        await working
+        run.end()
+        if run.error is not None:
+            code = "context_length_exceeded" if run.is_too_long else "generation_failed"
+            raise EngineError(f"smollm: {run.error}", code=code)
+
+    async def _run(
+        self,
+        chat: Chat,
+        body: dict[str, Any],
+        run: Run,
+        pieces: asyncio.Queue[tuple[str, Counts] | None],
+        *,
+        is_ahead: bool,
+    ) -> None:
+        """From waiting for the model to the end of its thread. Nobody stops this once that has begun, but `run`."""
+        loop = asyncio.get_running_loop()
+
+        def say(piece: tuple[str, Counts]) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        body = {
+        prompts = self._prompts(chat)
+        while not is_ahead and self._preparing is not None:
+            # It ends with the step that llama.cpp is at, before which nothing else begins either; what it has computed
+            # may be the begin of this very prompt.
+            self._preparing.is_stopped = True
+            await self._change()
+        while any(other.is_stopped and known_lines(before, chat) for other, before in self._working.items()):
+            # An answer that nobody wants any more still has the slot of this conversation, for one step at most.
+            await self._change()
+        self._working[run] = chat
+        urgency = Urgency.SPARE if is_ahead else URGENCY.get()
+        await self._threads.run(urgency, self._work, prompts, {**self._always(), **body}, run, say)
+
+    def _always(self) -> dict[str, Any]:
+        """What is asked for every time."""
+        return {
             "temperature": self._settings.temperature,
             "repeat_penalty": self._settings.repeat_penalty,
-            **body,
             "stream": True,
             "timings_per_token": True,
             # Chunks while the prompt is computed: without them nothing could stop it before the first token.
             "return_progress": True,
             "cache_prompt": True,
         }
-        self._waiting += 1
-        working = loop.run_in_executor(self._threads, self._work, prompts, body, run, say)
-        working.add_done_callback(self._leave)
-        try:
-            while (piece := await pieces.get()) is not None:
-                text, run.counts = piece
-                yield text
-        finally:
-            run.is_stopped = True
-        await working
-        run.end()
-        if run.error is not None:
-            code = "context_length_exceeded" if run.is_too_long else "generation_failed"
-            raise EngineError(f"smollm: {run.error}", code=code)
+
+    async def _change(self) -> None:
+        """Wait until the model has ended something."""
+        change = asyncio.get_running_loop().create_future()
+        self._changes.append(change)
+        await change
+
+    def _say_changed(self) -> None:
+        changes, self._changes = self._changes, []
+        for change in changes:
+            if not change.done():
+                change.set_result(None)
 
     def _prompts(self, chat: Chat) -> Iterator[Chat]:
         """The chat as it fits into the context, and less of it for each time that the model refuses.
@@ -305,10 +385,7 @@ class SmolLM:
         room = context - ANSWER_TOKENS_MIN
         return iter([joined(fitting(chat, room >> attempt, count)) for attempt in range(ATTEMPTS_MAX)])
 
-    def _leave(self, _: object) -> None:
-        self._waiting -= 1
-
-    def _work(self, prompts: Iterable[Chat], body: dict[str, Any], run: _Run, say: Any) -> None:
+    def _work(self, prompts: Iterable[Chat], body: dict[str, Any], run: Run, say: Any) -> None:
         """In a thread: run the model, with the next prompt where it refuses one as too long."""
 
         def take(chunk: Any) -> bool:
@@ -317,18 +394,21 @@ class SmolLM:
             return run.is_stopped
 
         server = self._server
+        run.has_begun = True
         try:
             for messages in prompts:
                 if server is None or run.is_stopped:
                     break
                 run.error, run.is_too_long = None, False
-                server.handle_chat_completions({**body, "messages": messages}, take)
+                slot = self._slots.take(messages)
+                try:
+                    server.handle_chat_completions({**body, "messages": messages, "id_slot": slot}, take)
+                finally:
+                    self._slots.give_back(slot)
                 if not run.is_too_long:
                     break
         except Exception as error:
             run.error = str(error)
-        finally:
-            say(None)
 
 
 def _traits(context_tokens: int, count_tokens: Callable[[str], int]) -> Traits:
@@ -363,63 +443,6 @@ def _address() -> Iterator[list[str]]:
     with tempfile.TemporaryDirectory(prefix="vivavoce-") as folder:
         path = f"{folder}/closed.sock"
         yield [path if len(path) <= SOCKET_PATH_MAX else "127.0.0.1"]
-
-
-class _Run:
-    """One generation: how it goes, told by the model's chunks. Once `is_stopped`, the model ends at its next token.
-
-    `own_tokens_max`: an end after so many tokens is the engine's own, no limit of somebody else's. `counts` belong to
-    the text that was taken out of the queue, `latest` to what the model, which runs ahead, has written.
-    """
-
-    def __init__(self, own_tokens_max: int = 0) -> None:
-        self.error: str | None = None
-        self.is_too_long = False
-        self.is_stopped = False
-        self.counts: Counts = {}
-        self.latest: Counts = {}
-        self._own_tokens_max = own_tokens_max
-        self._is_cut = False
-        self._chances: list[dict[str, Any]] = []
-
-    def take(self, chunk: dict[str, Any]) -> str:
-        """Note what a chunk says; its text, if it has any."""
-        if (error := chunk.get("error")) is not None or "message" in chunk:
-            self.error = str(error.get("message") if isinstance(error, dict) else error or chunk["message"])
-            self.is_too_long = isinstance(error, dict) and error.get("type") == "exceed_context_size_error"
-            return ""
-        self.latest = chunk.get("timings") or self.latest
-        text = ""
-        for choice in chunk.get("choices", ()):
-            self._is_cut = self._is_cut or choice.get("finish_reason") == "length"
-            text += choice.get("delta", {}).get("content") or ""
-            self._chances += (choice.get("logprobs") or {}).get("content") or ()
-        return text
-
-    def end(self) -> None:
-        """The model came to its end by itself."""
-        self.counts = self.latest
-
-    def odds(self, one: str, other: str) -> float:
-        """How much likelier `one` was than `other`, in natural log-odds, where the model wrote either."""
-        for token in self._chances:
-            if token["token"] in (one, other):
-                likely = {way["token"]: way["logprob"] for way in reversed(token["top_logprobs"])}
-                odds = likely.get(one, -ODDS_MAX) - likely.get(other, -ODDS_MAX)
-                return float(min(max(odds, -ODDS_MAX), ODDS_MAX))
-        return -ODDS_MAX
-
-    def finish(self, before: Sequence[_Run] = ()) -> Finish:
-        """The last piece. What runs before computed for the same answer was not there already, and counts."""
-        written = int(self.counts.get("predicted_n", 0))
-        cached = int(self.counts.get("cache_n", 0))
-        is_own = 0 < self._own_tokens_max <= written
-        return Finish(
-            reason="length" if self._is_cut and not is_own else "stop",
-            input_tokens=cached + int(self.counts.get("prompt_n", 0)),
-            cached_tokens=max(cached - sum(int(run.counts.get("prompt_n", 0)) for run in before), 0),
-            output_tokens=written + sum(int(run.counts.get("predicted_n", 0)) for run in before),
-        )
 
 
 def create(options: Mapping[str, object]) -> SmolLM:

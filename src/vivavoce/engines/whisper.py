@@ -8,11 +8,9 @@ Only stretches of speech are decoded at all (see `stretches`): noise gives no te
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,7 +20,9 @@ import msgspec
 from msgspec import Meta
 
 from vivavoce.engines import TranscriptionHints
+from vivavoce.engines.cores import Cores, Urgency
 from vivavoce.engines.doubt import Draft, doubtful, noise, plain, without_repetition
+from vivavoce.engines.incremental import IncrementalListening, Sketch, Sound
 from vivavoce.engines.options import read_options
 from vivavoce.engines.silero import Silero
 from vivavoce.engines.stretches import Stretch, find_stretches
@@ -67,7 +67,8 @@ class WhisperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """`model`: folder of another Whisper model for CTranslate2, with its tokenizer.json; None is the packaged tiny.en.
 
     `workers`: utterances that are decoded at once, each on `threads` threads. `beam_size` 1 is a little faster.
-    A multilingual model writes the language that the client names, or the one that it hears.
+    A multilingual model writes the language that the client names, or the one that it hears. `hears_along` False:
+    nothing is done before a turn has ended, which takes half the CPU and answers later.
     """
 
     model: str | None = None
@@ -75,6 +76,7 @@ class WhisperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     workers: Positive = 2
     compute_type: str = "int8"
     beam_size: Positive = 5
+    hears_along: bool = True
 
 
 class Whisper:
@@ -84,17 +86,22 @@ class Whisper:
 
     def __init__(self, settings: WhisperSettings | None = None) -> None:
         self._settings = settings or WhisperSettings()
+        self.hears_along = self._settings.hears_along
         self._folder = existing(self._settings.model, "whisper", "model") if self._settings.model else None
         self._model: _Model | None = None
         self._vad = Silero()
         self._loading = threading.Lock()
-        self._threads = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="whisper")
         self._waiting = 0
+        self.share(Cores())
+
+    def share(self, cores: Cores) -> None:
+        """Compute on these cores, which others use too."""
+        self._threads = cores.share("whisper", self._settings.workers)
 
     async def warm_up(self) -> None:
         """Load, and decode once. Raises `EngineMissing`, or `EngineError` where the model cannot be used."""
         await self._vad.warm_up()
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._load)
+        await self._threads.run(Urgency.NOW, self._load)
 
     async def transcribe(self, audio: bytes, hints: TranscriptionHints) -> AsyncIterator[str]:
         """The transcript, one piece for each stretch of speech; nothing where nothing was said.
@@ -117,6 +124,16 @@ class Whisper:
             async for piece in pieces:
                 yield piece
 
+    def listen(self, hints: TranscriptionHints, told: Callable[[str], None] | None = None) -> IncrementalListening:
+        """A turn that is heard while it is spoken; `told` is called with words that will stay.
+
+        Raises `EngineError`: `engine_not_ready`.
+        """
+        if self._model is None:
+            raise EngineError("whisper: not warmed up", code="engine_not_ready")
+        sound = Sound(self._vad.open(), self._vad.frame_ms, BYTES_PER_MS)
+        return IncrementalListening(self._model, self._threads, sound, hints, told)
+
     async def _pieces(
         self, audio: bytes, hints: TranscriptionHints, *, is_scored: bool
     ) -> AsyncGenerator[tuple[str, tuple[LogProb, ...]], None]:
@@ -125,18 +142,18 @@ class Whisper:
             raise EngineError("whisper: not warmed up", code="engine_not_ready")
         if self._waiting >= WAITING_MAX:
             raise EngineError(f"whisper: {WAITING_MAX} transcriptions are waiting", code="engine_busy")
-        run = asyncio.get_running_loop().run_in_executor
+        run = self._threads.run
         cancelled = threading.Event()
         self._waiting += 1
         try:
             is_first = True
-            for stretch in await run(self._threads, self._stretches, audio, cancelled):
+            for stretch in await run(Urgency.NOW, self._stretches, audio, cancelled):
                 part = audio[stretch.start_ms * BYTES_PER_MS : stretch.end_ms * BYTES_PER_MS]
-                heard = await run(self._threads, model.hear, part, stretch.speech_ms / 1000, hints, cancelled)
+                heard = await run(Urgency.NOW, model.hear, part, stretch.speech_ms / 1000, hints, cancelled)
                 if heard is None or not heard.draft.text.strip():
                     continue
                 text = heard.draft.text.lstrip() if is_first else heard.draft.text
-                yield text, await run(self._threads, model.scores, heard, text) if is_scored else ()
+                yield text, await run(Urgency.NOW, model.scores, heard, text) if is_scored else ()
                 is_first = False
         finally:
             cancelled.set()
@@ -145,7 +162,7 @@ class Whisper:
     async def close(self) -> None:
         """Free the model, after what is being decoded."""
         self._model = None
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        await self._threads.close()
         await self._vad.close()
 
     def _load(self) -> None:
@@ -176,12 +193,13 @@ class Whisper:
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """A draft, its language, and what it was decoded from: the encoding and the prompt's tokens."""
+    """A draft, its language, what it was decoded from (the encoding and the prompt's tokens), and its tokens."""
 
     draft: Draft
     language: str
     view: Any
     prompt: Sequence[int]
+    tokens: Sequence[int]
 
 
 class _Model:
@@ -203,6 +221,8 @@ class _Model:
         self._tokens: Any = library("tokenizers").Tokenizer.from_file(f"{folder}/tokenizer.json")
         level = self._numpy.full((1, self._bands, WINDOW_COLUMNS), SILENCE_LEVEL, self._numpy.float32)
         self._silence: Any = self._encoded(level)
+        self._decoder: Any = self._own_decoder(folder)
+        self._silence_memory: Any = self._decoder and self._decoder.memory(self._silence[0])
         # Two seconds of faint noise, the same every time: every library allocates what it needs.
         burst = self._numpy.random.default_rng(1).standard_normal(2 * RATE_HZ).astype(self._numpy.float32) * 0.05
         self._decode(burst, TranscriptionHints(language="en"))
@@ -249,21 +269,103 @@ class _Model:
                 scored.append(LogProb(token=token, bytes=list(kept), logprob=logprob))
         return tuple(scored)
 
-    def _decode(self, samples: Any, hints: TranscriptionHints, *, is_second: bool = False) -> _Heard:
-        """A draft. The second time, nothing is spared and repetition is discouraged."""
+    def sketch(
+        self,
+        audio: bytes,
+        speech_s: float,
+        hints: TranscriptionHints,
+        known: Sequence[int],
+        guess: Sequence[int],
+        cancelled: threading.Event,
+        is_final: bool,
+    ) -> Sketch:
+        """The speech of one stretch, which begins with `known` and probably goes on with `guess`; see `incremental`."""
+        nothing = Sketch(tuple(known), self.text(known))
+        if cancelled.is_set():
+            return nothing
+        samples = self._numpy.frombuffer(audio, "<i2", len(audio) // 2).astype(self._numpy.float32) / 32_768.0
+        try:
+            heard = self._guessed(samples, hints, known, guess, cancelled)
+            if heard is None:
+                return nothing
+            is_in_doubt = not noise(heard.draft) and doubtful(heard.draft, speech_s, heard.language)
+            if is_final and is_in_doubt and not cancelled.is_set():
+                again = self._decode(samples, hints, is_second=True, known=known)
+                best = _better(heard.draft, again.draft, speech_s, again.language)
+                tokens = self._tokens.encode(best.text, add_special_tokens=False).ids
+                heard = replace(heard, draft=best, tokens=tokens)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"whisper: {error}", code="transcription_failed") from error
+        if noise(heard.draft) or (is_in_doubt and not is_final):
+            return nothing
+        if known and list(heard.tokens[: len(known)]) != list(known):
+            # The guard cut a repetition out of what was told; the rest of it is not better.
+            return nothing
+        return Sketch(tuple(heard.tokens), heard.draft.text)
+
+    def _guessed(
+        self,
+        samples: Any,
+        hints: TranscriptionHints,
+        known: Sequence[int],
+        guess: Sequence[int],
+        cancelled: threading.Event,
+    ) -> _Heard | None:
+        """A draft that begins with `known`: quick if it goes on like `guess`. None if it was stopped on the way."""
+        if self._decoder is None:
+            return self._decode(samples, hints, known=known)
         seconds = len(samples) / RATE_HZ
-        short = int((seconds + SILENCE_S) * COLUMNS_PER_S) // 2 * 2
-        columns = WINDOW_COLUMNS if is_second else min(WINDOW_COLUMNS, short)
+        encoded = self._encoded(self._log_mel(samples, _columns(seconds), self._bands)[None])
+        language = self._language(self._view(encoded), hints)
+        prompt = self._prompt(language, hints)
+        if cancelled.is_set():
+            return None
+        memory = self._decoder.memory(encoded[0]).followed_by(self._silence_memory)
+        limit = _limit(seconds, language, prompt)
+        rest = max(1, limit - len(known))
+        reading = self._decoder.read(memory, prompt, known, guess, rest, cancelled.is_set)
+        tokens = [*known, *reading.tokens]
+        draft = Draft(self.text(tokens), len(tokens), reading.score, reading.no_speech, reading.complete)
+        return _Heard(draft, language, encoded, prompt, tokens)
+
+    def starts_word(self, token: int) -> bool:
+        """Whether `token` begins with a space."""
+        return str(self._tokens.id_to_token(token)).startswith("Ġ")
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What the tokens say."""
+        return str(self._tokens.decode(list(tokens))).rstrip()
+
+    def _own_decoder(self, folder: str) -> Any:
+        """The decoder that takes a guess; None where it cannot read the model, or the model is large."""
+        module = library("vivavoce.engines.whisper_decoder")
+        found = {name: self._tokens.token_to_id(f"<|{name}|>") for name in ("nospeech", "nocaptions", "endoftext")}
+        no_speech = found["nospeech"] if found["nospeech"] is not None else found["nocaptions"]
+        try:
+            return module.WhisperDecoder(folder, found["endoftext"], no_speech)
+        except (ValueError, KeyError):
+            return None
+
+    def _view(self, encoded: Any) -> Any:
+        return self._ctranslate2.StorageView.from_array(self._numpy.ascontiguousarray(encoded))
+
+    def _decode(
+        self, samples: Any, hints: TranscriptionHints, *, is_second: bool = False, known: Sequence[int] = ()
+    ) -> _Heard:
+        """A draft that begins with `known`. The second time, nothing is spared and repetition is discouraged."""
+        seconds = len(samples) / RATE_HZ
+        columns = WINDOW_COLUMNS if is_second else _columns(seconds)
         encoded = self._encoded(self._log_mel(samples, columns, self._bands)[None])
         encoded = self._numpy.concatenate([encoded, self._silence[:, encoded.shape[1] :]], axis=1)
-        view = self._ctranslate2.StorageView.from_array(self._numpy.ascontiguousarray(encoded))
+        view = self._view(encoded)
         language = self._language(view, hints)
         prompt = self._prompt(language, hints)
-        limit = TOKENS_EXTRA + int(seconds * TOKENS_PER_S_MAX.get(language, TOKENS_PER_S_MAX_OTHER))
-        limit = min(limit, TOKENS_MAX // 2, TOKENS_MAX - len(prompt))
+        limit = _limit(seconds, language, prompt)
         result = self._whisper.generate(
             view,
-            [prompt],
+            [[*prompt, *known]],
             beam_size=self._beam_size,
             # CTranslate2 takes the lesser of half of this and this without the prompt for the text.
             max_length=max(2 * limit, limit + len(prompt)),
@@ -275,11 +377,10 @@ class _Model:
         text = self._tokens.decode(list(tokens)).rstrip()
         is_complete = len(tokens) < limit
         draft = Draft(text, len(tokens), float(result.scores[0]), float(result.no_speech_prob), is_complete)
-        return _Heard(draft, language, view, prompt)
+        return _Heard(draft, language, view, prompt, tokens)
 
     def _encoded(self, features: Any) -> Any:
-        view = self._ctranslate2.StorageView.from_array(self._numpy.ascontiguousarray(features))
-        return self._numpy.array(self._whisper.encode(view, to_cpu=True))
+        return self._numpy.array(self._whisper.encode(self._view(features), to_cpu=True))
 
     def _language(self, view: Any, hints: TranscriptionHints) -> str:
         """ISO 639-1; what follows a hyphen does not matter."""
@@ -314,6 +415,17 @@ def _byte_of() -> Mapping[str, int]:
     printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printed]
     return {chr(byte): byte for byte in printed} | {chr(256 + at): byte for at, byte in enumerate(others)}
+
+
+def _columns(seconds: float) -> int:
+    """How much is encoded of so much speech."""
+    return min(WINDOW_COLUMNS, int((seconds + SILENCE_S) * COLUMNS_PER_S) // 2 * 2)
+
+
+def _limit(seconds: float, language: str, prompt: Sequence[int]) -> int:
+    """How many tokens may be written about so much speech."""
+    limit = TOKENS_EXTRA + int(seconds * TOKENS_PER_S_MAX.get(language, TOKENS_PER_S_MAX_OTHER))
+    return min(limit, TOKENS_MAX // 2, TOKENS_MAX - len(prompt))
 
 
 def _better(first: Draft, again: Draft, speech_s: float, language: str) -> Draft:

@@ -293,4 +293,6 @@ class ResponseAudioConfig(Strict, frozen=True, kw_only=True):
 
 MetadataKey = Annotated[str, Meta(max_length=64)]
 MetadataValue = Annotated[str, Meta(max_length=512)]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)]
+METADATA_PAIRS_MAX = 16
+"""Pairs that the metadata of a response may have (reference §1.8)."""
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=METADATA_PAIRS_MAX)]

@@ -6,13 +6,16 @@ Items are frozen snapshots: what is said about an item at one moment. Reference 
 from __future__ import annotations
 
 from binascii import b2a_base64
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from .base import UNSET, Maybe, Strict
+from .base import UNSET, Maybe, Strict, given
 from .config import TEMPERATURE, AudioFormat, Metadata, StatedMaxOutputTokens, Voice
+
+if TYPE_CHECKING:
+    from .waterfall import Waterfall
 
 ItemStatus = Literal["completed", "incomplete", "in_progress"]
 Role = Literal["user", "assistant", "system"]
@@ -274,6 +277,13 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     usage: Maybe[Usage | None] = UNSET
     metadata: Maybe[Metadata | None] = UNSET
     temperature: Maybe[float] = msgspec.field(default=UNSET, name=TEMPERATURE)
+
+    @property
+    def waterfall(self) -> Waterfall | None:
+        """Where its time went, as the server measured it; None where it was not asked to tell, or cannot."""
+        from .waterfall import waterfall_of
+
+        return waterfall_of(given(self.metadata, None))
 
 
 # --- factories --------------------------------------------------------------------------------------------------------

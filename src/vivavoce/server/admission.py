@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vivavoce.protocol.codec import ServerDialect
-from vivavoce.transports.lasting import HEADER
+from vivavoce.protocol.waterfall import HEADER as WATERFALL
+from vivavoce.transports.lasting import HEADER as RESUME
 
 from .auth import DIALECTS, REQUEST, Asked, Credential, Refusal
 from .client_secrets import Configured, Kind
@@ -28,6 +29,8 @@ class Admitted:
     safety_identifier: str | None = None
     is_lasting: bool = False
     """Whether the client has asked for a session that outlives its connection."""
+    tells_waterfall: bool = False
+    """Whether it wants to be told where the time of every response went."""
     call_id: str | None = None
     """The call that carries it, where that is WebRTC."""
 
@@ -46,7 +49,8 @@ def admission(asked: Asked, credential: Credential) -> Admitted:
         model="" if kind == "transcription" else _model(asked, credential),
         configured=secret.configured if secret else None,
         safety_identifier=(secret.safety_identifier if secret else None) or asked.safety_identifier,
-        is_lasting=HEADER in asked.headers,
+        is_lasting=RESUME in asked.headers,
+        tells_waterfall=WATERFALL in asked.headers,
     )
 
 

@@ -7,6 +7,7 @@ loads the models, unless the outer app runs `lifespan`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
@@ -31,7 +32,7 @@ from .calls import Calls
 from .console import console_routes
 from .minting import Mint
 from .pipelines import Pipelines, build
-from .rest import key_routes, list_route
+from .rest import key_routes, list_route, metrics_routes
 from .sessions import Sessions, log_refusal
 from .settings import Settings
 
@@ -65,6 +66,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
         *call_routes(calls, mint, sessions, bytes_max=settings.request_bytes_max),
         *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
         list_route(sessions),
+        *metrics_routes(sessions, settings.metrics),
         *key_routes(mint, bytes_max=settings.request_bytes_max),
         *console_routes(settings, sessions, loaded),
         WebSocketRoute("/{path:path}", _no_such_endpoint),
@@ -86,9 +88,12 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Load models in the background; at the end drain the sessions and free the models."""
     app.state.pipelines.warm_up()
+    looking = asyncio.create_task(app.state.sessions.telemetry.loop_delay.run(), name="looking at the event loop")
     try:
         yield
     finally:
+        looking.cancel()
+        await asyncio.wait((looking,))
         await app.state.sessions.drain(app.state.settings.drain_ms_max / 1000)
         await app.state.pipelines.close()
 
@@ -116,34 +121,32 @@ class _Sockets:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Asked.of(self._surface, scope)
-        transport = AsgiTransport(scope, receive, send)
+        asgi = AsgiTransport(scope, receive, send)
         with suppress(ConnectionClosed):
             try:
                 if (call_id := asked.query.get("call_id")) is not None and self._surface in CALLING:
                     call = self._calls.find(call_id, self._sessions.keys.check(asked))
                     call.hub.check_room()
-                    await transport.accept(asked.subprotocol)
-                    await call.hub.carry(transport)
+                    await call.hub.carry(await asgi.accept(asked.subprotocol))
                     return
                 if (found := self._sessions.resumable(asked)) is not None:
-                    await transport.accept(asked.subprotocol)
-                    await found.carry(transport)
+                    await found.carry(await asgi.accept(asked.subprotocol))
                     return
                 with self._sessions.admitted(asked) as admitted:
-                    await transport.accept(asked.subprotocol)
-                    await self._sessions.run(admitted, transport)
+                    await self._sessions.run(admitted, await asgi.accept(asked.subprotocol))
             except Refusal as refusal:
-                await self._refuse(asked, transport, refusal)
+                await self._refuse(asked, asgi, refusal)
 
-    async def _refuse(self, asked: Asked, transport: AsgiTransport, refusal: Refusal) -> None:
+    async def _refuse(self, asked: Asked, asgi: AsgiTransport, refusal: Refusal) -> None:
         """With a status where that is wanted and the handshake still waits for an answer, else with event and close."""
-        if not transport.is_accepted:
-            if self._answers_with_status and transport.can_deny:
+        opened = asgi.opened
+        if opened is None:
+            if self._answers_with_status and asgi.can_deny:
                 log_refusal(asked, refusal)
-                await transport.deny(refusal.status, refusal.body, refusal.headers)
+                await asgi.deny(refusal.status, refusal.body, refusal.headers)
                 return
-            await transport.accept(asked.subprotocol)
-        await self._sessions.refuse(asked, transport, refusal)
+            opened = await asgi.accept(asked.subprotocol)
+        await self._sessions.refuse(asked, opened, refusal)
 
 
 async def _healthz(request: Request) -> Response:

@@ -1,20 +1,34 @@
 """The server's end of a WebSocket under any ASGI server.
 
-A `Transport`, no more: whole messages, and `ConnectionClosed` for everything that ends a connection. Invariant: after
-the end nothing is sent, as ASGI demands.
+A `Transport`, no more: whole messages, and `ConnectionClosed` for everything that ends a connection. Where the ASGI
+server is our own and lends its socket, that takes the place of ASGI's messages. Invariant: after the end nothing is
+sent, as ASGI demands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from vivavoce.errors import ConnectionClosed
+from vivavoce.transports import Transport
 
 DENIAL = "websocket.http.response"
 """The extension of ASGI by which a handshake is answered with a status."""
+
+DIRECT = "vivavoce.direct"
+"""Our own: what gives the open WebSocket itself, once it is accepted (`Direct`)."""
+
+
+class Direct(Protocol):
+    """An ASGI server that lends its socket."""
+
+    def accepted(self) -> Transport:
+        """The open WebSocket. Raises `OSError` where the client has gone before it was."""
+        ...
 
 
 class AsgiTransport:
@@ -24,14 +38,21 @@ class AsgiTransport:
         self._receive = receive
         self._send = send
         self._end: ConnectionClosed | None = None
-        self.can_deny = DENIAL in (scope.get("extensions") or {})
-        self.is_accepted = False
+        extensions = scope.get("extensions") or {}
+        self.can_deny = DENIAL in extensions
+        self._direct: Direct | None = extensions.get(DIRECT)
+        self.opened: Transport | None = None
+        """What to speak to, once accepted."""
 
-    async def accept(self, subprotocol: str | None) -> None:
-        """Complete the handshake. Raises `ConnectionClosed` where the client has gone already."""
+    async def accept(self, subprotocol: str | None) -> Transport:
+        """Complete the handshake; what to speak to from then on. Raises `ConnectionClosed` for who has gone already."""
         await self._expect_handshake()
         await self._say({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
-        self.is_accepted = True
+        try:
+            self.opened = self if self._direct is None else self._direct.accepted()
+        except OSError as error:
+            raise ConnectionClosed(1006) from error
+        return self.opened
 
     async def deny(self, status: int, body: object, headers: Mapping[str, str] | None = None) -> None:
         """Answer the handshake with a status and JSON, where the ASGI server can. Raises `ConnectionClosed`."""

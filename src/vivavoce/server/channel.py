@@ -36,13 +36,21 @@ class Channel(Generic[T]):
         """Whether a message would have to wait."""
         return self.bytes >= self.bytes_max or len(self._messages) >= self.messages_max
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is taken any more."""
+        return self._end is not None
+
     def offer(self, message: T, size: int) -> bool:
         """Put at once where there is room and nobody waits; say whether. Raises `ConnectionClosed` after the end."""
         if self._end is not None:
             raise self._end
         if self._waiting or self.is_full:
             return False
-        self.push(message, size)
+        self._messages.append((message, size))
+        self.bytes += size
+        if self._getter is not None:
+            self._rouse()
         return True
 
     async def put(self, message: T, size: int = 0) -> None:
@@ -74,7 +82,8 @@ class Channel(Generic[T]):
             raise self._end
         message, size = self._messages.popleft()
         self.bytes -= size
-        self._admit()
+        if self._waiting:
+            self._admit()
         return message
 
     def end(self, reason: ConnectionClosed) -> None:

@@ -13,7 +13,12 @@ from collections.abc import Iterator
 from vivavoce.audio.convert import Converter
 from vivavoce.audio.formats import Format, pcm16
 from vivavoce.core.messages import ReduceNoise, SpeechScored
-from vivavoce.engines import NoiseReducer, VoiceActivityDetector, VoiceActivityStream
+from vivavoce.engines import (
+    BatchedVoiceActivityStream,
+    NoiseReducer,
+    VoiceActivityDetector,
+    VoiceActivityStream,
+)
 
 SLICE_MS = 400
 """Audio that is converted or scored without letting others run: a few milliseconds of CPU."""
@@ -43,9 +48,10 @@ class SpeechDetection:
         self._epoch: int | None = None
         self._converter: Converter | None = None
         self._stream: VoiceActivityStream | None = None
+        self._batched: BatchedVoiceActivityStream | None = None
 
-    def push(self, epoch: int, audio: bytes, format: Format) -> SpeechScored | None:
-        """Scores of the frames that this audio completes, if any.
+    async def push(self, epoch: int, audio: bytes, format: Format) -> SpeechScored | None:
+        """Scores of the frames that this audio completes, if any; together with other sessions' where that is cheaper.
 
         Raises what the detector raises, once an epoch; after that the epoch has no scores.
         """
@@ -54,7 +60,8 @@ class SpeechDetection:
         if self._converter is None or self._stream is None:
             return None
         try:
-            probabilities = self._stream.push(self._converter.push(audio))
+            ready = self._converter.push(audio)
+            probabilities = await self._batched.score(ready) if self._batched else self._stream.push(ready)
         except Exception:
             self._stream = None
             raise
@@ -66,7 +73,8 @@ class SpeechDetection:
         # Telling speech from silence needs no clean spectrum; interpolation holds nothing back, and the end of a turn
         # is found that much sooner.
         self._converter = Converter(format, pcm16(self._detector.rate_hz), "QQ")
-        self._stream = self._detector.open()
+        self._stream = stream = self._detector.open()
+        self._batched = stream if isinstance(stream, BatchedVoiceActivityStream) else None
 
 
 class NoiseReduction:

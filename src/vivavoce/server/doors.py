@@ -17,11 +17,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
+from vivavoce.transports.websocket import FRAGMENTS_MAX
+
 HEAD_S_MAX = 20.0
 """Time in which a request has to begin, its head complete. Then the connection is dropped."""
 
-FRAGMENTS_MAX = 65_536
-"""Fragments of one message. Beyond it close 1009."""
+WAITING_MAX = 16
+SMALL_BYTES_MAX = 16 * 1024
+"""Messages that may wait for the app, and how large each of them may be. Beyond it the socket is not read."""
 
 HEAD_REFUSED = "A line of the handshake is longer than 8192 bytes, or there are more than 128 headers."
 
@@ -67,7 +70,7 @@ class HttpDoor(H11Protocol):
 
 
 class WebSocketDoor(WebSocketsSansIOProtocol):
-    """A WebSocket whose peer cannot make it hold more than one message and one buffer."""
+    """A WebSocket whose peer cannot make it hold more than a large message, a few small ones and one buffer."""
 
     _fragments = 0
 
@@ -98,6 +101,18 @@ class WebSocketDoor(WebSocketsSansIOProtocol):
         self.frames.clear()
         self.conn.fail(CloseCode.MESSAGE_TOO_BIG, f"message of more than {FRAGMENTS_MAX} fragments")
         self.handle_parser_exception()
+
+    def send_receive_event_to_app(self) -> None:
+        """A message is whole. uvicorn stops reading after each; to stop and to begin again takes two system calls."""
+        is_small = sum(map(len, self.frames)) <= SMALL_BYTES_MAX
+        was_paused, self.read_paused = self.read_paused, True
+        super().send_receive_event_to_app()
+        self.read_paused = was_paused
+        if is_small and self.queue.qsize() < WAITING_MAX:
+            return
+        if not was_paused and not self.close_sent and not self.transport.is_closing():
+            self.read_paused = True
+            self.transport.pause_reading()
 
     def handle_ping(self) -> None:
         """A ping; its pong is dropped where the peer does not read what it has been sent already."""

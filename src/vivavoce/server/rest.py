@@ -1,12 +1,14 @@
-"""The HTTP endpoints that make short-lived keys (reference §1.9): a body with a limit, and errors in the API's shape.
+"""The HTTP endpoints beside the calls: those that make short-lived keys (reference §1.9), and those for operators.
 
-Thin: `minting` does the work and knows nothing of HTTP. Invariant: every answer is JSON, and no error repeats a key.
+Thin: `minting` and `telemetry` do the work and know nothing of HTTP. Invariant: bodies have a limit, every error is
+JSON in the API's shape, and none repeats a key.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -14,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .auth import Asked, Refusal, Surface
+from .metrics import TYPE
 from .minting import Body, Mint
 from .sessions import Sessions, log_refusal
 
@@ -21,6 +24,7 @@ BODY_S_MAX = 20.0
 """Time for the body of a request to come."""
 
 LIST = "/v1/realtime/sessions"
+METRICS = "/metrics"
 
 PREFIXES: Mapping[str, Surface] = {"/v1/realtime": "openai", "/openai/v1/realtime": "azure"}
 
@@ -55,6 +59,22 @@ def list_route(sessions: Sessions) -> Route:
         return JSONResponse({"object": "list", "data": sessions.listed()}, headers={"Cache-Control": "no-store"})
 
     return Route(LIST, endpoint, methods=["GET"])
+
+
+def metrics_routes(sessions: Sessions, readers: Literal["operators", "everybody", "off"]) -> list[Route]:
+    """What Prometheus reads, for whom the settings say; nothing where that is nobody."""
+
+    async def endpoint(request: Request) -> Response:
+        asked = Asked.of("openai", request.scope)
+        try:
+            if readers == "operators":
+                sessions.keys.check_operator(asked)
+        except Refusal as refusal:
+            log_refusal(asked, refusal)
+            return refused(refusal)
+        return Response(sessions.telemetry.text(), media_type=TYPE, headers={"Cache-Control": "no-store"})
+
+    return [] if readers == "off" else [Route(METRICS, endpoint, methods=["GET"])]
 
 
 def _endpoint(mint: Mint, surface: Surface, make: Make, bytes_max: int) -> Callable[[Request], object]:

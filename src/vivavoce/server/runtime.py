@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,12 +25,15 @@ from vivavoce.core.messages import (
     Gone,
     Input,
     JudgeTurn,
+    Listen,
     ListMcpTools,
     NoiseReduced,
     Opened,
+    Prepare,
     ReduceNoise,
     Send,
     Speak,
+    StopListening,
     StopPlayback,
     Transcribe,
     WakeUp,
@@ -153,6 +157,7 @@ class Runtime:
         self._media = media
         self._work = Work(pipeline, self._inbox.put, session_id, mcp, room=None if media is None else media.room)
         self._opened_s = 0.0
+        self._clock: Callable[[], float] = lambda: 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._is_woken = False
         self.ended = ""
@@ -160,13 +165,16 @@ class Runtime:
 
     async def run(self) -> None:
         """Live until the connection is closed, from either end. Never raises because of the peer or an engine."""
-        self._opened_s = asyncio.get_running_loop().time()
-        sending = asyncio.create_task(self._outbox.run(), name=f"sending of {self.session_id}")
-        reading = asyncio.create_task(self._read(sending), name=f"reading of {self.session_id}")
+        self._clock = asyncio.get_running_loop().time
+        self._opened_s = self._clock()
         if self._media is not None:
             self._media.begin(self._inbox)
+        # In a task of its own: a wake-up goes through every await above it, of which an ASGI app has a dozen.
+        living = asyncio.create_task(self._live(), name=f"life of {self.session_id}")
+        sending = asyncio.create_task(self._outbox.run(), name=f"sending of {self.session_id}")
+        reading = asyncio.create_task(self._read(sending), name=f"reading of {self.session_id}")
         try:
-            await self._live()
+            await living
             self._work.stop()
             await asyncio.wait((sending,), timeout=self._limits.goodbye_ms_max / 1000)
         finally:
@@ -200,7 +208,7 @@ class Runtime:
     @property
     def lasted_s(self) -> float:
         """How long it has lived."""
-        return asyncio.get_running_loop().time() - self._opened_s
+        return self._clock() - self._opened_s
 
     def _lost(self, reason: ConnectionClosed) -> None:
         """Nobody listens any more."""
@@ -211,29 +219,43 @@ class Runtime:
 
     async def _read(self, sending: asyncio.Task[None]) -> None:
         """Messages into the inbox, until the peer is gone."""
+        forward = getattr(self._transport, "forward", None) or self._forward
+        decode, inbox = self._codec.decode, self._inbox
+        waiting: deque[tuple[Input, int]] = deque()
+
+        def take(frame: str | bytes) -> bool:
+            heard, size = decode(frame), len(frame)
+            for event in heard if type(heard) is tuple else (heard,):
+                if inbox.has_ended or waiting or not inbox.offer(event, size):
+                    waiting.append((event, size))
+            return not waiting
+
         try:
             while True:
                 try:
-                    frame = await self._transport.receive()
+                    await forward(take)
                 except ConnectionClosed as closed:
                     self._note_end(closed.reason or "closed by the client", closed.code)
                     self._lost(closed)
                     sending.cancel()
                     return
-                heard, size = self._codec.decode(frame), len(frame)
-                for event in heard if isinstance(heard, tuple) else (heard,):
-                    if not self._inbox.offer(event, size):
-                        await self._inbox.put(event, size)
+                while waiting:
+                    await inbox.put(*waiting.popleft())
         except ConnectionClosed:
             pass  # the session is over; what the peer still says does not matter
         except Exception:
             log.exception("%s: reading has failed", self.session_id)
             self.stop(FAILED.code, FAILED.reason)
 
+    async def _forward(self, take: Callable[[str | bytes], bool]) -> None:
+        """For transports that are asked for each message."""
+        while take(await self._transport.receive()):
+            pass
+
     @property
     def _now_ms(self) -> int:
         # Rounded to the nearest: a timer for a deadline must not find itself a moment before it.
-        return round((asyncio.get_running_loop().time() - self._opened_s) * 1000)
+        return round((self._clock() - self._opened_s) * 1000)
 
     def _set_alarm(self) -> None:
         """One timer, set for the earliest deadline; it rings in vain rather than being moved with every input."""
@@ -301,10 +323,16 @@ class Runtime:
                         self._work.list_tools(effect)
                     case CallMcpTool():
                         self._work.call_tool(effect)
+                    case Listen():
+                        self._work.listen(effect)
+                    case StopListening():
+                        self._work.stop_listening()
                     case Transcribe():
                         self._work.transcribe(effect)
                     case Generate():
                         self._work.generate(effect)
+                    case Prepare():
+                        self._work.prepare(effect.wanted)
                     case Speak():
                         self._work.speak(effect)
                     case Cancel():
@@ -336,7 +364,7 @@ class Runtime:
             if number:
                 await asyncio.sleep(0)
             try:
-                scored = self._detection.push(wanted.epoch, audio, wanted.format)
+                scored = await self._detection.push(wanted.epoch, audio, wanted.format)
             except Exception as error:
                 log.exception("%s: speech detection has failed", self.session_id)
                 inputs.append(_failed(error, "Turn detection", UNDETECTED))

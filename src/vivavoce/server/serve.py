@@ -28,6 +28,7 @@ from .app import create_app
 from .auth import check_binding
 from .console import takes_calls
 from .doors import HttpDoor, WebSocketDoor
+from .picows_door import PicowsDoor
 from .pipelines import Progress
 from .sessions import STOP_S
 from .settings import Settings
@@ -48,6 +49,9 @@ _BINDING_HINTS = {
 
 TALKATIVE = ("httpx", "httpcore", "httpx2", "httpcore2", "mcp", "aioice", "aiortc")
 """Libraries that log what they send."""
+
+DOORS: Mapping[str, type[WebSocketDoor]] = {"uvicorn": WebSocketDoor, "picows": PicowsDoor}
+"""Who speaks WebSocket, by the setting `websocket`."""
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +213,7 @@ def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=HttpDoor,
-        ws=WebSocketDoor,
+        ws=DOORS[settings.websocket],
         ws_max_size=FRAME_BYTES_MAX,
         ws_ping_interval=ping_s,
         ws_ping_timeout=ping_s,

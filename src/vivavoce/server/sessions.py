@@ -18,8 +18,10 @@ from dataclasses import replace
 from vivavoce.core.playback import Player
 from vivavoce.core.refused import Refused
 from vivavoce.core.session import Session
+from vivavoce.core.stopwatch import Watch
 from vivavoce.core.translating import Translating
 from vivavoce.errors import ConnectionClosed
+from vivavoce.protocol.base import given
 from vivavoce.protocol.codec import ServerCodec, TranslationServerCodec
 from vivavoce.protocol.config import TranscriptionSession
 from vivavoce.protocol.events import ErrorEvent
@@ -40,6 +42,8 @@ from .runtime import Codec, Machine, Runtime
 from .settings import Settings
 from .surroundings import surroundings
 from .taped import Tapes
+from .telemetry import About, SessionTelemetry, Telemetry
+from .tracing import Tracing
 from .work import ToolServers
 
 STOP_S = 5.0
@@ -76,6 +80,7 @@ class Sessions:
         self._prompts = load_prompts(settings.prompts)
         self._lifelines = Lifelines(settings.resume_ms_max / 1000)
         self._tapes = Tapes(settings)
+        self.telemetry = Telemetry(Tracing.installed())
         self._places = 0
         self._tasks: set[asyncio.Task[object]] = set()
         self._running: dict[Runtime, Admitted] = {}
@@ -117,7 +122,11 @@ class Sessions:
 
         `configured` is what the client wants to begin with, where it says so when it asks.
         """
-        admitted = self._admit(asked)
+        try:
+            admitted = self._admit(asked)
+        except Refusal as refusal:
+            self.telemetry.refused.add(1, given(refusal.detail.code, None) or refusal.detail.type)
+            raise
         if configured is not None:
             admitted = replace(admitted, configured=configured)
         self._take_place()
@@ -217,6 +226,7 @@ class Sessions:
         expires_at: int,
         account: Account | None = None,
         player: Player | None = None,
+        watch: Watch | None = None,
     ) -> Machine:
         """The session machine for what was admitted: the one place that makes one, of whatever kind.
 
@@ -225,7 +235,14 @@ class Sessions:
         """
         pipeline = self._pipelines.for_model(admitted.model)
         given = surroundings(
-            self._settings, pipeline, self._prompts, model=admitted.model, account=account, player=player
+            self._settings,
+            pipeline,
+            self._prompts,
+            model=admitted.model,
+            account=account,
+            player=player,
+            watch=watch,
+            tells_waterfall=admitted.tells_waterfall,
         )
         configured = admitted.configured
         if configured is None and admitted.kind == "transcription":
@@ -276,8 +293,8 @@ class Sessions:
             else:
                 new_id = self.new_ids()
                 session_id = new_id("sess")
-                runtime = self._runtime(admitted, transport, session_id, new_id, media)
-                await self._live(admitted, session_id, runtime)
+                runtime, watch = self._runtime(admitted, transport, session_id, new_id, media)
+                await self._live(admitted, runtime, watch)
         finally:
             self._tasks.discard(task)
 
@@ -285,8 +302,8 @@ class Sessions:
         new_id = self.new_ids()
         session_id = new_id("sess")
         lifeline = self._lifelines.begin(admitted.key_id, session_id)
-        runtime = self._runtime(admitted, lifeline.lasting, session_id, new_id)
-        session = asyncio.create_task(self._outlive(admitted, session_id, runtime, lifeline), name=session_id)
+        living = self._runtime(admitted, lifeline.lasting, session_id, new_id)
+        session = asyncio.create_task(self._outlive(admitted, *living, lifeline), name=session_id)
         self._tasks.add(session)
         session.add_done_callback(self._tasks.discard)
         try:
@@ -296,11 +313,11 @@ class Sessions:
                 self._take_place()
                 session.add_done_callback(self._free_place)
 
-    async def _outlive(self, admitted: Admitted, session_id: str, runtime: Runtime, lifeline: Lifeline) -> None:
+    async def _outlive(self, admitted: Admitted, runtime: Runtime, watch: SessionTelemetry, lifeline: Lifeline) -> None:
         """A session in a task of its own, since no connection lasts as long as it."""
         try:
             with self._lifelines.known(lifeline):
-                await self._live(admitted, session_id, runtime)
+                await self._live(admitted, runtime, watch)
         finally:
             await lifeline.end(GOING_AWAY, "The session has ended.")
 
@@ -311,16 +328,21 @@ class Sessions:
         session_id: str,
         new_id: NewId,
         media: CallMedia | None = None,
-    ) -> Runtime:
-        settings = self._settings
+    ) -> tuple[Runtime, SessionTelemetry]:
+        settings, pipeline = self._settings, self._pipelines.for_model(admitted.model)
         taped = self._tapes.taped(transport, admitted, session_id)
         if media is not None:
             media.tape = self._tapes.of(session_id)
         expires_at = int(self.wall_s()) + settings.session_limits.session_ms_max // 1000
         account = self.accounts.of(admitted.key_id)
-        return Runtime(
-            self.machine(admitted, id=session_id, new_id=new_id, expires_at=expires_at, account=account, player=media),
-            self._pipelines.for_model(admitted.model),
+        carrier = "websocket" if media is None else "webrtc"
+        watch = self.telemetry.session(About(session_id, admitted.kind, carrier, pipeline.name, admitted.model))
+        machine = self.machine(
+            admitted, id=session_id, new_id=new_id, expires_at=expires_at, account=account, player=media, watch=watch
+        )
+        runtime = Runtime(
+            machine,
+            pipeline,
             _codec(admitted, plays=media is not None),
             taped,
             session_id=session_id,
@@ -328,9 +350,11 @@ class Sessions:
             mcp=self._tool_servers(),
             media=media,
         )
+        return runtime, watch
 
-    async def _live(self, admitted: Admitted, session_id: str, runtime: Runtime) -> None:
-        self._running[runtime] = admitted
+    async def _live(self, admitted: Admitted, runtime: Runtime, watch: SessionTelemetry) -> None:
+        self._running[runtime], session_id = admitted, runtime.session_id
+        watch.begin(self._unix_ns, lambda: _heard_ms(runtime.session))
         log.info(
             "%s: begins, %s, model %r, dialect %s, user %r",
             session_id,
@@ -345,7 +369,12 @@ class Sessions:
             del self._running[runtime]
             await self._tapes.end(session_id)
             why = runtime.ended or "the client is gone"
+            watch.end(self._unix_ns)
             log.info("%s: has ended after %.1f s: %s%s", session_id, runtime.lasted_s, why, _costs(runtime.session))
+
+    @property
+    def _unix_ns(self) -> int:
+        return round(self.wall_s() * 1e9)
 
     async def ready(self) -> None:
         """Wait until the models are loaded. Raises `Refusal` where that takes too long, or cannot be."""
@@ -406,6 +435,11 @@ def _told(runtime: Runtime, admitted: Admitted) -> dict[str, object]:
         "cost": bill.cost if bill and bill.price else None,
         "waiting": {"inputs": inputs, "messages": frames},
     }
+
+
+def _heard_ms(machine: Machine) -> int:
+    """How much audio its client has sent."""
+    return machine.heard_ms if isinstance(machine, Session | Translating) else 0
 
 
 def _costs(machine: Machine) -> str:

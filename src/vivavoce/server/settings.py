@@ -177,6 +177,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Size of the body of an HTTP request. A larger one is refused with status 413."""
     ping_interval_ms: Annotated[int, Meta(ge=0)] = 20_000
     """Time between two pings of a WebSocket, and for the answer to one; 0 sends none."""
+    websocket: Literal["uvicorn", "picows"] = "uvicorn"
+    """What speaks WebSocket: `uvicorn` in Python, or `picows`, compiled, which takes less CPU for each message. Paths,
+    keys, refusals and close codes are the same. A client that compresses gets `uvicorn` in any case."""
     compression: bool = False
     """Whether permessage-deflate is offered: about a third fewer bytes, for 1.5 to 2.4 times the CPU and 50 to 200 KB a
     session."""
@@ -201,6 +204,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """US dollars that one session may cost by `prices`; left out, there is no limit."""
     console: bool = True
     """Whether there is a page at `/` to talk to the server from, and to look inside."""
+    metrics: Literal["operators", "everybody", "off"] = "operators"
+    """Who may read the metrics at `GET /metrics`: `operators` with a key of `admin_keys`, as all sessions are seen;
+    `everybody` who reaches the port; or nobody."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged."""
     admin_keys: tuple[Secret, ...] = ()

@@ -49,6 +49,7 @@ def load_settings(
     model: str | None = None,
     api_keys: Sequence[str] | None = None,
     tapes: Path | None = None,
+    websocket: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from a TOML file, then the environment, then the arguments; `model` is the default pipeline.
@@ -61,6 +62,7 @@ def load_settings(
         "pipeline": ("--model", model),
         "api_keys": ("--api-key", list(api_keys) if api_keys else None),
         "tapes": ("--tapes", None if tapes is None else str(tapes)),
+        "websocket": ("--websocket", websocket),
     }
     given = {name: pair for name, pair in options.items() if pair[1] is not None}
     return sourced(config=config, environment=environment, options=given).settings

@@ -13,8 +13,9 @@ from vivavoce.core.abilities import Abilities
 from vivavoce.core.account import Bill, Price
 from vivavoce.core.playback import Player
 from vivavoce.core.prompts import Prompts
-from vivavoce.core.session import Surroundings
-from vivavoce.engines import Pipeline, ScoringTranscriber
+from vivavoce.core.stopwatch import Watch
+from vivavoce.core.surroundings import Surroundings
+from vivavoce.engines import IncrementalTranscriber, Pipeline, PreparingLanguageModel, ScoringTranscriber
 from vivavoce.protocol.events import RateLimit
 
 from .quota import Account, Quota
@@ -29,6 +30,8 @@ def surroundings(
     model: str,
     account: Account | None,
     player: Player | None = None,
+    watch: Watch | None = None,
+    tells_waterfall: bool = False,
 ) -> Surroundings:
     """Those of one session of this model; `account` None is for a session that will not be run.
 
@@ -42,6 +45,8 @@ def surroundings(
         bill=Bill(None if prices is None else Price(**prices.plain()), settings.budget),
         prompts=prompts,
         player=player,
+        watch=watch,
+        tells_waterfall=tells_waterfall,
     )
 
 
@@ -55,6 +60,10 @@ def abilities(pipeline: Pipeline, *, with_mcp: bool = True) -> Abilities:
         images=traits.sees_images,
         reasoning=traits.reasons,
         logprobs=isinstance(pipeline.transcriber, ScoringTranscriber),
+        hears_along=isinstance(pipeline.transcriber, IncrementalTranscriber)
+        and getattr(pipeline.transcriber, "hears_along", True),
+        prepares=isinstance(pipeline.language_model, PreparingLanguageModel),
+        speculation=not getattr(pipeline.transcriber, "hears_silence", False),
         context_tokens=traits.context_tokens,
         output_tokens_max=traits.output_tokens_max,
         count_tokens=traits.count_tokens,

@@ -10,22 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from vivavoce.audio.convert import Converter
-from vivavoce.audio.formats import Format, pcm16
 from vivavoce.core.messages import (
     AudioSynthesized,
-    CallArguments,
     CallMcpTool,
-    CallStarted,
     EngineReport,
     Generate,
-    GenerationEnded,
     GenerationFailed,
     JudgeTurn,
+    Listen,
     ListMcpTools,
     McpCallEnded,
     McpListFailed,
@@ -33,36 +29,28 @@ from vivavoce.core.messages import (
     PhraseSpoken,
     Speak,
     SynthesisFailed,
-    TextGenerated,
     Transcribe,
     TranscriptDelta,
     TranscriptEnded,
     TranscriptFailed,
-    TranscriptSegment,
     TurnJudged,
+    WordsHeard,
 )
 from vivavoce.engines import (
-    ArgumentsPiece,
-    CallPiece,
-    DiarizingTranscriber,
-    Finish,
-    Piece,
+    IncrementalTranscriber,
     Pipeline,
-    Prompt,
-    ScoringTranscriber,
-    SpokenPart,
-    TextPiece,
+    PreparingLanguageModel,
     TranscriptionHints,
     TurnDetector,
 )
+from vivavoce.engines.cores import URGENCY, Urgency
 from vivavoce.errors import ConnectionClosed, EngineError
 from vivavoce.protocol.config import McpTool
 from vivavoce.protocol.items import McpError, McpListedTool, McpToolExecutionError
 
-from .detection import converted, slices
-
-CHUNK_MS = 100
-"""Length of the audio deltas that a client gets (reference §8.26)."""
+from .along import Along
+from .asking import closing, generation, prompt_of, speech, transcription
+from .detection import converted
 
 TASKS_MAX = 64
 """Engine tasks of one session, those included that are being cancelled. More work than that is refused as failed."""
@@ -120,16 +108,42 @@ class Work:
         self._owned: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._phrases: dict[str, deque[Speak]] = {}
         self._bytes = 0
+        transcriber = pipeline.transcriber
+        self._incremental = transcriber if isinstance(transcriber, IncrementalTranscriber) else None
+        self._along: Along | None = None
+        self._words: deque[WordsHeard] = deque()
+        self._preparing: asyncio.Task[None] | None = None
 
     # --- what the runtime may ask -------------------------------------------------------------------------------------
+
+    def listen(self, wanted: Listen) -> None:
+        """Let the transcriber hear more of the open turn. What cannot be heard along is transcribed when it is over."""
+        if self._incremental is None:
+            return
+        try:
+            if wanted.start == 0:
+                self.stop_listening()
+                self._along = Along(self._incremental, wanted, lambda text: self._told(wanted.item_id, text))
+            if self._along is not None and not (self._along.item_id == wanted.item_id and self._along.push(wanted)):
+                self.stop_listening()
+        except Exception:
+            log.exception("%s: a turn cannot be heard along", self._session_id)
+            self.stop_listening()
+
+    def stop_listening(self) -> None:
+        """The turn is over, or is not heard along any more."""
+        along, self._along = self._along, None
+        if along is not None:
+            along.end()
 
     def transcribe(self, wanted: Transcribe) -> None:
         """Begin; the outcome is reported."""
         item_id = wanted.item_id
+        along = self._along if self._along is not None and self._along.knows(wanted) else None
         self._start(
             (item_id,),
             "transcription",
-            lambda: self._transcribe(wanted),
+            lambda: self._transcribe(wanted) if along is None else self._settle(along, wanted),
             lambda code, message: TranscriptFailed(item_id, code, message),
             audio_bytes=len(wanted.audio),
         )
@@ -161,6 +175,16 @@ class Work:
             lambda: self._call_tool(wanted),
             lambda code, message: McpCallEnded(wanted.item_id, error=McpToolExecutionError(message=message)),
         )
+
+    def prepare(self, wanted: Generate) -> None:
+        """Let the language model begin to read; what it was reading before counts no more."""
+        engine = self._pipeline.language_model
+        if not isinstance(engine, PreparingLanguageModel) or len(self._tasks) >= TASKS_MAX:
+            return
+        if self._preparing is not None:
+            self._preparing.cancel()
+        self._preparing = asyncio.create_task(self._prepare(engine, wanted), name="reading ahead")
+        self._track(self._preparing)
 
     def generate(self, wanted: Generate) -> None:
         """Begin; the outcome is reported."""
@@ -197,6 +221,9 @@ class Work:
 
     def stop(self) -> None:
         """Stop everything, without waiting for it."""
+        self.stop_listening()
+        if self._preparing is not None:
+            self._preparing.cancel()
         for owner_id in list(self._owned):
             self.cancel(owner_id)
 
@@ -238,6 +265,17 @@ class Work:
             code="too_much_work",
         )
 
+    def _track(self, task: asyncio.Task[Any]) -> None:
+        """A task whose end nobody waits for, and whose failure was told, or comes too late to matter."""
+
+        def forget(task: asyncio.Task[Any]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.exception()
+
+        self._tasks.add(task)
+        task.add_done_callback(forget)
+
     def _forget(self, owners: tuple[str, ...], task: asyncio.Task[None], audio_bytes: int) -> None:
         self._tasks.discard(task)
         self._bytes -= audio_bytes
@@ -266,23 +304,26 @@ class Work:
     # --- transcription and generation ---------------------------------------------------------------------------------
 
     async def _transcribe(self, wanted: Transcribe) -> None:
-        transcriber = self._pipeline.transcriber
-        audio = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
-        hints = TranscriptionHints(wanted.language, wanted.prompt, wanted.keywords)
-        if wanted.with_speakers and isinstance(transcriber, DiarizingTranscriber):
-            async with _closing(transcriber.transcribe_speakers(audio, hints)) as parts:
-                async for part in parts:
-                    for report in spoken_part(wanted.item_id, part):
-                        await self._report(report)
-        elif wanted.with_logprobs and isinstance(transcriber, ScoringTranscriber):
-            async with _closing(transcriber.transcribe_scored(audio, hints)) as pieces:
-                async for text, logprobs in pieces:
-                    await self._report(TranscriptDelta(wanted.item_id, text, logprobs))
-        else:
-            async with _closing(transcriber.transcribe(audio, hints)) as texts:
-                async for text in texts:
-                    await self._report(TranscriptDelta(wanted.item_id, text))
+        async with closing(transcription(self._pipeline.transcriber, wanted)) as reports:
+            async for report in reports:
+                await self._report(report)
+
+    async def _settle(self, along: Along, wanted: Transcribe) -> None:
+        """A turn that was heard along: its text is there, or nearly."""
+        if text := await along.settle(wanted.audio):
+            await self._report(TranscriptDelta(wanted.item_id, text))
         await self._report(TranscriptEnded(wanted.item_id))
+
+    def _told(self, item_id: str, text: str) -> None:
+        self._words.append(WordsHeard(item_id, text))
+        if len(self._words) == 1:
+            self._track(asyncio.create_task(self._tell_words(), name=f"words of {item_id}"))
+
+    async def _tell_words(self) -> None:
+        with suppress(ConnectionClosed):
+            while self._words:
+                await self._report(self._words[0])
+                self._words.popleft()
 
     async def _judge(self, wanted: JudgeTurn) -> None:
         """The turn so far, transcribed and judged; what takes too long counts as undecided."""
@@ -290,8 +331,7 @@ class Work:
         probability = None
         if detector is not None:
             judging = asyncio.create_task(self._judgement(detector, wanted), name=f"judgement of {wanted.item_id}")
-            self._tasks.add(judging)
-            judging.add_done_callback(self._forget_judgement)
+            self._track(judging)
             try:
                 # Not `asyncio.timeout`, which would wait for an engine that ignores its cancellation.
                 await asyncio.wait((judging,), timeout=JUDGEMENT_S_MAX)
@@ -304,17 +344,14 @@ class Work:
         audio = await converted(wanted.audio, wanted.format, detector.rate_hz)
         return await detector.judge(audio, await self._overheard(wanted))
 
-    def _forget_judgement(self, judging: asyncio.Task[float]) -> None:
-        self._tasks.discard(judging)
-        if not judging.cancelled():
-            judging.exception()  # told already, or too late to matter
-
     async def _overheard(self, wanted: JudgeTurn) -> str:
         """What was said so far; nothing where the transcriber fails: the sound can be judged without words."""
-        transcriber = self._pipeline.transcriber
-        audio = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
+        transcriber, along = self._pipeline.transcriber, self._along
         try:
-            async with _closing(transcriber.transcribe(audio, TranscriptionHints(wanted.language))) as texts:
+            if along is not None and along.item_id == wanted.item_id:
+                return await along.settle()
+            audio = await converted(wanted.audio, wanted.format, transcriber.rate_hz)
+            async with closing(transcriber.transcribe(audio, TranscriptionHints(wanted.language))) as texts:
                 return "".join([text async for text in texts]).strip()
         except EngineError as error:
             log.info("%s: a pause is judged without words: %s", self._session_id, error.message)
@@ -330,24 +367,17 @@ class Work:
         else:
             await self._report(McpCallEnded(wanted.item_id, error=outcome))
 
+    async def _prepare(self, engine: PreparingLanguageModel, wanted: Generate) -> None:
+        """What fails here is told when the answer is asked for."""
+        try:
+            await engine.prepare(prompt_of(wanted))
+        except EngineError as error:
+            log.debug("%s: a prompt was not prepared: %s", self._session_id, error.message)
+
     async def _generate(self, wanted: Generate) -> None:
-        prompt = Prompt(
-            wanted.instructions,
-            wanted.items,
-            wanted.tools,
-            wanted.tool_choice,
-            wanted.max_output_tokens,
-            wanted.effort,
-            wanted.is_parallel,
-            wanted.temperature,
-        )
-        response_id = wanted.response_id
-        async with _closing(self._pipeline.language_model.generate(prompt)) as pieces:
-            async for piece in pieces:
-                await self._report(_report_of(response_id, piece))
-                if isinstance(piece, Finish):
-                    return
-        await self._report(GenerationEnded(response_id, "stop"))
+        async with closing(generation(self._pipeline.language_model, wanted)) as reports:
+            async for report in reports:
+                await self._report(report)
 
     # --- speech -------------------------------------------------------------------------------------------------------
 
@@ -356,7 +386,8 @@ class Work:
         response_id, item_id = phrases[0].response_id, phrases[0].item_id
         while phrases:
             wanted = phrases[0]
-            async with _closing(self._speech(wanted)) as chunks:
+            URGENCY.set(Urgency.SOON if wanted.phrase else Urgency.NOW)
+            async with closing(speech(self._pipeline.synthesizer, wanted)) as chunks:
                 async for audio in chunks:
                     if self._room is not None:
                         await self._room()
@@ -365,22 +396,6 @@ class Work:
             phrases.popleft()
         if self._phrases.get(item_id) is phrases:
             del self._phrases[item_id]
-
-    async def _speech(self, wanted: Speak) -> AsyncIterator[bytes]:
-        """The phrase in the client's format: the first audio as soon as there is any, then in chunks."""
-        synthesizer = self._pipeline.synthesizer
-        source = pcm16(synthesizer.rate_hz)
-        converter = Converter(source, wanted.format)
-        chunks = _Chunks(wanted.format)
-        async with _closing(synthesizer.speak(wanted.text, wanted.voice, wanted.speed)) as pieces:
-            async for piece in pieces:
-                for part in slices(piece, source):
-                    for chunk in chunks.push(converter.push(part)):
-                        yield chunk
-        for chunk in chunks.push(converter.flush()):
-            yield chunk
-        if rest := chunks.rest():
-            yield rest
 
 
 class _NoServers:
@@ -394,58 +409,3 @@ class _NoServers:
 
     async def close(self) -> None:
         pass
-
-
-class _Chunks:
-    """Cuts a stream of audio into chunks of `CHUNK_MS`; the first may be shorter, since somebody waits for it."""
-
-    def __init__(self, format: Format) -> None:
-        self._chunk_bytes = format.bytes_of(CHUNK_MS)
-        self._held = bytearray()
-        self._has_begun = False
-
-    def push(self, audio: bytes) -> list[bytes]:
-        self._held += audio
-        if not self._has_begun and self._held:
-            self._has_begun = True
-            if len(self._held) < self._chunk_bytes:
-                return [self.rest()]
-        whole = len(self._held) // self._chunk_bytes * self._chunk_bytes
-        chunks = [bytes(self._held[at : at + self._chunk_bytes]) for at in range(0, whole, self._chunk_bytes)]
-        del self._held[:whole]
-        return chunks
-
-    def rest(self) -> bytes:
-        rest = bytes(self._held)
-        self._held.clear()
-        return rest
-
-
-@asynccontextmanager
-async def _closing(engine: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
-    """The iterator, closed for sure when it is left early; an engine may give one that cannot be closed."""
-    try:
-        yield engine
-    finally:
-        if (close := getattr(engine, "aclose", None)) is not None:
-            await close()
-
-
-def spoken_part(item_id: str, part: SpokenPart) -> tuple[EngineReport, ...]:
-    """What one speaker said, as reports."""
-    segment = TranscriptSegment(item_id, part.text.strip(), part.speaker, part.start_s, part.end_s)
-    return TranscriptDelta(item_id, part.text), segment
-
-
-def _report_of(response_id: str, piece: Piece) -> EngineReport:
-    match piece:
-        case TextPiece():
-            return TextGenerated(response_id, piece.text)
-        case CallPiece():
-            return CallStarted(response_id, piece.name)
-        case ArgumentsPiece():
-            return CallArguments(response_id, piece.text)
-        case Finish():
-            return GenerationEnded(
-                response_id, piece.reason, piece.input_tokens, piece.cached_tokens, piece.output_tokens
-            )

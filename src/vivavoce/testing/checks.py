@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from vivavoce.core.account import Bill, Price
+from vivavoce.protocol.waterfall import STEPS, Waterfall
 
 from .evidence import Called, Evidence, Spoken, Turn, evidence
 
@@ -26,11 +27,13 @@ __all__ = [
     "assert_no_errors",
     "assert_not_heard",
     "assert_said",
+    "assert_steps_within",
     "called",
     "cost",
     "heard",
     "said",
     "turns",
+    "waterfalls",
     "words",
 ]
 
@@ -67,6 +70,15 @@ def turns(source: Any) -> list[Turn]:
     if found is None:
         raise TypeError("these events have no times; give the lines of a tape, or what a RealServer has seen")
     return found
+
+
+def waterfalls(source: Any) -> list[Waterfall]:
+    """Where the time of each response went, as the server measured it: of a `RealServer` all, whoever its client is.
+
+    Of events, tapes and conversations those that the server told its client, who has to have asked.
+    """
+    measured = getattr(source, "waterfalls", None)
+    return list(evidence(source).waterfalls if measured is None else measured)
 
 
 def cost(source: Any, price: Price) -> float:
@@ -121,6 +133,30 @@ def assert_answered_within(source: Any, ms: float) -> list[float]:
     if is_late:
         raise AssertionError(f"expected an answer within {ms:g} ms of each turn:\n{_listed(lines)}")
     return [turn.answered_ms - turn.ended_ms for turn in found if turn.answered_ms is not None]
+
+
+def assert_steps_within(source: Any, **limits_ms: float) -> list[Waterfall]:
+    """Every response reached these steps so soon: `assert_steps_within(server, transcript=300, first_sent=800)`.
+
+    The steps are those of `Waterfall`, and count as there: from the end of the user's speech, or what stands for it.
+    One that a response has not reached is late. Gives back the waterfalls. Raises `ValueError` for an unknown step.
+    """
+    if unknown := sorted(limits_ms.keys() - STEPS.keys()):
+        raise ValueError(f"there is no step {unknown[0]!r}; there is {', '.join(STEPS)}")
+    found = waterfalls(source)
+    if not found:
+        raise AssertionError("there was no response of which the server told where its time went")
+    lines, is_late = [], False
+    for number, one in enumerate(found, 1):
+        took = {step: one.steps.get(step) for step in limits_ms}
+        late = [step for step, ms in took.items() if ms is None or ms > limits_ms[step]]
+        is_late = is_late or bool(late)
+        told = ", ".join(f"{step} {'not reached' if ms is None else f'{ms} ms'}" for step, ms in took.items())
+        lines.append(f"response {number} (from {one.counted_from}): {told}{'  <- late' if late else ''}")
+    if is_late:
+        wanted = ", ".join(f"{step} within {ms:g} ms" for step, ms in limits_ms.items())
+        raise AssertionError(f"expected {wanted}:\n{_listed(lines)}")
+    return found
 
 
 def assert_called(

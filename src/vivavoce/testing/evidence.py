@@ -18,7 +18,17 @@ from vivavoce.core.spoken import heard
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
 from vivavoce.protocol.codec import ClientCodec
-from vivavoce.protocol.items import FunctionCall, InputAudio, InputText, Message, OutputAudio, OutputText, Usage
+from vivavoce.protocol.items import (
+    FunctionCall,
+    InputAudio,
+    InputText,
+    Message,
+    OutputAudio,
+    OutputText,
+    Response,
+    Usage,
+)
+from vivavoce.protocol.waterfall import Waterfall
 
 __all__ = ["Called", "Evidence", "Spoken", "Turn", "evidence"]
 
@@ -75,6 +85,8 @@ class Evidence:
     transcribed_s: float = 0.0
     failures: list[str] = field(default_factory=list)
     turns: list[Turn] | None = None
+    waterfalls: list[Waterfall] = field(default_factory=list)
+    """Of the responses of which the server told where their time went."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +193,7 @@ def _fold(events: Iterable[Any], found: Evidence) -> None:
                     part = heard([(words, entry.audio_bytes)], played)
                     cut_short[event.item_id] = Spoken("assistant", words, part.strip())
             case ev.ResponseDone():
-                found.usages.append((event.response.id, given(event.response.usage, None)))
-                found.failures.extend(_failure_of(event))
+                _end(event.response, found)
             case ev.ConversationItemInputAudioTranscriptionCompleted():
                 if isinstance(event.usage, ev.DurationUsage):
                     found.transcribed_s += event.usage.seconds
@@ -197,8 +208,15 @@ def _fold(events: Iterable[Any], found: Evidence) -> None:
     _collect(conversation, found, cut_short)
 
 
-def _failure_of(event: ev.ResponseDone) -> Iterable[str]:
-    response = event.response
+def _end(response: Response, found: Evidence) -> None:
+    """A response that is done."""
+    found.usages.append((response.id, given(response.usage, None)))
+    found.failures.extend(_failure_of(response))
+    if response.waterfall is not None:
+        found.waterfalls.append(response.waterfall)
+
+
+def _failure_of(response: Response) -> Iterable[str]:
     if response.status == "failed":
         error = given(details.error, None) if (details := given(response.status_details, None)) else None
         yield f"{response.id} has failed: {msgspec.json.encode(error).decode() if error else 'no reason was given'}"
@@ -236,8 +254,7 @@ def _of_conversation(conversation: Conversation) -> Evidence:
     found = Evidence()
     for response in conversation.responses.values():
         if response.status != "in_progress":
-            found.usages.append((response.id, given(response.usage, None)))
-            found.failures.extend(_failure_of(ev.ResponseDone(response=response)))
+            _end(response, found)
     _collect(conversation, found, {})
     return found
 

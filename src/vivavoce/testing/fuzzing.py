@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from vivavoce.core.messages import Close, Effect, Input, Send
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.core.translating import Translating
 from vivavoce.engines import Pipeline
 from vivavoce.engines.scripted import ScriptedModelSettings, ScriptedSettings, scripted_pipeline

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from vivavoce.protocol.waterfall import Waterfall
 from vivavoce.server import Settings, running
 from vivavoce.server.serve import Server
 from vivavoce.server.settings import settings_of
@@ -32,6 +34,8 @@ __all__ = ["API_KEY", "RealServer"]
 
 API_KEY = "sk-vivavoce-test"
 HOUR_MS = 3_600_000
+WATERFALLS_MAX = 10_000
+"""The latest are kept."""
 START_S_MAX = 30.0
 STOP_S_MAX = 30.0
 
@@ -60,6 +64,7 @@ class RealServer(Faults):
         self._settings = _settings(api_key, settings or {})
         self._directions = Directions(pace)
         self._record = Record()
+        self._waterfalls: deque[Waterfall] = deque(maxlen=WATERFALLS_MAX)
         self._thread: threading.Thread | None = None
         self._started: Future[Server] = Future()
         self._stop: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -113,6 +118,7 @@ class RealServer(Faults):
         async with running(self._settings, pipelines=pipelines) as server:
             app = server.app
             assert app.middleware_stack is not None, "a server that listens has built its app"
+            app.state.sessions.telemetry.listeners.append(lambda *measured: self._waterfalls.append(measured[-1]))
             app.middleware_stack = Wires(app.middleware_stack, self, self._record)
             self._stop = asyncio.get_running_loop(), stopped
             self._started.set_result(server)
@@ -177,6 +183,14 @@ class RealServer(Faults):
     def connections(self) -> tuple[SeenConnection, ...]:
         """Every connection that was tried, in order."""
         return self._record.connections
+
+    @property
+    def waterfalls(self) -> tuple[Waterfall, ...]:
+        """Where the time of every response went that is over, whether its client asked or not; in the order of the end.
+
+        Of one that the server plays (WebRTC), once its first sound was played, or will not be.
+        """
+        return tuple(self._waterfalls)
 
     def received(self, type: str = "*") -> list[Mapping[str, Any]]:
         """The events of this type that have come from clients; `*` stands for anything."""

@@ -24,12 +24,15 @@ from vivavoce.core.limits import Limits
 from vivavoce.core.session import Session
 from vivavoce.engines import Pipeline
 from vivavoce.engines.scripted import (
+    ScriptedIncrementalTranscriber,
     ScriptedModelSettings,
     ScriptedNoiseReducer,
     ScriptedSettings,
+    ScriptedTranscriber,
     ScriptedTurnSettings,
     ScriptedVadSettings,
     scripted_pipeline,
+    speech_in_words,
 )
 from vivavoce.errors import EngineError
 from vivavoce.protocol.codec import Dialect
@@ -146,6 +149,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     tools_delay_s: float
     rate_limits: RateLimits
     budget: float | None
+    hears_along: bool
+    """Whether its transcriber hears a turn while it is spoken."""
 
     @classmethod
     def of(cls, seed: int) -> Scenario:
@@ -183,6 +188,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
                 tokens_per_minute=random.choice((*[10_000_000] * 7, 200)),
             ),
             budget=random.choice((None, None, None, None, None, None, 20.0)),
+            hears_along=random.random() < 0.5,
         )
 
     def pipeline(self) -> Pipeline:
@@ -195,7 +201,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
             synthesizer=self.synthesizer,
             turn_detector=self.turn_detector,
         )
-        return replace(pipeline, noise_reducer=ScriptedNoiseReducer(self.noise_reducer))
+        transcriber = ScriptedIncrementalTranscriber if self.hears_along else ScriptedTranscriber
+        return replace(
+            pipeline,
+            transcriber=transcriber(self.transcriber, speech_in_words, hears_silence=False),
+            noise_reducer=ScriptedNoiseReducer(self.noise_reducer),
+        )
 
     def settings(self) -> Settings:
         """Its server."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from vivavoce.core.messages import Opened, Send
+from vivavoce.engines import Pipeline
 from vivavoce.protocol.codec import ServerCodec, ServerDialect
 
 from .playbook import Machine, Moment
@@ -251,11 +252,12 @@ def replay(
     pace: Pace = PACE,
     codec: WireCodec | None = None,
     player: RealTimePlayer | None = None,
+    pipeline: Pipeline | None = None,
 ) -> tuple[Line, ...]:
     """Say the trace's client lines to the machine at their times; the trace of what was said then, by both.
 
-    Engines are the scripted ones; after the last line they finish what they have begun. With `player`, the one that the
-    machine was given, the wire is that of a server which plays what it says.
+    Engines are the scripted ones unless a `pipeline` is given; after the last line they finish what they have begun.
+    With `player`, the one that the machine was given, the wire is that of a server which plays what it says.
     """
     recorder, codec = Recorder(), codec or ServerCodec(dialect, playback=player is not None)
 
@@ -263,7 +265,7 @@ def replay(
         if isinstance(moment.message, Send) and (frame := codec.encode(moment.message.event)) is not None:
             recorder.server(moment.t_ms, frame)
 
-    rehearsal = Rehearsal(machine, pace=pace, witness=witness, player=player)
+    rehearsal = Rehearsal(machine, pipeline, pace, witness=witness, player=player)
     rehearsal.say(Opened())
     for line in trace:
         rehearsal.at(line.t_ms)

@@ -1,19 +1,19 @@
-"""The client's end of a WebSocket, over picows: whole messages, bounded in both directions.
+"""A WebSocket over picows: whole messages, bounded in both directions.
 
-`dial` opens the connection and says in words why it could not. picows parses frames and answers pings; here they become
-messages, wait in an `Inbox`, and stop the socket from being read when too many do. Nothing leaves without room in the
-write buffer. Invariant: once the connection has ended, for whatever reason, nobody is left waiting.
+`dial` opens one as a client, and says in words why it could not; the server makes one of a connection of its own
+(`server/picows_door.py`). picows parses frames; here they become messages, wait in an `Inbox`, and stop the socket from
+being read when too many do. Nothing leaves without room in the write buffer. Invariant: once the connection has ended,
+for whatever reason, nobody is left waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from http import HTTPStatus
+from dataclasses import dataclass
 from ssl import SSLCertVerificationError, SSLContext, SSLError
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
@@ -34,8 +34,9 @@ from python_socks import ProxyError
 from vivavoce.errors import ConnectionFailed, LocalProtocolError
 from vivavoce.transports.inbox import Inbox, Sink
 from vivavoce.transports.proxies import check_proxy
+from vivavoce.transports.refusals import LIKELY_CAUSES, refusal
 
-__all__ = ["MESSAGE_BYTES_MAX", "WebSocket", "connect", "dial"]
+__all__ = ["MESSAGE_BYTES_MAX", "SocketLimits", "WebSocket", "connect", "dial"]
 
 L = TypeVar("L", bound=WSListener)
 
@@ -48,12 +49,8 @@ CLOSE_TIMEOUT_S = 5.0
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 """Largest message that is accepted; a larger one ends the connection with code 1009."""
 
-INBOX_MESSAGES_MAX = 1_024
-INBOX_BYTES_MAX = 8 * 1024 * 1024
-"""Where either is reached, the socket is not read until half of it has been taken. What was already read is kept."""
-
-WRITE_BUFFER_BYTES_MAX = 256 * 1024
-"""Bytes that wait to be sent; above it `send` waits."""
+FRAGMENTS_MAX = 65_536
+"""Fragments of one message. Beyond it close 1009."""
 
 PING_IDLE_S = 20.0
 PONG_TIMEOUT_S = 20.0
@@ -62,48 +59,57 @@ PONG_TIMEOUT_S = 20.0
 REASON_BYTES_MAX = 123
 """What fits into a close frame (RFC 6455 section 5.5)."""
 
-EXCERPT_CHARS_MAX = 300
 EXTENSION = "frame uses an extension that was not agreed upon"
 
 # Looking into an enumeration takes as long as half of what is done with a message.
 _TEXT, _CONTINUATION = WSMsgType.TEXT, WSMsgType.CONTINUATION
-_CLOSE, _PONG = WSMsgType.CLOSE, WSMsgType.PONG
+_CLOSE, _PING, _PONG = WSMsgType.CLOSE, WSMsgType.PING, WSMsgType.PONG
 
+_PROTOCOL_ERROR, _INVALID_TEXT, _MESSAGE_TOO_BIG = (
+    WSCloseCode.PROTOCOL_ERROR.value,
+    WSCloseCode.INVALID_TEXT.value,
+    WSCloseCode.MESSAGE_TOO_BIG.value,
+)
 _NO_CODE = 1005
 _LOST = 1006
 _LOCAL_ONLY_CODES = frozenset({1004, _NO_CODE, _LOST, 1015})
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-_LIKELY_CAUSES: Mapping[int, str] = {
-    301: "the endpoint has moved; use the address in its Location header",
-    400: "the server does not take this request; check the model name and the query of the URL",
-    401: "the API key is missing, wrong or expired",
-    403: "the API key may not use this model or endpoint",
-    404: "there is no Realtime endpoint at this address, or no such model; check the path of the URL",
-    407: "the proxy asks for credentials",
-    426: "the server speaks no WebSocket at this address",
-    429: "too many requests, or no quota left",
-    500: "the server has failed; try again",
-    502: "the server behind the gateway cannot be reached; try again",
-    503: "the server is overloaded or restarting; try again",
-    504: "the server behind the gateway does not answer; try again",
-}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketLimits:
+    """What one connection may hold."""
+
+    message_bytes_max: int = MESSAGE_BYTES_MAX
+    """Largest message that is accepted; a larger one ends the connection with code 1009."""
+
+    inbox_messages_max: int = 1_024
+    """Messages not yet taken. Beyond it the socket is not read until half of them are; what was read is kept."""
+
+    inbox_bytes_max: int = 8 * 1024 * 1024
+    """Likewise, in bytes."""
+
+    write_buffer_bytes_max: int = 256 * 1024
+    """Bytes that wait to be sent; above it `send` waits."""
 
 
 class WebSocket(WSListener):
-    """An open connection; see the `Transport` Protocol. Made by `dial`.
+    """An open connection; see the `Transport` Protocol.
 
-    `subprotocol` is the one that the server chose, if any; `response_headers` are those of its handshake.
+    `subprotocol` is the one that the server chose, if any; `response_headers` are those of its handshake. `has_heard`
+    is set with every frame of the peer, for whoever watches whether it lives.
     """
 
-    def __init__(self, message_bytes_max: int) -> None:
+    def __init__(self, limits: SocketLimits) -> None:
         self.subprotocol: str | None = None
         self.response_headers: Mapping[str, str] = {}
-        self._message_bytes_max = message_bytes_max
-        self._inbox = Inbox(INBOX_MESSAGES_MAX, INBOX_BYTES_MAX, on_room=self._resume_reading)
+        self.has_heard = False
+        self._limits = limits
+        self._inbox = Inbox(limits.inbox_messages_max, limits.inbox_bytes_max, on_room=self._resume_reading)
         self._writable = asyncio.Event()
         self._writable.set()
         self._fragments = bytearray()
+        self._fragments_count = 0
         self._fragments_type: WSMsgType | None = None
         self._settling: asyncio.Task[None] | None = None
 
@@ -115,6 +121,16 @@ class WebSocket(WSListener):
         if closed is not None:
             raise closed
         self._transport.send(_TEXT, message)
+
+    def offer(self, message: bytes) -> bool:
+        """Send one text message, UTF-8, if that can be done at once; say whether. Raises `ConnectionClosed`."""
+        if not self._writable.is_set():
+            return False
+        closed = self._inbox.ended
+        if closed is not None:
+            raise closed
+        self._transport.send(_TEXT, message)
+        return True
 
     async def receive(self) -> str | bytes:
         """The next message. Raises `ConnectionClosed`: after the last message, or at once where this end closed."""
@@ -144,27 +160,41 @@ class WebSocket(WSListener):
         finally:
             self._transport.disconnect(graceful=False)
 
+    def give_up(self, code: int, reason: str) -> None:
+        """Close at once, whatever is still to be read: the peer broke the rules, or is dead."""
+        self._end(code, reason)
+        self._transport.send_close(WSCloseCode(code), _cut(reason, REASON_BYTES_MAX))
+        self._transport.disconnect()
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the peer is not read, since nobody takes what it has said."""
+        return self._inbox.full
+
     # --- called by picows; nothing here may raise -----------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         """The handshake is done."""
         self._transport = transport
         self.response_headers = transport.response.headers
-        transport.underlying_transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        transport.underlying_transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Join fragments into messages, and messages into the inbox."""
+        self.has_heard = True
         kind = frame.msg_type
         if kind is _TEXT and frame.fin and self._fragments_type is None and not frame.rsv1:
             self._take_text(frame)  # which nearly all of them are
         elif kind is _PONG:
             return
+        elif kind is _PING:
+            self._answer(frame)
         elif kind is _CLOSE:
             self._goodbye(frame)
         elif frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._give_up(WSCloseCode.PROTOCOL_ERROR, EXTENSION)
+            self.give_up(_PROTOCOL_ERROR, EXTENSION)
         elif (kind is _CONTINUATION) != (self._fragments_type is not None):
-            self._give_up(WSCloseCode.PROTOCOL_ERROR, "fragments of messages are out of order")
+            self.give_up(_PROTOCOL_ERROR, "fragments of messages are out of order")
         elif frame.fin and kind is not _CONTINUATION:
             self._accept(kind, frame.get_payload_as_bytes())
         else:
@@ -202,23 +232,26 @@ class WebSocket(WSListener):
         """A fragment; the last one completes its message."""
         self._fragments_type = self._fragments_type or frame.msg_type
         self._fragments += frame.get_payload_as_memoryview()
-        if len(self._fragments) > self._message_bytes_max:
-            self._give_up(WSCloseCode.MESSAGE_TOO_BIG, f"message exceeds {self._message_bytes_max} bytes")
+        self._fragments_count += 1
+        if len(self._fragments) > self._limits.message_bytes_max:
+            self.give_up(_MESSAGE_TOO_BIG, f"message exceeds {self._limits.message_bytes_max} bytes")
+        elif self._fragments_count > FRAGMENTS_MAX:
+            self.give_up(_MESSAGE_TOO_BIG, f"message of more than {FRAGMENTS_MAX} fragments")
         elif frame.fin:
             kind, payload = self._fragments_type, bytes(self._fragments)
-            self._fragments_type = None
+            self._fragments_type, self._fragments_count = None, 0
             self._fragments.clear()
             self._accept(kind, payload)
 
     def _take_text(self, frame: WSFrame) -> None:
         """A message that is one frame of text."""
         if frame.rsv2 or frame.rsv3:
-            self._give_up(WSCloseCode.PROTOCOL_ERROR, EXTENSION)
+            self.give_up(_PROTOCOL_ERROR, EXTENSION)
             return
         try:
             message = frame.get_payload_as_utf8_text()
         except UnicodeDecodeError:
-            self._give_up(WSCloseCode.INVALID_TEXT, "text message is not UTF-8")
+            self.give_up(_INVALID_TEXT, "text message is not UTF-8")
             return
         self._inbox.put(message, frame.payload_size)
         if self._inbox.full:
@@ -228,7 +261,7 @@ class WebSocket(WSListener):
         try:
             message = payload.decode() if kind is _TEXT else payload
         except UnicodeDecodeError:
-            self._give_up(WSCloseCode.INVALID_TEXT, "text message is not UTF-8")
+            self.give_up(_INVALID_TEXT, "text message is not UTF-8")
             return
         self._inbox.put(message, len(payload))
         if self._inbox.full:
@@ -250,11 +283,10 @@ class WebSocket(WSListener):
         self._transport.send_close(WSCloseCode.OK if code is WSCloseCode.NO_INFO else code)
         self._transport.disconnect()
 
-    def _give_up(self, code: WSCloseCode, reason: str) -> None:
-        """The peer broke the WebSocket protocol."""
-        self._end(code.value, reason)
-        self._transport.send_close(code, _cut(reason, REASON_BYTES_MAX))
-        self._transport.disconnect()
+    def _answer(self, ping: WSFrame) -> None:
+        """The pong, where picows leaves it to us: none for a peer that does not read what it has been sent already."""
+        if self._writable.is_set():
+            self._transport.send_pong(ping.get_payload_as_bytes())
 
     def _end(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Only the first end counts. Nobody waits any more."""
@@ -280,7 +312,7 @@ async def dial(
     ssl: SSLContext | None = None,
     proxy: str | None = None,
     open_timeout_s: float = OPEN_TIMEOUT_S,
-    message_bytes_max: int = MESSAGE_BYTES_MAX,
+    limits: SocketLimits = SocketLimits(),
 ) -> WebSocket:
     """Open a WebSocket to a `ws://` or `wss://` URL.
 
@@ -290,13 +322,13 @@ async def dial(
     """
     websocket = await connect(
         url,
-        lambda: WebSocket(message_bytes_max),
+        lambda: WebSocket(limits),
         headers=headers,
         subprotocols=subprotocols,
         ssl=ssl,
         proxy=proxy,
         open_timeout_s=open_timeout_s,
-        message_bytes_max=message_bytes_max,
+        message_bytes_max=limits.message_bytes_max,
     )
     chosen = websocket.response_headers.get("Sec-WebSocket-Protocol")
     if chosen is not None and chosen not in subprotocols:
@@ -412,7 +444,7 @@ async def _failing_clearly(url: str, proxy: str | None, open_timeout_s: float) -
         raise ConnectionFailed(f"{where} did not answer within {open_timeout_s:g} s") from None
     except WSHandshakeError as error:
         status = None if error.response is None else int(error.response.status)
-        raise ConnectionFailed(f"{where} refused the WebSocket: {_refusal(error)}", status=status) from error
+        raise ConnectionFailed(f"{where} refused the WebSocket: {refusal(error)}", status=status) from error
     except SSLCertVerificationError as error:
         raise ConnectionFailed(f"the certificate of {where} is not trusted: {error.verify_message}") from error
     except SSLError as error:
@@ -429,34 +461,10 @@ async def _failing_clearly(url: str, proxy: str | None, open_timeout_s: float) -
         # Only its text has the status, where it is an HTTP proxy.
         found = re.search(r"status (\d{3})$", str(error))
         status = int(found[1]) if found else None
-        cause = f" ({_LIKELY_CAUSES[407]})" if status == 407 else ""
+        cause = f" ({LIKELY_CAUSES[407]})" if status == 407 else ""
         raise ConnectionFailed(f"cannot connect to {where}: {error}{cause}", status=status) from error
     except (OSError, WSError, ValueError) as error:
         raise ConnectionFailed(f"cannot connect to {where}: {error}") from error
-
-
-def _refusal(error: WSHandshakeError) -> str:
-    """Status, and what the server said as far as it came with the headers; with a likely cause where it names none."""
-    response = error.response
-    if response is None or response.status == HTTPStatus.SWITCHING_PROTOCOLS:
-        return str(error)
-    status = int(response.status)
-    line, body = f"HTTP {status} {response.status.phrase}", (error.raw_body or b"").decode(errors="replace").strip()
-    if (message := _message(body)) is not None:
-        return f"{line}: {message[:EXCERPT_CHARS_MAX]}"
-    cause = _LIKELY_CAUSES.get(status) or _LIKELY_CAUSES.get(status // 100 * 100, "not a WebSocket endpoint")
-    if 300 <= status < 400:
-        cause = f"{_LIKELY_CAUSES[301]} ({response.headers.get('Location', 'which is missing')})"
-    return f"{line} ({cause})" + (f": {body[:EXCERPT_CHARS_MAX]}" if body else "")
-
-
-def _message(body: str) -> str | None:
-    """What an API error says; None where it is anything else."""
-    try:
-        message = json.loads(body)["error"]["message"]
-    except (ValueError, LookupError, TypeError):
-        return None
-    return message if isinstance(message, str) and message else None
 
 
 def _address(url: str) -> str:

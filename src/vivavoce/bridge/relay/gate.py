@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from vivavoce.client.endpoint import Endpoint, Kind
 from vivavoce.core.abilities import Abilities
-from vivavoce.core.session import Session, Surroundings
+from vivavoce.core.session import Session
+from vivavoce.core.surroundings import Surroundings
 from vivavoce.core.translating import Translating
 from vivavoce.errors import SettingsError
 from vivavoce.protocol.codec import ServerDialect

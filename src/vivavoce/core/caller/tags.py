@@ -12,13 +12,13 @@ from msgspec import structs
 
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import given
+from vivavoce.protocol.config import METADATA_PAIRS_MAX
 from vivavoce.protocol.items import Response
 
 E = TypeVar("E", bound=ev.ResponseCreated | ev.ResponseDone)
 
 TAG = "vivavoce_request"
 """The key. The value is the id of the request's event."""
-METADATA_PAIRS_MAX = 16
 
 
 def tagged(event: ev.ResponseCreate) -> ev.ResponseCreate | None:

@@ -23,6 +23,7 @@ from .answering import MODEL_DEFAULTS, Answer, Call, ScriptedLanguageModel, Scri
 from .hearing import (
     TURN_DEFAULTS,
     VAD_DEFAULTS,
+    ScriptedIncrementalTranscriber,
     ScriptedNoiseReducer,
     ScriptedTranscriber,
     ScriptedTurnDetector,
@@ -30,6 +31,7 @@ from .hearing import (
     ScriptedVad,
     ScriptedVadSettings,
     duration_in_words,
+    speech_in_words,
 )
 from .pace import AT_ONCE, ScriptedSettings
 from .speaking import CHARACTER_MS, ScriptedSynthesizer
@@ -39,6 +41,7 @@ __all__ = [
     "CHARACTER_MS",
     "Answer",
     "Call",
+    "ScriptedIncrementalTranscriber",
     "ScriptedLanguageModel",
     "ScriptedModelSettings",
     "ScriptedNoiseReducer",
@@ -58,6 +61,7 @@ __all__ = [
     "create_vad",
     "duration_in_words",
     "scripted_pipeline",
+    "speech_in_words",
 ]
 
 

@@ -150,12 +150,21 @@ class ScriptedTurnDetector(Weightless):
 class ScriptedTranscriber(Weightless):
     """Writes `audio of N ms`, word by word; hears the duration and nothing else.
 
-    With a `script` it writes what that says of the audio (PCM16 mono at 24 kHz).
+    With a `script` it writes what that says of the audio (PCM16 mono at 24 kHz); `hears_silence` False says that this
+    is the same with more silence at the end, and lets the session prepare answers before a turn has ended.
     """
 
     rate_hz: int = FORMAT.rate_hz
+    hears_silence: bool = True
 
-    def __init__(self, settings: ScriptedSettings = AT_ONCE, script: Callable[[bytes], str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: ScriptedSettings = AT_ONCE,
+        script: Callable[[bytes], str] | None = None,
+        *,
+        hears_silence: bool = True,
+    ) -> None:
+        self.hears_silence = hears_silence
         self._settings = settings
         self._script = script or duration_in_words
 
@@ -179,6 +188,62 @@ class ScriptedTranscriber(Weightless):
         end_s = FORMAT.duration_ms(audio) / 1000
         yield SpokenPart("".join(words[:2]), "A", 0.0, end_s / 2)
         yield SpokenPart("".join(words[2:]), "B", end_s / 2, end_s)
+
+
+class ScriptedIncrementalTranscriber(ScriptedTranscriber):
+    """The same, heard while it is spoken; a word is sure to stay once two more have come behind it."""
+
+    def listen(self, hints: TranscriptionHints, told: Callable[[str], None] | None = None) -> ScriptedListening:
+        """Open a turn; the hints change nothing."""
+        return ScriptedListening(self, hints, self._script, told)
+
+
+class ScriptedListening:
+    """One turn; its text takes as long, and fails where, it does after the turn."""
+
+    def __init__(
+        self,
+        transcriber: ScriptedTranscriber,
+        hints: TranscriptionHints,
+        script: Callable[[bytes], str],
+        told: Callable[[str], None] | None,
+    ) -> None:
+        self._transcriber, self._hints, self._script, self._tell = transcriber, hints, script, told
+        self._audio = bytearray()
+        self._words = 0
+        self.is_cancelled = False
+        self.settled = 0
+        """How often its text was asked for."""
+
+    @property
+    def heard_ms(self) -> int:
+        """How much was pushed."""
+        return FORMAT.duration_ms(bytes(self._audio))
+
+    def push(self, audio: bytes) -> None:
+        """PCM16 mono at 24 kHz that follows."""
+        self._audio += audio
+        if self._tell is None or self.is_cancelled:
+            return
+        sure = words_of(self._script(bytes(self._audio)))[:-2]
+        for word in sure[self._words :]:
+            self._tell(word)
+        self._words = max(self._words, len(sure))
+
+    async def settle(self) -> str:
+        """The text of everything pushed."""
+        self.settled += 1
+        return "".join([word async for word in self._transcriber.transcribe(bytes(self._audio), self._hints)])
+
+    def cancel(self) -> None:
+        """Nothing more is told."""
+        self.is_cancelled = True
+
+
+def speech_in_words(audio: bytes) -> str:
+    """The same, of the audio without the silence (zeros) at its end."""
+    spoken = len(audio.rstrip(bytes(1)))
+    return duration_in_words(audio[: -(-spoken // FORMAT.sample_bytes) * FORMAT.sample_bytes])
 
 
 def duration_in_words(audio: bytes) -> str:

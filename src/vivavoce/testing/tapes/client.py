@@ -89,11 +89,12 @@ async def replay_as_client(
     Raises `ConnectionFailed`, and `LocalProtocolError` for a URL that cannot be one.
     """
     if isinstance(target, str):
-        from vivavoce.transports.websocket import dial
+        from vivavoce.transports.websocket import SocketLimits, dial
 
         dialect: Any = "beta" if tape.header.dialect == "beta" else "ga"
         where = resolve(Target(url=target, model=tape.header.model, api_key=api_key, dialect=dialect), {})
-        target = await dial(where.url, headers=where.headers, message_bytes_max=MESSAGE_BYTES_MAX)
+        limits = SocketLimits(message_bytes_max=MESSAGE_BYTES_MAX)
+        target = await dial(where.url, headers=where.headers, limits=limits)
     return await _Caller(tape.connections[connection], target, pace, patience_s).run()
 
 

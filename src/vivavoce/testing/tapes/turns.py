@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vivavoce.protocol.waterfall import Waterfall, waterfall_of
+
 from .entries import Message
 
 _ENDS = frozenset({"input_audio_buffer.speech_stopped", "input_audio_buffer.commit", "response.create"})
@@ -37,6 +39,8 @@ class Turn:
     first_audio_ms: float | None = None
     done_ms: float | None = None
     status: str = "in_progress"
+    waterfall: Waterfall | None = None
+    """What the server told of it, where the client had asked; counted from the end of the turn as the server saw it."""
 
     def reach(self, stage: str, t_ms: float) -> None:
         """The stage was reached; only the first time counts."""
@@ -78,3 +82,4 @@ def _reach(turns: dict[str, Turn], message: Message, stage: str) -> None:
     if turn is not None:
         turn.reach(stage, message.t_ms)
         turn.status = response.get("status", turn.status)
+        turn.waterfall = waterfall_of(response.get("metadata")) or turn.waterfall

@@ -1,0 +1,169 @@
+"""Several conversations at once with the embedded engines, and how soon these are silent when they are interrupted.
+
+    python benchmarks/crowd.py FOLDER [--sessions 8] [--seconds 60] [--silence-ms 500] [--json]
+
+The server runs in a process of its own. In every session utterances of FOLDER (WAV files) are spoken in real time, each
+when the answer before it has been played; a session falls behind as a listener's clock says: `gaps` is how often one
+that began at the first audio ran out of it before the answer was complete, and must be 0. CPU is the server's.
+
+Then each engine alone, in this process, on a machine of one core as far as it knows: from closing its stream to the
+moment at which its thread has given back the core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from vivavoce.engines import Prompt, TranscriptionHints
+from vivavoce.engines.cores import Cores, Urgency
+from vivavoce.engines.hibari import Hibari
+from vivavoce.engines.smollm import SmolLM
+from vivavoce.engines.whisper import Whisper
+from vivavoce.protocol.items import InputText, Message
+from vivavoce.testing.bench import figures
+from vivavoce.testing.bench.conversation import Asking, Endpoint
+from vivavoce.testing.bench.load import SESSIONS_MAX, Loaded, load
+from vivavoce.testing.bench.speech import Utterance, recorded
+from vivavoce.testing.serving import serving
+
+SPEECH_SECONDS_MAX = 12.0
+"""Longer utterances are left out: a session that reads aloud for half a minute asks for nothing."""
+PROMPT = "You are the voice of a railway company, and you help passengers to find their trains. " * 8
+STORY = "Tell me a very long story about a train that is late, and about everybody who waits for it."
+REPEATS = 7
+
+
+def crowd(said: list[Utterance], sessions: int, seconds: float, silence_ms: int) -> Loaded:
+    """Hold the conversations. Raises where the server does not start."""
+    with serving(["-m", "vivavoce", "serve", "--port", "0", "--model", "local"]) as server:
+        server.wait_until_ready()
+        process = psutil.Process(server.process.pid)
+
+        def cpu_s() -> float:
+            used = process.cpu_times()
+            return float(used.user + used.system)
+
+        endpoint = Endpoint.at(f"{server.url}/v1", "gpt-realtime")
+        return asyncio.run(load(endpoint, sessions, said, Asking(silence_ms), seconds=seconds, cpu_s=cpu_s))
+
+
+def told(loaded: Loaded) -> dict[str, Any]:
+    """The figures. Gaps count in every answer, even in one to a turn that ended early."""
+    answered = [turn for turn in loaded.turns if turn.audio_ms]
+    return {
+        **figures.of_load(loaded),
+        "answers": len(answered),
+        "gaps": sum(turn.gaps for turn in answered),
+        "gap_ms": round(sum(turn.gap_ms for turn in answered)),
+        "audio_s": round(sum(turn.audio_ms for turn in answered) / 1000),
+        "cpu_s_per_answer": round(loaded.cores * loaded.seconds / max(1, len(answered)), 2),
+    }
+
+
+# --- until it is silent -----------------------------------------------------------------------------------------------
+
+
+async def until_silent(
+    cores: Cores, begin: Callable[[], AsyncIterator[Any]], reached: Callable[[AsyncIterator[Any]], Awaitable[object]]
+) -> float:
+    """Begin, go on until `reached`, close: ms until the only core is free."""
+    probe = cores.share("probe", 1)
+    stream = begin()
+    await reached(stream)
+    closed = time.perf_counter()
+    await stream.aclose()  # type: ignore[attr-defined]
+    place = await cores.take(probe, Urgency.NOW)
+    silent_ms = (time.perf_counter() - closed) * 1000
+    cores.give_back(place)
+    return silent_ms
+
+
+async def first_piece(stream: AsyncIterator[Any]) -> None:
+    await anext(stream)
+
+
+def after(seconds: float) -> Callable[[AsyncIterator[Any]], Awaitable[None]]:
+    """Leave a stream of which nothing has come yet."""
+
+    async def reached(stream: AsyncIterator[Any]) -> None:
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.wait([waiting], timeout=seconds)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    return reached
+
+
+async def interrupted(said: list[Utterance]) -> dict[str, list[float]]:
+    """Each engine in the midst of its work, several times; the language model also while it reads its prompt."""
+    cores = Cores(1)
+    model, voice, ear = SmolLM(), Hibari(), Whisper()
+    for engine in (model, voice, ear):
+        engine.share(cores)
+        await engine.warm_up()
+    audio = said[0].audio[: len(said[0].audio) // 6 * 6]
+    count = iter(range(10_000))
+
+    def asked(instructions: str) -> AsyncIterator[Any]:
+        text = f"{next(count)}: {STORY}"
+        return model.generate(Prompt(instructions, (Message(role="user", content=(InputText(text=text),)),)))
+
+    cases: dict[str, tuple[Callable[[], AsyncIterator[Any]], Callable[[AsyncIterator[Any]], Awaitable[object]]]] = {
+        "language model, writing": (lambda: asked("Be brief."), first_piece),
+        "language model, reading": (lambda: asked(f"{next(count)} {PROMPT}"), after(0.4)),
+        "voice, in a phrase": (lambda: voice.speak(f"{STORY} {next(count)}", "alloy", 1.0), after(0.03)),
+        "ear, in a turn": (lambda: ear.transcribe(audio, TranscriptionHints()), after(0.1)),
+    }
+    found: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(REPEATS):
+        for name, (begin, reached) in cases.items():
+            found[name].append(await until_silent(cores, begin, reached))
+    for engine in (model, voice, ear):
+        await engine.close()
+    return found
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="WAV files to speak")
+    parser.add_argument("--sessions", type=int, default=8, help="conversations at once (default 8)")
+    parser.add_argument("--seconds", type=float, default=60, help="how long they are measured (default 60)")
+    parser.add_argument("--silence-ms", type=int, default=500, help="silence that ends a turn (default 500)")
+    parser.add_argument("--no-interruptions", action="store_true", help="leave out the second part")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    if not 1 <= arguments.sessions <= SESSIONS_MAX:
+        parser.error(f"--sessions: 1 to {SESSIONS_MAX}")
+    return arguments
+
+
+def main() -> int:
+    """0 where no answer had a gap."""
+    arguments = parse()
+    said = [one for one in recorded([arguments.folder]) if one.end_ms <= SPEECH_SECONDS_MAX * 1000]
+    found = told(crowd(said, arguments.sessions, arguments.seconds, arguments.silence_ms))
+    silent = {} if arguments.no_interruptions else asyncio.run(interrupted(said))
+    if arguments.json:
+        print(json.dumps({**found, "silent_ms": silent}))
+    else:
+        for name, value in found.items():
+            print(f"{name:24} {value}")
+        for name, times in silent.items():
+            print(f"{name:24} silent after {statistics.median(times):.0f} ms, at most {max(times):.0f} ms")
+    return 0 if not found["gaps"] and found["answers"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

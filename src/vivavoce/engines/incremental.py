@@ -1,0 +1,288 @@
+"""Hearing a turn while it is spoken: drafts of the speech so far, so that at its end little is left to do.
+
+Audio is pushed as it comes; voice activity says when a draft is worth its cost: at a pause, because the turn may be
+over, and otherwise now and then. Each draft is the guess of the next, and words on which two drafts agree are told.
+`settle` gives the text of everything pushed: at a pause that was seen, the draft is there already.
+Invariant: what was told is the begin of what `settle` gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vivavoce.engines import TranscriptionHints, VoiceActivityStream
+from vivavoce.engines.cores import ThreadShare, Urgency
+from vivavoce.engines.stretches import SPEECH_BEGINS, SPEECH_ENDS, STRETCH_MS_MIN, Stretch, find_stretches
+from vivavoce.errors import EngineError
+
+__all__ = ["Ear", "IncrementalListening", "Sketch", "Sound", "agreed"]
+
+QUIET_FRAMES = 1
+"""After so many frames (32 ms each) without speech the turn may be over: the speech is drafted at once. Voice activity
+falls about 100 ms late by itself, so the last sound is in."""
+DRAFT_SPEECH_MS = 1_200
+"""Where nobody pauses, a draft is made after so much new speech …"""
+DRAFT_SPEECH_SHARE = 8
+"""… and one part of so many of what was said before: a longer stretch costs more each time."""
+UNTOLD_WORDS = 2
+"""The last words on which drafts agree are not told yet: what follows may change them."""
+TURN_MS_MAX = 30 * 60_000
+"""What is pushed beyond it is not heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """A draft of one stretch: its tokens and its text; empty where nothing was said."""
+
+    tokens: tuple[int, ...]
+    text: str
+
+
+class Ear(Protocol):
+    """What reads a stretch of speech; runs in a thread."""
+
+    def sketch(
+        self,
+        audio: bytes,
+        speech_s: float,
+        hints: TranscriptionHints,
+        known: Sequence[int],
+        guess: Sequence[int],
+        cancelled: threading.Event,
+        is_final: bool,
+    ) -> Sketch:
+        """The speech in PCM16, which begins with the tokens `known` and probably goes on as `guess` does.
+
+        `is_final`: in doubt, decode again without sparing anything.
+        """
+        ...
+
+    def starts_word(self, token: int) -> bool:
+        """Whether `token` begins a new word."""
+        ...
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What the tokens say."""
+        ...
+
+
+@dataclass(slots=True)
+class _Live:
+    """What is known of the stretch that is being spoken."""
+
+    start_ms: int
+    sketch: Sketch | None = None
+    speech_ms: int = 0
+    """How much voice the sketch has heard."""
+    is_final: bool = False
+    """Whether it was made with the care of a last one."""
+    told: tuple[int, ...] = ()
+
+    def covers(self, stretch: Stretch, *, is_final: bool) -> bool:
+        """Whether the sketch has heard all that was said in `stretch`."""
+        is_good = self.is_final or not is_final
+        return self.sketch is not None and self.speech_ms == stretch.speech_ms and is_good
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A draft that is being made, or waits for a core."""
+
+    task: asyncio.Task[Sketch]
+    stopped: threading.Event
+    is_final: bool
+
+    def stop(self) -> None:
+        """At once where it waits; else its thread ends soon, and nobody waits for that."""
+        self.stopped.set()
+        if not self.task.cancel() and not self.task.cancelled():
+            self.task.exception()  # nobody asks for it any more
+
+
+@dataclass(slots=True)
+class Sound:
+    """The audio so far and where in it somebody speaks."""
+
+    activity: VoiceActivityStream
+    frame_ms: int
+    bytes_per_ms: int
+    audio: bytearray = field(default_factory=bytearray)
+    probabilities: list[float] = field(default_factory=list)
+
+    def push(self, audio: bytes) -> bool:
+        """Whether a frame was completed."""
+        room = TURN_MS_MAX * self.bytes_per_ms - len(self.audio)
+        self.audio += audio[: max(room, 0)]
+        found = self.activity.push(audio[: max(room, 0)])
+        self.probabilities += found
+        return bool(found)
+
+    def is_quiet(self) -> bool:
+        last = self.probabilities[-QUIET_FRAMES:]
+        return len(last) == QUIET_FRAMES and max(last) < SPEECH_ENDS
+
+    def part(self, stretch: Stretch) -> bytes:
+        return bytes(self.audio[stretch.start_ms * self.bytes_per_ms : stretch.end_ms * self.bytes_per_ms])
+
+
+class IncrementalListening:
+    """One open turn. Used from the event loop; drafts are made in `threads`, at most one at a time."""
+
+    def __init__(
+        self,
+        ear: Ear,
+        threads: ThreadShare,
+        sound: Sound,
+        hints: TranscriptionHints,
+        told: Callable[[str], None] | None,
+    ) -> None:
+        self._ear, self._threads, self._sound, self._hints, self._told = ear, threads, sound, hints, told
+        self._done: dict[int, str] = {}
+        self._live: _Live | None = None
+        self._drafted_ms = 0
+        self._job: asyncio.Task[None] | None = None
+        self._drafting = asyncio.Lock()
+        self._wanted = False
+        self._is_cancelled = False
+        self._in_thread: _Reading | None = None
+        self._told_any = False
+
+    def push(self, audio: bytes) -> None:
+        """Take PCM16 mono that follows; returns at once."""
+        if self._is_cancelled or not self._sound.push(audio) or not self._is_worth_a_draft():
+            return
+        self._wanted = True
+        if self._sound.is_quiet():
+            self._make_way()
+        if self._job is None or self._job.done():
+            self._job = asyncio.get_running_loop().create_task(self._drafts())
+
+    async def settle(self) -> str:
+        """The text of everything pushed; empty where nobody spoke. More may be pushed afterwards, and settled again.
+
+        Raises `EngineError` where the model fails.
+        """
+        self._wanted = False
+        self._make_way()
+        await self._draft(is_final=True)
+        texts = [self._done[start] for start in sorted(self._done)]
+        if self._live is not None and self._live.sketch is not None:
+            texts.append(self._live.sketch.text)
+        return "".join(texts).strip()
+
+    def cancel(self) -> None:
+        """Give the turn up: what is being drafted stops soon, and nothing more is told."""
+        self._is_cancelled = True
+        self._wanted = False
+        if self._in_thread is not None:
+            self._in_thread.stop()
+
+    async def idle(self) -> None:
+        """Wait until every draft that was worth making is made."""
+        while self._job is not None and not self._job.done():
+            await asyncio.wait([self._job])
+
+    def _make_way(self) -> None:
+        """Stop a draft that is being made and is not a last one: now a last one is wanted, and soon."""
+        if self._in_thread is not None and not self._in_thread.is_final:
+            self._in_thread.stop()
+
+    def _is_worth_a_draft(self) -> bool:
+        sound = self._sound
+        new = sum(p >= SPEECH_BEGINS for p in sound.probabilities[self._drafted_ms // sound.frame_ms :])
+        old_ms = self._live.speech_ms if self._live else 0
+        return new * sound.frame_ms >= DRAFT_SPEECH_MS + old_ms // DRAFT_SPEECH_SHARE or (new > 0 and sound.is_quiet())
+
+    async def _drafts(self) -> None:
+        while self._wanted and not self._is_cancelled:
+            self._wanted = False
+            # A draft that fails is not missed: `settle` tries again, and says why.
+            with suppress(EngineError):
+                await self._draft(is_final=self._sound.is_quiet())
+
+    async def _draft(self, *, is_final: bool) -> None:
+        """Bring the drafts up to what was pushed."""
+        async with self._drafting:
+            sound = self._sound
+            self._drafted_ms = len(sound.probabilities) * sound.frame_ms
+            stretches = find_stretches(sound.probabilities, sound.frame_ms)
+            for stretch in stretches[:-1]:
+                await self._complete(stretch)
+            if stretches and not self._is_cancelled:
+                await self._sketch_live(stretches[-1], is_final)
+
+    async def _complete(self, stretch: Stretch) -> None:
+        """Write down a stretch behind which another has begun: once."""
+        if stretch.start_ms in self._done or self._is_cancelled:
+            return
+        live = self._live_of(stretch)
+        sketch = live.sketch
+        if sketch is None or not live.covers(stretch, is_final=True):
+            sketch = await self._sketched(stretch, live, is_final=True)
+        if sketch is None:
+            return
+        self._done[stretch.start_ms] = sketch.text
+        self._tell(sketch.tokens[len(live.told) :])
+        self._live = None
+
+    async def _sketch_live(self, stretch: Stretch, is_final: bool) -> None:
+        live = self._live_of(stretch)
+        if live.covers(stretch, is_final=is_final):
+            return
+        before = live.sketch
+        sketch = await self._sketched(stretch, live, is_final=is_final)
+        if sketch is None:
+            return
+        live.sketch, live.speech_ms, live.is_final = sketch, stretch.speech_ms, is_final
+        # A stretch that becomes too long is cut, not before this length; what was told must lie in front of the cut.
+        if self._told is None or before is None or stretch.end_ms - stretch.start_ms > STRETCH_MS_MIN:
+            return
+        count = agreed(before.tokens, sketch.tokens, self._ear.starts_word, UNTOLD_WORDS)
+        if count > len(live.told):
+            self._tell(sketch.tokens[len(live.told) : count])
+            live.told = sketch.tokens[:count]
+
+    async def _sketched(self, stretch: Stretch, live: _Live, *, is_final: bool) -> Sketch | None:
+        """None where it was stopped."""
+        guess = live.sketch.tokens[len(live.told) :] if live.sketch else ()
+        stopped = threading.Event()
+        urgency = Urgency.NOW if is_final else Urgency.SPARE
+        part, speech_s = self._sound.part(stretch), stretch.speech_ms / 1000
+        call = self._threads.run(
+            urgency, self._ear.sketch, part, speech_s, self._hints, live.told, guess, stopped, is_final
+        )
+        self._in_thread = reading = _Reading(asyncio.ensure_future(call), stopped, is_final)
+        try:
+            await asyncio.wait([reading.task])
+            return None if stopped.is_set() else reading.task.result()
+        finally:
+            # Where the caller was cancelled, the thread must not go on for nobody.
+            reading.stop()
+            self._in_thread = None
+
+    def _live_of(self, stretch: Stretch) -> _Live:
+        if self._live is None or self._live.start_ms != stretch.start_ms:
+            self._live = _Live(stretch.start_ms)
+        return self._live
+
+    def _tell(self, tokens: Sequence[int]) -> None:
+        if self._told is None or not tokens or self._is_cancelled:
+            return
+        text = self._ear.text(tokens)
+        self._told(text if self._told_any else text.lstrip())
+        self._told_any = True
+
+
+def agreed(before: Sequence[int], now: Sequence[int], starts_word: Callable[[int], bool], untold_words: int) -> int:
+    """How many tokens of `now` are whole words that `before` has too, the last `untold_words` of `now` left out."""
+    common = 0
+    while common < min(len(before), len(now)) and before[common] == now[common]:
+        common += 1
+    starts = [index for index, token in enumerate(now) if starts_word(token)]
+    ends = [*starts[1:], len(now)][: max(0, len(starts) - untold_words)]
+    return max((end for end in ends if end <= common), default=0)

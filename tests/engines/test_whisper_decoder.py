@@ -1,0 +1,86 @@
+"""The decoder that takes a guess: with any guess it writes what it would write without one."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vivavoce.engines import TranscriptionHints
+from vivavoce.engines.weights import WHISPER, verified
+from vivavoce.engines.whisper import RATE_HZ, WhisperSettings, _Model
+from vivavoce.engines.whisper_decoder import Memory, WhisperDecoder, _gelu, _log_total, _weights
+
+HINTS = TranscriptionHints()
+
+
+def test_gelu_is_the_normal_distribution_times_x() -> None:
+    x = np.array([-6.0, -1.0, -0.1, 0.0, 0.1, 1.0, 6.0], np.float32)
+    expected = [0.0, -0.15865525, -0.04601722, 0.0, 0.05398278, 0.84134475, 6.0]
+    assert np.allclose(_gelu(x), expected, atol=1e-6)
+
+
+def test_large_logits_do_not_overflow() -> None:
+    assert np.allclose(_log_total(np.array([[1_000.0, 1_000.0]], np.float32)), 1_000 + np.log(2))
+
+
+def test_a_memory_goes_on_as_the_other() -> None:
+    short, long = np.zeros((2, 3, 4), np.float32), np.ones((2, 5, 4), np.float32)
+    joined = Memory([short], [short]).followed_by(Memory([long], [long]))
+    assert joined.keys[0].shape == (2, 5, 4)
+    assert joined.keys[0][:, :, 0].tolist() == [[0, 0, 0, 1, 1]] * 2
+
+
+def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(struct.pack("<IH", 6, 4) + b"Else" + struct.pack("<II", 1, 0))
+    with pytest.raises(ValueError, match="Else"):
+        _weights(tmp_path / "model.bin")
+
+
+@pytest.mark.models
+def test_a_guess_changes_the_time_and_not_the_text() -> None:
+    folder = verified(*WHISPER).parent
+    model = _Model(str(folder), WhisperSettings())
+    decoder = model._decoder
+    assert isinstance(decoder, WhisperDecoder)
+    # A sound without words is the hardest: whatever is written hangs by a thread.
+    samples = np.random.default_rng(3).standard_normal(3 * RATE_HZ).astype(np.float32) * 0.1
+    samples *= np.sin(np.arange(len(samples)) / RATE_HZ * 12).astype(np.float32)
+    prompt = model._prompt("en", HINTS)
+    encoded = model._encoded(model._log_mel(samples, 400, 80)[None])
+    memory = decoder.memory(encoded[0]).followed_by(model._silence_memory)
+    alone = decoder.read(memory, prompt, (), (), 20)
+    assert alone.tokens
+    assert alone.passes == len(alone.tokens) + alone.complete
+    again = decoder.read(memory, prompt, (), alone.tokens, 20)
+    assert (again.tokens, again.complete, again.passes) == (alone.tokens, alone.complete, 1)
+    assert again.score == pytest.approx(alone.score, abs=0.01)
+    random = np.random.default_rng(4)
+    for _ in range(6):
+        guess = list(alone.tokens)
+        guess[random.integers(len(guess))] = int(random.integers(1_000, 40_000))
+        other = decoder.read(memory, prompt, (), [*guess, 11, 12], 20)
+        assert other.tokens == alone.tokens
+        assert other.passes > 1
+    behind = decoder.read(memory, prompt, alone.tokens[:1], (), 19)
+    assert (*alone.tokens[:1], *behind.tokens) == alone.tokens
+    assert decoder.read(memory, prompt, (), (), 3).tokens == alone.tokens[:3]
+
+
+@pytest.mark.models
+def test_a_sketch_begins_with_what_is_known_and_stops_when_told() -> None:
+    model = _Model(str(verified(*WHISPER).parent), WhisperSettings())
+    known = model._tokens.encode(" Good morning", add_special_tokens=False).ids
+    noise = (np.random.default_rng(3).standard_normal(2 * RATE_HZ) * 900).astype("<i2").tobytes()
+    sketch = model.sketch(noise, 1.5, HINTS, known, (), threading.Event(), is_final=True)
+    assert sketch.text.startswith(" Good morning")
+    model._decoder = None
+    slower = model.sketch(noise, 1.5, HINTS, known, (), threading.Event(), is_final=True)
+    assert slower.text.startswith(" Good morning"), "so it is with a model that CTranslate2 must read"
+    assert list(slower.tokens[: len(known)]) == known
+    stopped = threading.Event()
+    stopped.set()
+    assert model.sketch(noise, 1.5, HINTS, (), (), stopped, is_final=True).tokens == ()
