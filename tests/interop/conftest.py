@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 
@@ -46,8 +47,14 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`ws://127.0.0.1:PORT` of a server with the scripted pipeline."""
     config = tmp_path_factory.mktemp("interop") / "vivavoce.toml"
     config.write_text(CONFIG, "utf-8")
-    serve = ["serve", "--model", "scripted", "--port", "0", "--config", str(config)]
-    command = [sys.executable, "-m", "vivavoce", *serve]
+    with running_command("serve", "--model", "scripted", "--port", "0", "--config", str(config)) as url:
+        yield url
+
+
+@contextmanager
+def running_command(*arguments: str) -> Iterator[str]:
+    """The address that `vivavoce ARGUMENTS…` says, which runs until the block ends, and ends well."""
+    command = [sys.executable, "-m", "vivavoce", *arguments]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
         alarm = threading.Timer(START_SECONDS_MAX, process.kill)

@@ -47,7 +47,7 @@ BETA = Allowance(
 )
 BETA_1_60 = Allowance(
     any_field=True,
-    events=frozenset({"conversation.item.input_audio_transcription.delta"}),
+    events=frozenset({"conversation.item.input_audio_transcription.delta", "vivavoce.warning"}),
     values=frozenset(
         {
             ("conversation.item.created/previous_item_id", None),

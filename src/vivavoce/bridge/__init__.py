@@ -1,4 +1,4 @@
-"""What stands between clients and services: the telephone, with a media stream in one hand and a session in the other.
+"""What stands between clients and services: the relay, and the telephone.
 
 Layer above client and server, which it joins; nothing below imports it.
 """

@@ -1,4 +1,4 @@
-"""The `vivavoce` command: `serve`, `check-config`, `talk`, `chat`, `listen`, `events`, `demo`, `tape`, `bench`.
+"""The `vivavoce` command: `serve`, `relay`, `check-config`, `talk`, `chat`, `listen`, `events`, `demo` and others.
 
 Reads the command line and hands over; what a command needs is imported only when it runs, so that `--help` is quick and
 a base install says clearly which extra is missing.
@@ -21,6 +21,7 @@ from .bench_commands import add_bench
 from .foreign import as_words
 from .live_commands import add_live_commands
 from .phone_commands import add_phone
+from .relay_command import add_relay
 from .where import EMBEDDED, add_where, where_of
 
 INTERRUPTED = 130
@@ -85,7 +86,7 @@ def _extra(arguments: argparse.Namespace, missing: ModuleNotFoundError) -> str:
         return "bench"
     if arguments.command == "demo":
         return "local"
-    if arguments.command in ("check-config", "tape"):
+    if arguments.command in ("check-config", "relay", "tape"):
         return "server"
     is_elsewhere = arguments.config if arguments.command == "serve" else arguments.url
     return "server" if is_elsewhere or arguments.model not in (None, EMBEDDED) else "local"
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_serve(commands)
     _add_check_config(commands)
+    add_relay(commands)
     _add_talk(commands)
     add_live_commands(commands)
     _add_demo(commands)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal, cast, get_args
+from typing import Literal, Protocol, cast, get_args
 from urllib.parse import parse_qs, urlsplit
 
 from vivavoce.core.messages import Close
@@ -147,13 +147,37 @@ class Credential:
     secret: ClientSecret | None = None
 
 
+class KeySettings(Protocol):
+    """What is set about keys; see `Settings`."""
+
+    @property
+    def api_keys(self) -> tuple[Secret, ...]:
+        """Keys that are accepted."""
+        ...
+
+    @property
+    def admin_keys(self) -> tuple[Secret, ...]:
+        """Keys of operators."""
+        ...
+
+    @property
+    def signing_key(self) -> Secret | None:
+        """What short-lived keys are sealed with."""
+        ...
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Web pages that may come without a key."""
+        ...
+
+
 class Keys:
     """The keys that are accepted, as digests; without any, everybody on this machine is.
 
     `wall_s` gives unix seconds, by which short-lived keys expire.
     """
 
-    def __init__(self, settings: Settings, *, wall_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: KeySettings, *, wall_s: Callable[[], float] = time.time) -> None:
         self._digests = {_id(digest): digest for digest in map(_digest, settings.api_keys)}
         self._admin_digests = tuple(map(_digest, settings.admin_keys))
         self._ids = frozenset(self._digests) or {NOBODY}

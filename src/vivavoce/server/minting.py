@@ -7,6 +7,7 @@ what a session here has accepted, and its errors are those of the event, to the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Protocol, TypeVar
 
@@ -22,9 +23,9 @@ from vivavoce.protocol.config import RealtimeSession
 from vivavoce.protocol.violations import Vocabulary, read
 
 from .admission import Admitted
-from .auth import REQUEST, Asked, Credential, Refusal
+from .auth import REQUEST, Asked, Credential, Keys, Refusal
 from .client_secrets import VALUE_CHARS_MAX, ClientSecret, Configured, Kind, written
-from .sessions import Sessions
+from .runtime import Machine
 
 TTL_S: Final = 600
 TTL_S_OF_BETA: Final = 60
@@ -123,11 +124,26 @@ class Order:
     """Whether the request is the session itself, whose fields its errors name."""
 
 
-class Mint:
-    """Makes short-lived keys for the sessions of a server."""
+class House(Protocol):
+    """Whose keys are made: a server's `Sessions`, or who stands in front of one."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    keys: Keys
+    wall_s: Callable[[], float]
+
+    def check(self, kind: Kind, model: str) -> None:
+        """Raises `Refusal` where there are no such sessions."""
+        ...
+
+    def rehearsal(self, admitted: Admitted) -> Machine:
+        """A session machine that nobody listens to. Raises `Refusal`."""
+        ...
+
+
+class Mint:
+    """Makes short-lived keys for the sessions of a house."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
 
     def client_secret(self, asked: Asked, body: bytes) -> Body:
         """`POST /v1/realtime/client_secrets` (§1.9.1). Raises `Refusal`."""
@@ -182,7 +198,7 @@ class Mint:
         order = Order(ServerCodec("ga"), "ga", _update("session.update", session), TTL_S, model=asked.model)
         event = _decoded(order)
         kind, model, configured = _wanted(order, event)
-        self._sessions.check(kind, model or "")
+        self._house.check(kind, model or "")
         self._rehearsed(Admitted(credential.key_id, kind, "ga", model or asked.model or ""), event, order)
         return kind, model, configured
 
@@ -190,7 +206,7 @@ class Mint:
 
     def credential(self, asked: Asked) -> Credential:
         """Who asks. Raises `Refusal`: only a key of the settings makes others."""
-        credential = self._sessions.keys.check(asked)
+        credential = self._house.keys.check(asked)
         if credential.secret is not None:
             message = (
                 "A short-lived key opens sessions and does nothing else; ask for another with the key of your server."
@@ -206,10 +222,10 @@ class Mint:
         """The key, when it ends, and the session that it opens, in the words of its dialect."""
         event = None if order.update is None else _decoded(order)
         kind, model, configured = _wanted(order, event)
-        self._sessions.check(kind, model or "")
+        self._house.check(kind, model or "")
         admitted = Admitted(credential.key_id, kind, order.dialect, model or "")
         effective = self._rehearsed(admitted, event, order)
-        now_s = int(self._sessions.wall_s())
+        now_s = int(self._house.wall_s())
         secret = ClientSecret(
             kind=kind,
             dialect=order.dialect,
@@ -220,15 +236,14 @@ class Mint:
             session=written(configured),
             safety_identifier=asked.safety_identifier,
         )
-        value = self._sessions.keys.seal.close(secret)
+        value = self._house.keys.seal.close(secret)
         if len(value) > VALUE_CHARS_MAX:
             raise _too_long(len(value), order)
         return value, secret.expires_at, effective
 
     def _rehearsed(self, admitted: Admitted, event: Any, order: Order) -> Body:
         """The session as it will be, or the `Refusal` that says why there will be none."""
-        new_id = self._sessions.new_ids()
-        machine = self._sessions.machine(admitted, id=new_id("sess"), new_id=new_id, expires_at=0)
+        machine = self._house.rehearsal(admitted)
         effects = machine.handle(Opened(), 0)
         if event is not None:
             effects = machine.handle(event, 0)

@@ -272,6 +272,11 @@ class Sessions:
         except Refused as refused:
             raise Refusal(REQUEST, refused.code, refused.message, param=refused.param) from None
 
+    def rehearsal(self, admitted: Admitted) -> Machine:
+        """A machine that nobody listens to, to hear what it says to a configuration. Raises `Refusal`."""
+        new_id = self.new_ids()
+        return self.machine(admitted, id=new_id("sess"), new_id=new_id, expires_at=0)
+
     async def run(self, admitted: Admitted, transport: Transport, media: CallMedia | None = None) -> None:
         """Run an admitted session to its end. Raises `Refusal` where its models are not to be had.
 

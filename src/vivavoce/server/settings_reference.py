@@ -9,7 +9,7 @@ import ast
 import dataclasses
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -19,7 +19,7 @@ from vivavoce.engines.registry import EngineSettings
 
 from .runtime import ConnectionLimits
 from .settings import PipelineTable, PriceTable, RateLimits, Secret, Settings, WebRtc
-from .sources import variables
+from .sources import KeyPath, variables
 
 OPENING = """\
 # Settings
@@ -59,20 +59,21 @@ language_model = { engine = "openai-chat", options = { url = "http://127.0.0.1:1
 
 def settings_reference() -> str:
     """The whole page, as Markdown."""
-    return "\n".join((OPENING, *(_section(name, table) for name, table in TABLES), CLOSING))
+    known = {path: name for name, (path, _) in variables().items()}
+    return "\n".join((OPENING, *(section(name, table, known) for name, table in TABLES), CLOSING))
 
 
-def _section(name: str, table: type) -> str:
+def section(name: str, table: type, variables: Mapping[KeyPath, str]) -> str:
+    """One table of settings; `variables` are by key path."""
     title = f"`[{name}]`" if name else "The top of the file"
     said = inspect.cleandoc(table.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
-    rows = [_row(name, field, kind, default, words) for field, kind, default, words in _fields(table)]
+    rows = [_row(name, field, kind, default, words, variables) for field, kind, default, words in _fields(table)]
     header = ("| setting | what it takes | default | variable | |", "|---|---|---|---|---|")
     return "\n".join((f"## {title}", "", said, "", *header, *rows, ""))
 
 
-def _row(table: str, field: str, kind: Any, default: object, words: str) -> str:
-    path = (table, field) if table else (field,)
-    variable = next((name for name, (known, _) in variables().items() if known == path), "")
+def _row(table: str, field: str, kind: Any, default: object, words: str, variables: Mapping[KeyPath, str]) -> str:
+    variable = variables.get((table, field) if table else (field,), "")
     cells = (f"`{field}`", _kind(kind), _default(default), f"`{variable}`" if variable else "", words)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

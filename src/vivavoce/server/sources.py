@@ -83,7 +83,7 @@ def sourced(
     known = variables()
     for variable, (path, kind) in known.items():
         if (text := environment.get(variable)) is not None:
-            _put(values, path, _parsed(variable, text, kind))
+            put(values, path, parsed(variable, text, kind))
             sources[path] = variable
     for name, (option, value) in (options or {}).items():
         values[name] = value
@@ -137,7 +137,7 @@ def _leaves(values: Mapping[str, Any], path: KeyPath = ()) -> Iterator[KeyPath]:
             yield (*path, name)
 
 
-def _parsed(variable: str, text: str, kind: Any) -> Any:
+def parsed(variable: str, text: str, kind: Any) -> Any:
     """The value of a variable, as a file would have it; elements of lists are separated by commas."""
     if get_origin(kind) is tuple:
         return [part.strip() for part in text.split(",") if part.strip()]
@@ -145,7 +145,8 @@ def _parsed(variable: str, text: str, kind: Any) -> Any:
     return text if isinstance(value, Secret) else value
 
 
-def _put(values: dict[str, Any], path: KeyPath, value: Any) -> None:
+def put(values: dict[str, Any], path: KeyPath, value: Any) -> None:
+    """Set a value in nested tables, which are made where there are none."""
     for name in path[:-1]:
         inner = values.setdefault(name, {})
         if not isinstance(inner, dict):

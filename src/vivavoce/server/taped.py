@@ -10,29 +10,49 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlencode
 
 from vivavoce.errors import LocalProtocolError
 from vivavoce.transports import Transport
+from vivavoce.transports.redaction import Redact
 from vivavoce.transports.taping import SUFFIX, Header, TapeWriter, Taping
 
 from .admission import Admitted
-from .settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+class TapeSettings(Protocol):
+    """What is set about tapes; see `Settings`."""
+
+    @property
+    def tapes(self) -> str | None:
+        """The folder."""
+        ...
+
+    @property
+    def tapes_leave_out(self) -> tuple[Redact, ...]:
+        """What they leave out besides secrets."""
+        ...
 
 
 class Tapes:
     """The tapes that are being recorded, by session."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TapeSettings) -> None:
         self._settings = settings
         self._writers: dict[str, TapeWriter] = {}
 
     def taped(self, transport: Transport, admitted: Admitted, session_id: str) -> Transport:
         """The transport, recorded where that is wished for."""
+        writer = self.begin(admitted, session_id)
+        return transport if writer is None else Taping(transport, writer)
+
+    def begin(self, admitted: Admitted, session_id: str) -> TapeWriter | None:
+        """The tape of a session that begins, where that is wished for."""
         if self._settings.tapes is None:
-            return transport
+            return None
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{session_id}{SUFFIX}"
         try:
             writer = TapeWriter(
@@ -40,9 +60,9 @@ class Tapes:
             )
         except LocalProtocolError as error:
             log.warning("%s: is not recorded: %s", session_id, error)
-            return transport
+            return None
         self._writers[session_id] = writer
-        return Taping(transport, writer)
+        return writer
 
     def of(self, session_id: str) -> TapeWriter | None:
         """The tape of a session, where there is one."""

@@ -9,14 +9,13 @@ for whatever reason, nobody is left waiting.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from http import HTTPStatus
 from ssl import SSLCertVerificationError, SSLContext, SSLError
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from picows import (
@@ -35,8 +34,11 @@ from python_socks import ProxyError
 from vivavoce.errors import ConnectionFailed, LocalProtocolError
 from vivavoce.transports.inbox import Inbox, Sink
 from vivavoce.transports.proxies import check_proxy
+from vivavoce.transports.refusals import LIKELY_CAUSES, refusal
 
-__all__ = ["MESSAGE_BYTES_MAX", "SocketLimits", "WebSocket", "dial"]
+__all__ = ["MESSAGE_BYTES_MAX", "SocketLimits", "WebSocket", "connect", "dial"]
+
+L = TypeVar("L", bound=WSListener)
 
 OPEN_TIMEOUT_S = 10.0
 """For everything until the handshake is done: name lookup, TCP, TLS, proxy, HTTP."""
@@ -57,7 +59,6 @@ PONG_TIMEOUT_S = 20.0
 REASON_BYTES_MAX = 123
 """What fits into a close frame (RFC 6455 section 5.5)."""
 
-EXCERPT_CHARS_MAX = 300
 EXTENSION = "frame uses an extension that was not agreed upon"
 
 # Looking into an enumeration takes as long as half of what is done with a message.
@@ -73,21 +74,6 @@ _NO_CODE = 1005
 _LOST = 1006
 _LOCAL_ONLY_CODES = frozenset({1004, _NO_CODE, _LOST, 1015})
 _NOT_IN_HEADERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
-_LIKELY_CAUSES: Mapping[int, str] = {
-    301: "the endpoint has moved; use the address in its Location header",
-    400: "the server does not take this request; check the model name and the query of the URL",
-    401: "the API key is missing, wrong or expired",
-    403: "the API key may not use this model or endpoint",
-    404: "there is no Realtime endpoint at this address, or no such model; check the path of the URL",
-    407: "the proxy asks for credentials",
-    426: "the server speaks no WebSocket at this address",
-    429: "too many requests, or no quota left",
-    500: "the server has failed; try again",
-    502: "the server behind the gateway cannot be reached; try again",
-    503: "the server is overloaded or restarting; try again",
-    504: "the server behind the gateway does not answer; try again",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,20 +320,56 @@ async def dial(
     followed, since the headers may carry a key. Raises `ConnectionFailed`, which says why as far as can be known, and
     `LocalProtocolError` where `proxy` is not such a URL.
     """
+    websocket = await connect(
+        url,
+        lambda: WebSocket(limits),
+        headers=headers,
+        subprotocols=subprotocols,
+        ssl=ssl,
+        proxy=proxy,
+        open_timeout_s=open_timeout_s,
+        message_bytes_max=limits.message_bytes_max,
+    )
+    chosen = websocket.response_headers.get("Sec-WebSocket-Protocol")
+    if chosen is not None and chosen not in subprotocols:
+        await websocket.close(1002, "subprotocol was not offered")
+        raise ConnectionFailed(f"{_address(url)} chose subprotocol {chosen!r}, which was not offered")
+    websocket.subprotocol = chosen
+    return websocket
+
+
+async def connect(
+    url: str,
+    make: Callable[[], L],
+    *,
+    headers: Mapping[str, str] | None = None,
+    subprotocols: Sequence[str] = (),
+    ssl: SSLContext | None = None,
+    proxy: str | None = None,
+    open_timeout_s: float = OPEN_TIMEOUT_S,
+    message_bytes_max: int = MESSAGE_BYTES_MAX,
+    ping_s: float | None = None,
+) -> L:
+    """Open a WebSocket for any listener of picows, whose frames it is from then on; otherwise as `dial`.
+
+    `ping_s` stands for both `PING_IDLE_S` and `PONG_TIMEOUT_S`.
+
+    Where the server has answered with a status, the cause of the `ConnectionFailed` is a `WSHandshakeError`.
+    """
     check_proxy(proxy)
     fields = _checked_headers(url, headers or {}, subprotocols)
     async with _failing_clearly(url, proxy, open_timeout_s), _Socket() as opened:
         async with asyncio.timeout(open_timeout_s):
-            _, websocket = await ws_connect(
-                lambda: WebSocket(limits),
+            _, listener = await ws_connect(
+                make,
                 url,
                 ssl_context=ssl,
                 # For the case that the wait for the answer is cancelled: picows leaves the socket open until then.
                 websocket_handshake_timeout=open_timeout_s,
                 enable_auto_ping=True,
-                auto_ping_idle_timeout=PING_IDLE_S,
-                auto_ping_reply_timeout=PONG_TIMEOUT_S,
-                max_frame_size=limits.message_bytes_max,
+                auto_ping_idle_timeout=ping_s or PING_IDLE_S,
+                auto_ping_reply_timeout=ping_s or PONG_TIMEOUT_S,
+                max_frame_size=message_bytes_max,
                 extra_headers=fields,
                 max_redirects=0,
                 proxy=proxy,
@@ -355,14 +377,9 @@ async def dial(
                 # Its own TLS tells nothing about why a handshake failed.
                 use_aiofastnet=False if url.startswith("wss") else None,
             )
-        if not isinstance(websocket, WebSocket):
+        if listener is None:
             raise ConnectionResetError
-    chosen = websocket.response_headers.get("Sec-WebSocket-Protocol")
-    if chosen is not None and chosen not in subprotocols:
-        await websocket.close(1002, "subprotocol was not offered")
-        raise ConnectionFailed(f"{_address(url)} chose subprotocol {chosen!r}, which was not offered")
-    websocket.subprotocol = chosen
-    return websocket
+    return cast(L, listener)
 
 
 def _checked_headers(url: str, headers: Mapping[str, str], subprotocols: Sequence[str]) -> list[tuple[str, str]]:
@@ -427,7 +444,7 @@ async def _failing_clearly(url: str, proxy: str | None, open_timeout_s: float) -
         raise ConnectionFailed(f"{where} did not answer within {open_timeout_s:g} s") from None
     except WSHandshakeError as error:
         status = None if error.response is None else int(error.response.status)
-        raise ConnectionFailed(f"{where} refused the WebSocket: {_refusal(error)}", status=status) from error
+        raise ConnectionFailed(f"{where} refused the WebSocket: {refusal(error)}", status=status) from error
     except SSLCertVerificationError as error:
         raise ConnectionFailed(f"the certificate of {where} is not trusted: {error.verify_message}") from error
     except SSLError as error:
@@ -444,34 +461,10 @@ async def _failing_clearly(url: str, proxy: str | None, open_timeout_s: float) -
         # Only its text has the status, where it is an HTTP proxy.
         found = re.search(r"status (\d{3})$", str(error))
         status = int(found[1]) if found else None
-        cause = f" ({_LIKELY_CAUSES[407]})" if status == 407 else ""
+        cause = f" ({LIKELY_CAUSES[407]})" if status == 407 else ""
         raise ConnectionFailed(f"cannot connect to {where}: {error}{cause}", status=status) from error
     except (OSError, WSError, ValueError) as error:
         raise ConnectionFailed(f"cannot connect to {where}: {error}") from error
-
-
-def _refusal(error: WSHandshakeError) -> str:
-    """Status, and what the server said as far as it came with the headers; with a likely cause where it names none."""
-    response = error.response
-    if response is None or response.status == HTTPStatus.SWITCHING_PROTOCOLS:
-        return str(error)
-    status = int(response.status)
-    line, body = f"HTTP {status} {response.status.phrase}", (error.raw_body or b"").decode(errors="replace").strip()
-    if (message := _message(body)) is not None:
-        return f"{line}: {message[:EXCERPT_CHARS_MAX]}"
-    cause = _LIKELY_CAUSES.get(status) or _LIKELY_CAUSES.get(status // 100 * 100, "not a WebSocket endpoint")
-    if 300 <= status < 400:
-        cause = f"{_LIKELY_CAUSES[301]} ({response.headers.get('Location', 'which is missing')})"
-    return f"{line} ({cause})" + (f": {body[:EXCERPT_CHARS_MAX]}" if body else "")
-
-
-def _message(body: str) -> str | None:
-    """What an API error says; None where it is anything else."""
-    try:
-        message = json.loads(body)["error"]["message"]
-    except (ValueError, LookupError, TypeError):
-        return None
-    return message if isinstance(message, str) and message else None
 
 
 def _address(url: str) -> str:

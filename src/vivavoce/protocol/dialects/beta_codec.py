@@ -18,6 +18,7 @@ from vivavoce.protocol.leniency import LENIENCIES_OF_BETA, reread
 from vivavoce.protocol.shapes import tag
 from vivavoce.protocol.vetting import misfit
 from vivavoce.protocol.violations import read, refusal
+from vivavoce.protocol.walk import Json
 from vivavoce.protocol.wire import as_json, decoder, encode, ga_reader, parse, unknown, write
 
 from . import beta
@@ -97,11 +98,16 @@ def write_beta(event: AnyClientEvent) -> bytes:
     frame = write(event)
     if not isinstance(event, (ev.SessionUpdate, ev.ConversationItemCreate, ev.ResponseCreate)):
         return frame
-    frame = encode(beta.client_event_from_ga(as_json(event)))
-    said: Any = read(frame.decode(), _BETA_DECODERS[True], _BETA[True])
-    if isinstance(said, ErrorDetail):
-        raise LocalProtocolError(f"the beta dialect cannot say this {event.type}: {said.message}")
-    return frame
+    fields = beta.client_event_from_ga(as_json(event))
+    if (wrong := complaint(fields)) is not None:
+        raise LocalProtocolError(f"the beta dialect cannot say this {event.type}: {wrong.message}")
+    return encode(fields)
+
+
+def complaint(fields: Json) -> ErrorDetail | None:
+    """What the schema of beta has against a client's event in its words; None where it has nothing."""
+    said: Any = read(encode(fields).decode(), _BETA_DECODERS[True], _BETA[True])
+    return said if isinstance(said, ErrorDetail) else None
 
 
 def _under_another_name(struct: Any, name: str) -> type[msgspec.Struct]:

@@ -1,0 +1,143 @@
+"""The relay as an ASGI app: HTTP endpoints of its own, and its WebSockets under any ASGI server.
+
+`create_app` is what another app mounts. Served by `serve`, WebSockets do not come this way: `door` takes them, which is
+faster. Invariant: no answer holds a key but the short-lived one that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+
+from vivavoce.client.tools import Tool
+from vivavoce.errors import ConnectionClosed
+from vivavoce.protocol.codec import ServerCodec
+from vivavoce.protocol.events import ErrorEvent
+from vivavoce.server.app import LOOPBACK_ORIGIN, PATHS
+from vivavoce.server.asgi import AsgiTransport
+from vivavoce.server.auth import Asked, Refusal, Surface, plain_origin
+from vivavoce.server.ids import ids
+from vivavoce.server.rest import key_routes, refused
+from vivavoce.server.sessions import log_refusal
+
+from .legs import TransportLeg
+from .policy import PolicyFactory
+from .relay import Relay
+from .settings import RelaySettings
+
+METRICS = "/metrics"
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def create_app(
+    settings: RelaySettings, *, policies: Sequence[PolicyFactory] = (), tools: Sequence[Tool] = ()
+) -> Starlette:
+    """The relay as an ASGI app; `app.state.relay` is the `Relay`. Raises `SettingsError`.
+
+    Mounted in another app, `lifespan` of this module may be run by that one, so that sessions end with it.
+    """
+    return app_of(Relay(settings, policies=policies, tools=tools))
+
+
+def app_of(relay: Relay) -> Starlette:
+    """The app of a relay."""
+    settings = relay.settings
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=[plain_origin(origin) for origin in settings.origins],
+        allow_origin_regex=LOOPBACK_ORIGIN,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+    )
+    app = Starlette(
+        routes=[
+            *(WebSocketRoute(path, _Sockets(surface, relay)) for path, surface in PATHS.items()),
+            *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
+            *key_routes(relay.mint, bytes_max=settings.request_bytes_max),
+            Route(METRICS, _metrics, methods=["GET"]),
+            Route("/healthz", _healthz, methods=["GET"]),
+        ],
+        lifespan=lifespan,
+        middleware=[cors],
+        exception_handlers={HTTPException: _http_error},
+    )
+    app.state.relay = relay
+    return app
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """End all sessions at the end."""
+    try:
+        yield
+    finally:
+        await app.state.relay.drain()
+
+
+class _Sockets:
+    """The WebSocket endpoint of one path."""
+
+    def __init__(self, surface: Surface, relay: Relay) -> None:
+        self._surface = surface
+        self._relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked, transport = Asked.of(self._surface, scope), AsgiTransport(scope, receive, send)
+        client = scope.get("client")
+        with suppress(ConnectionClosed):
+            try:
+                async with self._relay.opened(asked, client[0] if client else "") as opened:
+                    await transport.accept(asked.subprotocol)
+                    await self._relay.carry(opened, TransportLeg(transport))
+            except Refusal as refusal:
+                await self._refuse(asked, transport, refusal)
+
+    async def _refuse(self, asked: Asked, transport: AsgiTransport, refusal: Refusal) -> None:
+        log_refusal(asked, refusal)
+        is_by_status = refusal.__cause__ is not None or self._relay.settings.refusals == "http"
+        if is_by_status and transport.can_deny:
+            await transport.deny(refusal.status, refusal.body, refusal.headers)
+            return
+        await transport.accept(asked.subprotocol)
+        told = ServerCodec(asked.dialect).encode(ErrorEvent(event_id=ids()("event"), error=refusal.detail))
+        if told is not None:
+            await transport.send(told)
+        await transport.close(refusal.close.code, refusal.close.reason)
+
+
+async def _metrics(request: Request) -> Response:
+    """For operators."""
+    relay: Relay = request.app.state.relay
+    asked = Asked.of("openai", request.scope)
+    try:
+        relay.gate.keys.check_operator(asked)
+    except Refusal as refusal:
+        log_refusal(asked, refusal)
+        return refused(refusal)
+    return PlainTextResponse(relay.metrics(), media_type=EXPOSITION, headers={"Cache-Control": "no-store"})
+
+
+async def _healthz(request: Request) -> Response:
+    """Alive, unless it is being stopped."""
+    relay: Relay = request.app.state.relay
+    return JSONResponse({"status": "stopping" if relay.is_stopping else "alive"}, 503 if relay.is_stopping else 200)
+
+
+async def _upgrade_required(request: Request) -> Response:
+    raise HTTPException(426, "This is a WebSocket endpoint: connect to it with ws:// or wss://.")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Every HTTP error in the API's own shape (reference §1.9)."""
+    assert isinstance(error, HTTPException)
+    body = {"message": error.detail, "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": body}, error.status_code, headers=dict(error.headers or {}))

@@ -1,0 +1,207 @@
+"""What each client may still do and has used, and what the whole relay has: limits, usage, cost, counters.
+
+A client is a key of the settings, the user whom a short-lived key was made for, or an address where there is no key.
+Pure but for the clock that is given. Invariants: there are never more clients than `CLIENTS_MAX` besides those with an
+open session; nothing here knows a key, only its id.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from vivavoce.core.account import Price, Tokens
+from vivavoce.protocol.items import Usage
+from vivavoce.server.auth import TRY_AGAIN, Refusal
+from vivavoce.server.quota import Quota
+
+from .settings import RelaySettings
+
+CLIENTS_MAX = 10_000
+"""Clients that are remembered; beyond it the one that was not here longest is forgotten, and begins anew."""
+DAY_S = 86_400.0
+POLICY = 1008
+
+
+@dataclass(slots=True)
+class Client:
+    """One client: what it may still use."""
+
+    id: str
+    key_id: str
+    sessions: int = 0
+    """Open ones."""
+    begun: Quota | None = None
+    budget: Quota | None = None
+
+
+class Counters(msgspec.Struct, kw_only=True):
+    """What the relay has done since it began; `exposition` says what each is."""
+
+    sessions: Counter[str] = msgspec.field(default_factory=Counter)
+    refusals: Counter[str] = msgspec.field(default_factory=Counter)
+    ends: Counter[str] = msgspec.field(default_factory=Counter)
+    messages: Counter[str] = msgspec.field(default_factory=Counter)
+    message_bytes: Counter[str] = msgspec.field(default_factory=Counter)
+    responses: Counter[str] = msgspec.field(default_factory=Counter)
+    input_tokens: Counter[str] = msgspec.field(default_factory=Counter)
+    output_tokens: Counter[str] = msgspec.field(default_factory=Counter)
+    cost: dict[str, float] = msgspec.field(default_factory=dict)
+    warnings: int = 0
+    tool_calls: int = 0
+
+
+class Ledger:
+    """All clients, and the counters. `clock` gives seconds, from any origin."""
+
+    def __init__(self, settings: RelaySettings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._clients: OrderedDict[str, Client] = OrderedDict()
+        self._prices = {model: Price(**table.plain()) for model, table in settings.prices.items()}
+        self.open = 0
+        self.counters = Counters()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    @contextmanager
+    def place(self, client_id: str, key_id: str) -> Iterator[Client]:
+        """A place for one more session of this client, until the block ends. Raises `Refusal`."""
+        client = self._client(client_id, key_id)
+        self._check(client)
+        client.sessions += 1
+        self.open += 1
+        try:
+            yield client
+        finally:
+            client.sessions -= 1
+            self.open -= 1
+
+    def spending(self, client: Client, model: str) -> Spending:
+        """The account of a session that begins."""
+        self.counters.sessions[client.key_id] += 1
+        return Spending(self, client, self._prices.get(model), self._settings.session_budget)
+
+    def spent(self, client: Client, cost: float) -> str | None:
+        """A client has cost so much. Says why its sessions have to end, where its budget is spent."""
+        self.counters.cost[client.key_id] = self.counters.cost.get(client.key_id, 0.0) + cost
+        if client.budget is None:
+            return None
+        client.budget.spend(cost, self._clock())
+        is_spent = client.budget.seconds_until(0, self._clock()) > 0
+        return f"The budget of {client.budget.limit:g} a day is spent." if is_spent else None
+
+    def _client(self, client_id: str, key_id: str) -> Client:
+        client = self._clients.pop(client_id, None) or self._new(client_id, key_id)
+        self._clients[client_id] = client
+        if len(self._clients) > CLIENTS_MAX:
+            idle = next((id for id, known in self._clients.items() if not known.sessions), None)
+            self._clients.pop(idle or "", None)
+        return client
+
+    def _new(self, client_id: str, key_id: str) -> Client:
+        a_minute, a_day = self._settings.client_sessions_per_minute_max, self._settings.client_budget_per_day
+        return Client(
+            client_id,
+            key_id,
+            begun=None if a_minute is None else Quota.a_minute(a_minute),
+            budget=None if a_day is None else Quota(a_day, a_day / DAY_S),
+        )
+
+    def _check(self, client: Client) -> None:
+        settings, now = self._settings, self._clock()
+        if self.open >= settings.sessions_max:
+            raise _too_many(f"This relay carries {settings.sessions_max} sessions at once, all are taken")
+        if settings.client_sessions_max is not None and client.sessions >= settings.client_sessions_max:
+            raise _too_many(f"You may have {settings.client_sessions_max} sessions at once")
+        if client.budget is not None and (wait_s := client.budget.seconds_until(0, now)) > 0:
+            said = f"Your budget of {client.budget.limit:g} a day is spent"
+            raise _later("budget_exceeded", said, wait_s)
+        if client.begun is not None and not client.begun.take(1, now):
+            said = f"You may begin {settings.client_sessions_per_minute_max} sessions a minute"
+            raise _later("rate_limit_exceeded", said, client.begun.seconds_until(1, now))
+
+
+@dataclass(slots=True)
+class Spending:
+    """What one session has used and cost."""
+
+    ledger: Ledger
+    client: Client
+    price: Price | None
+    budget: float | None
+    cost: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def used(self, usage: Usage) -> str | None:
+        """A response is done. Says why the session has to end, where a budget is spent."""
+        tokens, key, counters = Tokens.of(usage), self.client.key_id, self.ledger.counters
+        self.input_tokens += tokens.input
+        self.output_tokens += tokens.output
+        counters.responses[key] += 1
+        counters.input_tokens[key] += tokens.input
+        counters.output_tokens[key] += tokens.output
+        return self._spend(0.0 if self.price is None else self.price.of_tokens(tokens))
+
+    def transcribed(self, seconds: float) -> str | None:
+        """So much audio was transcribed; likewise."""
+        return self._spend(0.0 if self.price is None else self.price.of_audio(seconds))
+
+    def _spend(self, cost: float) -> str | None:
+        self.cost += cost
+        why = self.ledger.spent(self.client, cost)
+        if why is None and self.budget is not None and self.cost >= self.budget:
+            why = f"The session has cost its budget of {self.budget:g}."
+        return why
+
+
+def _too_many(said: str) -> Refusal:
+    return Refusal(TRY_AGAIN, "too_many_sessions", f"{said}; try again later.", type="rate_limit_error")
+
+
+def _later(code: str, said: str, wait_s: float) -> Refusal:
+    after_s = max(1, math.ceil(wait_s))
+    message = f"{said}; try again in {after_s} s."
+    return Refusal(TRY_AGAIN, code, message, type="rate_limit_error", retry_after_s=after_s)
+
+
+# --- Prometheus -------------------------------------------------------------------------------------------------------
+
+
+def exposition(counters: Counters, open_sessions: int) -> str:
+    """The counters as Prometheus reads them (text format 0.0.4)."""
+    rows = (
+        ("sessions_open", "gauge", "Sessions that are open.", {"": open_sessions}, ""),
+        ("sessions_total", "counter", "Sessions begun, by the id of the key.", counters.sessions, "key"),
+        ("refusals_total", "counter", "Clients refused, by code.", counters.refusals, "code"),
+        ("ends_total", "counter", "Sessions ended, by what ended them.", counters.ends, "by"),
+        ("messages_total", "counter", "Messages, by who sent them.", counters.messages, "from"),
+        ("bytes_total", "counter", "Bytes of messages, by who sent them.", counters.message_bytes, "from"),
+        ("responses_total", "counter", "Responses done, by key.", counters.responses, "key"),
+        ("input_tokens_total", "counter", "Tokens read and heard, by key.", counters.input_tokens, "key"),
+        ("output_tokens_total", "counter", "Tokens written and spoken, by key.", counters.output_tokens, "key"),
+        ("cost_total", "counter", "What it cost by the prices, in US dollars, by key.", counters.cost, "key"),
+        ("warnings_total", "counter", "What could not be expressed and was left out.", {"": counters.warnings}, ""),
+        ("tool_calls_total", "counter", "Function calls answered in the relay.", {"": counters.tool_calls}, ""),
+    )
+    lines: list[str] = []
+    for name, kind, about, values, label in rows:
+        lines += [f"# HELP vivavoce_relay_{name} {about}", f"# TYPE vivavoce_relay_{name} {kind}"]
+        lines += [
+            f"vivavoce_relay_{name}{_labelled(label, value)} {number}" for value, number in sorted(values.items())
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _labelled(label: str, value: str) -> str:
+    if not label:
+        return ""
+    escaped = value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    return f'{{{label}="{escaped}"}}'

@@ -1,0 +1,253 @@
+"""The relay itself: who comes is let in, the service is reached, and a passage carries the session to its end.
+
+Knows nothing of how clients connect; `door` brings sockets and `app` ASGI connections. Invariants: a place is taken
+before the service is reached and given back however the session ends; every passage is known here while it lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from vivavoce.client.tools import Tool
+from vivavoce.server.auth import GOING_AWAY, Asked, Refusal
+from vivavoce.server.ids import ids
+from vivavoce.server.minting import Mint
+from vivavoce.server.taped import Tapes
+
+from .gate import Gate, Passenger
+from .inspection import Inspection
+from .ledger import Client, Ledger, exposition
+from .legs import CLOSE_S_MAX, Ear, SocketLeg, TransportLeg
+from .opening import Opening
+from .passage import Passage, PassageLimits
+from .policy import AllowList, Policy, PolicyFactory, Visit, policies_named
+from .settings import RelaySettings
+from .tool_policy import RelayTools
+from .upstream import reach, secret_of
+
+log = logging.getLogger(__name__)
+
+ANYTHING = ("*",)
+OURS = (502, 504)
+"""The statuses by which the relay itself says what is wrong with the service; others are the service's own."""
+
+
+@dataclass(slots=True)
+class Opened:
+    """A session whose service is reached and whose client waits."""
+
+    id: str
+    passenger: Passenger
+    client: Client
+    service: SocketLeg
+
+
+class Relay:
+    """Carries sessions. `policies` are asked after those of the settings, `tools` are answered here.
+
+    `wall_s` gives unix seconds, for short-lived keys; `environment` has the service's key where the settings have none.
+    Raises `SettingsError` for policies that cannot be had.
+    """
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        *,
+        policies: Sequence[PolicyFactory] = (),
+        tools: Sequence[Tool] = (),
+        wall_s: Callable[[], float] = time.time,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.gate = Gate(settings, wall_s=wall_s, environment=environment)
+        self.mint = Mint(self.gate)
+        self.ledger = Ledger(settings, time.monotonic)
+        self._factories = (*policies_named(settings.policies), *policies)
+        self._tools = tuple(tools)
+        self._tapes = Tapes(settings)
+        self._passages: dict[str, Passage] = {}
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._new_id = ids()
+        self.is_stopping = False
+
+    def __len__(self) -> int:
+        return len(self._passages)
+
+    @asynccontextmanager
+    async def opened(self, asked: Asked, address: str) -> AsyncIterator[Opened]:
+        """A session for a client from this address, its service reached, until the block ends. Raises `Refusal`."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            if self.is_stopping:
+                raise Refusal(GOING_AWAY, "server_stopping", "The relay is stopping.", type="server_error")
+            passenger = self.gate.admit(asked, address)
+            with self.ledger.place(passenger.client_id, passenger.admitted.key_id) as client:
+                service = await self._reached(passenger)
+                try:
+                    yield Opened(self._new_id("sess"), passenger, client, service)
+                finally:
+                    service.close(GOING_AWAY, "")
+                    await _gone(service)
+        except Refusal as refusal:
+            is_the_services = refusal.__cause__ is not None and refusal.status not in OURS
+            code = None if is_the_services else refusal.body["error"]["code"]
+            self.ledger.counters.refusals[str(code or refusal.status)] += 1
+            raise
+        finally:
+            self._tasks.discard(task)
+
+    async def _reached(self, passenger: Passenger) -> SocketLeg:
+        try:
+            return await reach(
+                passenger.endpoint,
+                timeout_s=self.settings.connect_ms_max / 1000,
+                ping_s=self.settings.ping_interval_ms / 1000,
+                message_bytes_max=self.settings.message_bytes_max,
+            )
+        except Refusal as refusal:
+            log.warning("%r: %s", passenger.endpoint, refusal.__cause__ or refusal)
+            raise
+
+    async def carry(self, opened: Opened, leg: SocketLeg | TransportLeg) -> None:
+        """Carry an opened session whose client's handshake is done to its end."""
+        passage = self._passage(opened, leg)
+        self._passages[passage.id] = passage
+        admitted, began_s = opened.passenger.admitted, asyncio.get_running_loop().time()
+        log.info("%s: begins, %s, model %r, client %r", opened.id, admitted.kind, admitted.model, opened.client.id)
+        runs = leg.run() if isinstance(leg, TransportLeg) else _gone(leg)
+        carrying = asyncio.create_task(runs, name=f"client's leg of {opened.id}")
+
+        def join(client: Ear, service: Ear) -> None:
+            opened.service.join(service)
+            leg.join(client)
+
+        try:
+            await passage.run(join)
+        finally:
+            del self._passages[passage.id]
+            self._settle(passage)
+            await self._tapes.end(opened.id)
+            await carrying
+            lasted_s = asyncio.get_running_loop().time() - began_s
+            log.info("%s: has ended after %.1f s: %s%s", opened.id, lasted_s, passage.ended_by, _costs(passage))
+
+    def stop(self) -> None:
+        """Begin no session any more; end all that there are, with 1001."""
+        self.is_stopping = True
+        for passage in list(self._passages.values()):
+            passage.end(GOING_AWAY, "The relay is stopping.", by="relay")
+
+    async def drain(self) -> None:
+        """`stop`, and wait until everything is let go."""
+        self.stop()
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=2 * CLOSE_S_MAX)
+            for task in late:
+                task.cancel()
+
+    def metrics(self) -> str:
+        """What the relay has done, as Prometheus reads it."""
+        counters = self.ledger.counters
+        counters.messages.update({"client": 0, "service": 0})
+        for passage in self._passages.values():
+            self._count(passage)
+        return exposition(counters, len(self))
+
+    # --- leaves -------------------------------------------------------------------------------------------------------
+
+    def _passage(self, opened: Opened, leg: SocketLeg | TransportLeg) -> Passage:
+        settings, passenger = self.settings, opened.passenger
+        session_s = None if settings.session_ms_max is None else settings.session_ms_max / 1000
+        limits = PassageLimits(settings.stall_ms_max / 1000, session_s, settings.client_messages_per_second_max)
+        passage = Passage(
+            opened.id,
+            leg,
+            opened.service,
+            self.ledger.spending(opened.client, passenger.admitted.model),
+            limits,
+            tape=self._tapes.begin(passenger.admitted, opened.id),
+            secret=secret_of(passenger.endpoint).encode(),
+        )
+        inspection = Inspection(
+            passenger.dialect,
+            passenger.endpoint.dialect,
+            passage.to_client,
+            passage.to_service,
+            strict=settings.strict,
+            warned=self._warned,
+        )
+        policies = self._policies(opened, passage, inspection)
+        if policies or passenger.dialect != passenger.endpoint.dialect:
+            inspection.set_policies(policies)
+            passage.inspect(inspection)
+        return passage
+
+    def _policies(self, opened: Opened, passage: Passage, inspection: Inspection) -> list[Policy]:
+        """The policies of one session, in the order in which a client's event meets them."""
+        admitted = opened.passenger.admitted
+        visit = Visit(
+            id=opened.id,
+            client=opened.client.id,
+            key_id=admitted.key_id,
+            model=admitted.model,
+            kind=admitted.kind,
+            safety_identifier=admitted.safety_identifier,
+            to_service=inspection.inject_to_service,
+            to_client=inspection.inject_to_client,
+            end=passage.end,
+            on_end=passage.on_end,
+        )
+        policies: list[Policy] = []
+        if self.settings.session_fields != ANYTHING:
+            policies.append(AllowList(self.settings.session_fields))
+        policies += [make(visit) for make in self._factories]
+        if self._tools and admitted.kind == "realtime":
+            policies.append(RelayTools(visit, self._tools, self._called))
+        configured = admitted.configured
+        if configured is not None and configured == type(configured)():
+            configured = None  # a key that was made for a model alone
+        if configured is not None or (self._tools and admitted.kind == "realtime"):
+            policies.append(Opening(visit, configured, [tool.definition for tool in self._tools]))
+        return policies
+
+    def _warned(self) -> None:
+        self.ledger.counters.warnings += 1
+
+    def _called(self) -> None:
+        self.ledger.counters.tool_calls += 1
+
+    def _count(self, passage: Passage) -> None:
+        """Move what a passage has counted to the relay's counters."""
+        counters = self.ledger.counters
+        counters.messages["client"] += passage.messages_up
+        counters.messages["service"] += passage.messages_down
+        counters.message_bytes["client"] += passage.bytes_up
+        counters.message_bytes["service"] += passage.bytes_down
+        passage.messages_up = passage.messages_down = passage.bytes_up = passage.bytes_down = 0
+
+    def _settle(self, passage: Passage) -> None:
+        self._count(passage)
+        self.ledger.counters.ends[passage.ended_by] += 1
+
+
+async def _gone(leg: SocketLeg) -> None:
+    """Wait until a leg has let its socket go, which it does by itself once it is closed."""
+    await asyncio.wait((leg.gone,))
+
+
+def _costs(passage: Passage) -> str:
+    """What a session used, for the log."""
+    spending = passage.spending
+    price = f", cost {spending.cost:.6f}" if spending.price else ""
+    return f", {spending.input_tokens} tokens in, {spending.output_tokens} out{price}"
+
+
+__all__ = ["Opened", "Relay"]

@@ -1,0 +1,102 @@
+"""The relay as a program, and inside one.
+
+`running` is a context manager in the caller's event loop; `serve` owns the process. Invariant: at the end, however it
+comes, every session is closed with 1001 and the port is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import uvicorn
+
+from vivavoce.client.endpoint import shown
+from vivavoce.client.tools import Tool
+from vivavoce.server.serve import Uvicorn, listening, loop_factory, silence_libraries, told_by_signals
+
+from .app import app_of
+from .door import RelayDoor
+from .legs import CLOSE_S_MAX
+from .policy import PolicyFactory
+from .relay import Relay
+from .settings import RelaySettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A relay that listens. `url` is what a client takes as its base URL."""
+
+    url: str
+    port: int
+    relay: Relay
+
+
+@asynccontextmanager
+async def running(
+    settings: RelaySettings,
+    *,
+    policies: Sequence[PolicyFactory] = (),
+    tools: Sequence[Tool] = (),
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Running]:
+    """A relay in this process and event loop, until the block ends. Raises `SettingsError`.
+
+    `environment` None is that of the process; it has the service's key where the settings have none.
+    """
+    relay = Relay(settings, policies=policies, tools=tools, environment=environment)
+    with listening(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        server = Uvicorn(_config(relay))
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving of the relay")
+        try:
+            await server.listens.wait()
+            yield Running(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1", port, relay)
+        finally:
+            await relay.drain()
+            server.stop()
+            await serving
+
+
+def serve(settings: RelaySettings, *, tools: Sequence[Tool] = ()) -> int:
+    """Relay until SIGINT or SIGTERM. Returns the exit code."""
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    silence_libraries()
+    logging.getLogger("picows").setLevel(logging.WARNING)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_until_stopped(settings, tools))
+
+
+async def _until_stopped(settings: RelaySettings, tools: Sequence[Tool]) -> int:
+    stopped = asyncio.Event()
+    with ExitStack() as signals:
+        async with running(settings, tools=tools) as relay:
+            signals.enter_context(told_by_signals(stopped.set))
+            where = relay.url.replace("http", "ws", 1)
+            log.info("relaying %s/realtime to %s", where, shown(settings.upstream))
+            await stopped.wait()
+            log.info("stopping")
+    return 0
+
+
+def _config(relay: Relay) -> uvicorn.Config:
+    door: Any = partial(RelayDoor, relay)
+    return uvicorn.Config(
+        app_of(relay),
+        http=door,
+        ws="websockets-sansio",  # never made: the door takes WebSockets before
+        lifespan="off",
+        log_config=None,
+        log_level=logging.WARNING,  # its lower levels log whole URLs, and with them keys
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=round(CLOSE_S_MAX),
+    )

@@ -1,0 +1,209 @@
+"""What goes wrong between two sockets: each ends as `docs/how-to/relay.md` says, and leaves nothing behind.
+
+Counters are compared: what the relay has read is what it has sent, in order, once, up to the cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from relay_house import SECONDS_MAX, at, created, end_of, event, idle, relayed
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from vivavoce.bridge.relay.serving import Running
+
+CLIENTS = 200
+AT_ONCE_MAX = 50
+FILES = Path("/proc/self/fd")
+HANDSHAKE = (
+    "GET /v1/realtime HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
+
+
+def open_files() -> int:
+    """How many descriptors this process has; 0 where that cannot be seen."""
+    return len(os.listdir(FILES)) if FILES.exists() else 0
+
+
+@asynccontextmanager
+async def leaving_nothing() -> AsyncIterator[None]:
+    """After the block there are the tasks and, where that can be seen, the descriptors that there were before."""
+    gc.collect()
+    tasks, files = asyncio.all_tasks(), open_files()
+    yield
+    for _ in range(10):  # what was closed is let go in the next turns of the loop
+        await asyncio.sleep(0)
+    gc.collect()
+    assert asyncio.all_tasks() == tasks
+    assert open_files() <= files
+
+
+def settled(relay: Running) -> dict[str, int]:
+    """The counters of a relay that has no session left."""
+    relay.relay.metrics()
+    assert len(relay.relay) == relay.relay.ledger.open == 0
+    return {**relay.relay.ledger.counters.messages, **relay.relay.ledger.counters.ends}
+
+
+@pytest.mark.parametrize("count", [0, 1, 500])
+def test_a_kill_of_the_service_loses_nothing_that_was_read(count: int) -> None:
+    async def conversation(socket: ServerConnection) -> None:
+        for number in range(count):
+            await socket.send(json.dumps({"type": "n", "n": number, "fill": "x" * 5_000}))
+        socket.transport.abort()
+
+    async def main() -> None:
+        async with leaving_nothing(), relayed(conversation) as (_, relay):
+            async with at(relay) as client:
+                heard: list[dict[str, Any]] = []
+                try:
+                    while True:
+                        heard.append(await event(client))
+                except ConnectionClosed:
+                    pass
+                assert heard[-1]["error"]["code"] == "upstream_lost"
+                assert [one["n"] for one in heard[:-1]] == list(range(len(heard) - 1))
+                assert (await end_of(client))[0] == 1014
+            await idle(relay)
+            assert settled(relay) == {"client": 0, "service": len(heard) - 1, "service_lost": 1}
+
+    asyncio.run(main())
+
+
+def test_a_kill_of_the_client_loses_nothing_that_was_read() -> None:
+    async def main() -> None:
+        async with leaving_nothing(), relayed() as (service, relay):
+            async with at(relay) as client:
+                await event(client)
+                for number in range(500):
+                    await client.send(json.dumps({"type": "n", "n": number, "fill": "x" * 5_000}))
+                client.transport.abort()
+            await service.ended.wait()
+            await idle(relay)
+            assert service.ends == [(1001, "")]
+            assert [json.loads(said)["n"] for said in service.heard] == list(range(len(service.heard)))
+            counters = settled(relay)
+            counters.pop("service")
+            ends = relay.relay.ledger.counters.ends
+            assert ends == {"client": 1}
+            assert relay.relay.ledger.counters.messages["client"] == len(service.heard)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("who", ["client", "service"])
+def test_a_half_open_connection_is_found_by_its_silence(who: str) -> None:
+    """The one side has vanished without a word: its socket stands, and nobody answers pings."""
+
+    async def conversation(socket: ServerConnection) -> None:
+        await created(socket)
+        if who == "service":
+            socket.transport.pause_reading()
+            await over.wait()
+            socket.transport.abort()
+
+    over = asyncio.Event()
+
+    async def main() -> None:
+        async with leaving_nothing(), relayed(conversation, ping_interval_ms=100) as (service, relay):
+            if who == "service":
+                async with at(relay) as client:
+                    await event(client)
+                    assert (await event(client))["error"]["code"] == "upstream_lost"
+                    assert (await end_of(client))[0] == 1014
+            else:
+                reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+                writer.write(HANDSHAKE.encode())
+                assert b" 101 " in await reader.readline()
+                await asyncio.wait_for(service.ended.wait(), SECONDS_MAX)
+                assert service.ends == [(1001, "")]
+                writer.close()
+                await writer.wait_closed()
+            over.set()
+            await idle(relay)
+            assert relay.relay.ledger.counters.ends == {"client" if who == "client" else "service_lost": 1}
+
+    asyncio.run(main())
+
+
+def test_two_hundred_come_at_once_and_each_is_carried_once() -> None:
+    async def conversation(socket: ServerConnection) -> None:
+        await socket.send(await socket.recv())
+
+    async def one(relay: Running, number: int, room: asyncio.Semaphore) -> None:
+        async with room, at(relay) as client:
+            await client.send(f'{{"type":"n","n":{number}}}')
+            assert (await event(client))["n"] == number
+
+    async def main() -> None:
+        async with leaving_nothing(), relayed(conversation) as (service, relay):
+            room = asyncio.Semaphore(AT_ONCE_MAX)
+            await asyncio.gather(*(one(relay, number, room) for number in range(CLIENTS)))
+            await idle(relay)
+            assert settled(relay) == {"client": CLIENTS, "service": CLIENTS}
+            assert len(service.requests) == CLIENTS
+            assert relay.relay.ledger.counters.sessions == {"": CLIENTS}
+
+    asyncio.run(main())
+
+
+def test_a_refused_key_leaves_nothing() -> None:
+    async def main() -> None:
+        async with leaving_nothing(), relayed() as (service, relay):
+            service.refusal = (401, {}, b"{}")
+            for _ in range(20):
+                with pytest.raises(InvalidStatus):
+                    await at(relay).__aenter__()
+            await idle(relay)
+            assert relay.relay.ledger.counters.refusals == {"upstream_refused": 20}
+            assert settled(relay) == {"client": 0, "service": 0}
+
+    asyncio.run(main())
+
+
+def test_a_client_that_goes_while_the_service_is_dialled_leaves_nothing() -> None:
+    may_answer = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await may_answer.wait()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> None:
+        async with leaving_nothing(), await asyncio.start_server(slow, "127.0.0.1", 0) as server:
+            upstream = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            async with relayed(upstream=upstream) as (_, relay):
+                _, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+                writer.write(HANDSHAKE.encode())
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+                may_answer.set()
+                await idle(relay)
+                assert settled(relay) == {"client": 0, "service": 0}
+
+    asyncio.run(main())
+
+
+def test_a_relay_that_stops_closes_every_session_with_1001() -> None:
+    async def main() -> None:
+        async with leaving_nothing():
+            async with relayed() as (service, relay):
+                client = await at(relay).__aenter__()
+                await event(client)
+            assert await end_of(client) == (1001, "The relay is stopping.")
+            assert service.ends == [(1001, "The relay is stopping.")]
+            await client.close()
+
+    asyncio.run(main())
