@@ -6,8 +6,8 @@ import asyncio
 import re
 from pathlib import Path
 
-import jiwer
 import pytest
+from spoken_words import UNHEARD_MAX, plain, unheard
 
 from vivavoce.audio import wav
 from vivavoce.audio.levels import peak_db, rms_db
@@ -17,13 +17,6 @@ from vivavoce.engines import TranscriptionHints
 from vivavoce.engines.whisper import create
 
 pytestmark = pytest.mark.models
-
-ROUND_TRIP_WER_MAX = 0.35
-"""Spoken by one small model and heard by another; a wrong or broken file is far above."""
-
-
-def plain(text: str) -> str:
-    return " ".join(re.findall(r"[a-z']+", text.lower()))
 
 
 async def heard(path: Path) -> str:
@@ -52,6 +45,6 @@ def test_the_demo_speaks_and_is_interrupted(tmp_path: Path, capsys: pytest.Captu
         pcm, _ = wav.read(path)
         assert -35 < rms_db(pcm) < -10
         assert peak_db(pcm) < 0
-        assert jiwer.wer(plain(answer), plain(asyncio.run(heard(path)))) <= ROUND_TRIP_WER_MAX
+        assert unheard(answer, asyncio.run(heard(path))) <= UNHEARD_MAX
     pcm, _ = wav.read(tmp_path / "conversation.wav")
     assert len(pcm) > 5 * 48_000

@@ -10,16 +10,26 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Collection
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
-__all__ = ["metadata"]
+__all__ = ["Layout", "Tensor", "layout_of", "metadata"]
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 KEYS_MAX = 4_096
 NESTING_MAX = 4
 """How deep arrays may lie in arrays."""
+
+TENSORS_MAX = 65_536
+DIMENSIONS_MAX = 8
+ALIGNMENT, ALIGNMENT_MAX = 32, 4_096
+ALIGNMENT_KEY = "general.alignment"
+BLOCKS = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 12: (256, 144)}
+BLOCKS |= {13: (256, 176), 14: (256, 210), 30: (1, 2)}
+"""Of each type of tensor that is known here: how many values a block has, and how many bytes."""
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
@@ -31,12 +41,10 @@ def metadata(path: Path, wanted: Collection[str]) -> dict[str, Any]:
     Raises `ValueError` where the file is no GGUF of a version known here, `OSError` where it cannot be read.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data[:4] != MAGIC:
-            raise ValueError(f"{path} is no GGUF file")
-        head = _Head(data)
-        version, _, count = head.unpacked("<IQQ")
-        if version not in VERSIONS or count > KEYS_MAX:
-            raise ValueError(f"{path} is a GGUF file of version {version} with {count} keys, which nothing here reads")
+        try:
+            head, _, count = _begun(data)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         found: dict[str, Any] = {}
         for _ in range(count):
             key = head.text()
@@ -44,6 +52,71 @@ def metadata(path: Path, wanted: Collection[str]) -> dict[str, Any]:
             if value is not None:
                 found[key] = value
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor: its type as GGUF numbers it, and where its bytes are, counted from the first of all."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    at: int
+    size: int
+
+    @property
+    def values(self) -> int:
+        """How many there are."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything in a file is: `metadata_end` bytes of counts and keys, then the tensors' names, then they."""
+
+    metadata_end: int
+    alignment: int
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def begin(self) -> int:
+        """Where the first tensor begins."""
+        names = sum(24 + len(one.name.encode()) + 8 * len(one.shape) for one in self.tensors)
+        end = self.metadata_end + names
+        return end + -end % self.alignment
+
+    @property
+    def size(self) -> int:
+        """How long the file is, at least to its last tensor."""
+        return self.begin + max((one.at + one.size + -one.size % self.alignment for one in self.tensors), default=0)
+
+
+def layout_of(data: mmap.mmap) -> Layout:
+    """Where everything is in a GGUF file. Raises `ValueError` where it is none that is known here, or not whole."""
+    head, tensors, keys = _begun(data)
+    alignment = ALIGNMENT
+    for _ in range(keys):
+        value = head.value(is_wanted=True) if head.text() == ALIGNMENT_KEY else head.value(is_wanted=False)
+        alignment = alignment if value is None else value
+    if tensors > TENSORS_MAX or not 1 <= alignment <= ALIGNMENT_MAX:
+        raise ValueError(f"a GGUF file with {tensors} tensors, {alignment} bytes apart, is nothing that is read here")
+    metadata_end = head.at
+    layout = Layout(metadata_end, alignment, tuple(head.tensor() for _ in range(tensors)))
+    for one in layout.tensors:
+        if layout.begin + one.at + one.size > len(data):
+            raise ValueError(f"the GGUF file ends before its tensor {one.name!r}")
+    return layout
+
+
+def _begun(data: mmap.mmap) -> tuple[_Head, int, int]:
+    """Behind the counts: the head, how many tensors there are, and how many keys."""
+    if data[:4] != MAGIC:
+        raise ValueError("this is no GGUF file")
+    head = _Head(data)
+    version, tensors, keys = head.unpacked("<IQQ")
+    if version not in VERSIONS or keys > KEYS_MAX:
+        raise ValueError(f"a GGUF file of version {version} with {keys} keys, which nothing here reads")
+    return head, tensors, keys
 
 
 class _Head:
@@ -56,6 +129,25 @@ class _Head:
     def unpacked(self, layout: str) -> tuple[Any, ...]:
         size = struct.calcsize(layout)
         return struct.unpack(layout, self._taken(size))
+
+    @property
+    def at(self) -> int:
+        """How far it is read."""
+        return self._at
+
+    def tensor(self) -> Tensor:
+        """The next of the tensors, behind all keys."""
+        name = self.text()
+        (dimensions,) = self.unpacked("<I")
+        if dimensions > DIMENSIONS_MAX:
+            raise ValueError(f"the GGUF file holds a tensor of {dimensions} dimensions")
+        *shape, kind, at = self.unpacked(f"<{dimensions}QIQ")
+        if kind not in BLOCKS:
+            raise ValueError(f"the GGUF file holds a tensor of the unknown type {kind}")
+        values, size = BLOCKS[kind]
+        if prod(shape) % values:
+            raise ValueError(f"the GGUF file holds {prod(shape)} values of type {kind}, which come by {values}")
+        return Tensor(name, tuple(shape), kind, at, prod(shape) // values * size)
 
     def text(self) -> str:
         return self._string().decode(errors="replace")

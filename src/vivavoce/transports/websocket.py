@@ -201,10 +201,10 @@ class WebSocket(WSListener):
             self._gather(frame)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """The socket is gone."""
+        """The socket is gone. What picows itself closes as "going away" is a peer that answers no ping: it is lost."""
         sent = transport.close_handshake.sent if transport.close_handshake else None
         if sent is not None:
-            self._end(sent.code.value, sent.reason)
+            self._end(_LOST if sent.code is WSCloseCode.GOING_AWAY else sent.code.value, sent.reason)
         self._end(_LOST, "the connection was lost without a goodbye")
         # picows keeps the error that made it disconnect for whoever waits; unfetched, asyncio would complain about it.
         self._settling = asyncio.get_running_loop().create_task(_settle(transport))
