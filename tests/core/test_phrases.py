@@ -14,7 +14,7 @@ def split(*deltas: str) -> list[str]:
     return [phrase for delta in deltas for phrase in phrases.push(delta)] + [phrases.flush()]
 
 
-@given(st.lists(st.text(alphabet="ab .,;!?\n。，1\u00a0", max_size=12), max_size=30))
+@given(st.lists(st.text(alphabet="abynti .,;!?\n。，1\u00a0", max_size=12), max_size=30))
 def test_the_phrases_joined_are_the_text(deltas: list[str]) -> None:
     text = "".join(deltas)
     assert "".join(split(*deltas)) == text
@@ -31,6 +31,9 @@ def test_the_phrases_joined_are_the_text(deltas: list[str]) -> None:
         ("one\ntwo\n", ["one\n", "two\n", ""]),
         ("你好，我很好。谢谢", ["你好，我很好。", "谢谢"]),
         ("...", ["..."]),
+        ("I'm here to help with anything at all.", ["I'm here to help ", "with anything at all."]),
+        ("He walked with me. I sang with all of them.", ["He walked with me. ", "I sang with all of them."]),
+        ("The rest of the answer without marks", ["The rest of the answer ", "without marks"]),
         ("", [""]),
     ],
 )

@@ -11,6 +11,13 @@ CLAUSE_ENDS = ",;:—"
 FIRST_CHARS_MIN = 8
 """A first clause shorter than this ("Well,") waits for more: alone it would sound cut off."""
 FIRST_CHARS_MAX = 60
+JOINTS = (
+    " about after and as at because before but by for from if in into like of on or since so than that through to "
+    "until when where which while who with without "
+)
+"""Before these words a speaker may breathe: there the first phrase may end without a mark."""
+FIRST_JOINT_CHARS_MIN = 16
+"""But not sooner: "I'm here to help", and then "with anything"."""
 LATER_CLAUSE_CHARS_MIN = 80
 """A later phrase is cut at a clause only when it is this long already."""
 LATER_CHARS_MAX = 200
@@ -64,6 +71,8 @@ class Phrases:
                 return index + 1
             if not char.isspace():
                 continue
+            if self._first and (joint := self._joint(index)):
+                return joint
             said = self._text[:index].rstrip(CLOSERS)
             if not said.strip():
                 continue
@@ -73,3 +82,9 @@ class Phrases:
                 return index + 1
         self._seen = len(self._text)
         return 0
+
+    def _joint(self, index: int) -> int:
+        """Where the word that ends at `index` begins, if a first phrase may end in front of it; else 0."""
+        begin = self._text.rfind(" ", 0, index) + 1
+        word = f" {self._text[begin:index].lower()} "
+        return begin if begin >= FIRST_JOINT_CHARS_MIN and word in JOINTS else 0
