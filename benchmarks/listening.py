@@ -45,7 +45,7 @@ async def paced(pieces: list[bytes], take: Callable[[bytes], None]) -> None:
 
 async def along(ear: Whisper, pieces: list[bytes]) -> tuple[float, str]:
     """Seconds that the text took after the pause, and the text."""
-    turn = ear.listen(HINTS, lambda words: None)
+    turn = ear.listen(HINTS, lambda words, guess: None)
     await paced(pieces, turn.push)
     asked = time.perf_counter()
     text = await turn.settle()

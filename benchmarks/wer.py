@@ -258,7 +258,7 @@ async def listen_along(ear: Whisper, utterances: list[Utterance]) -> list[Heard]
         pcm = as_pcm(utterance.samples) + bytes(2 * int(PAUSE_S * RATE_HZ))
         told: list[str] = []
         started = time.process_time()
-        turn = ear.listen(TranscriptionHints(), told.append)
+        turn = ear.listen(TranscriptionHints(), lambda words, _, told=told: told.append(words))
         for start in range(0, len(pcm), PIECE_BYTES):
             turn.push(pcm[start : start + PIECE_BYTES])
             await turn.idle()

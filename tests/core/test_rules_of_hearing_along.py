@@ -166,6 +166,14 @@ def test_t16_a_model_that_streams_tells_the_words_before_the_commit(play: Playbo
     play >> TranscriptEnded("item_1") << sends(COMPLETED, transcript="Good morning, all.")
 
 
+def test_the_client_is_told_no_guess(play: Playbook) -> None:
+    listen(play, turn_detection=None, transcription=STREAMING)
+    play >> InputAudioBufferAppend(audio=tone(300)) << along(tone(300), 0)
+    play >> WordsHeard("item_1", "Good", " boy") << sends(DELTA, delta="Good")
+    play >> WordsHeard("item_1", "", " morning")
+    play >> WordsHeard("item_1", " morning") << sends(DELTA, delta=" morning")
+
+
 def test_where_the_text_turns_out_otherwise_the_whole_is_what_counts(play: Playbook) -> None:
     listen(play, turn_detection=None, transcription=STREAMING)
     play >> InputAudioBufferAppend(audio=tone(300)) << along(tone(300), 0)
@@ -234,6 +242,15 @@ def test_the_model_reads_what_was_said_so_far() -> None:
         hear(play, 200, True) << sends("input_audio_buffer.speech_started") << asks(Prepare) << along(tone(200), 0)
         play >> WordsHeard("item_1", "What") << asks(Prepare, wanted=words("What"))
         play >> WordsHeard("item_1", " is") << asks(Prepare, wanted=words("What is"))
+
+
+def test_the_model_reads_on_where_words_are_only_guessed() -> None:
+    with playbook(reading()) as play:
+        play >> Opened() << ...
+        hear(play, 200, True) << ...
+        play >> WordsHeard("item_1", "What", " was it") << asks(Prepare, wanted=words("What was it"))
+        play >> WordsHeard("item_1", " is", " the") << asks(Prepare, wanted=words("What is the"))
+        play >> WordsHeard("item_1", "", " this") << asks(Prepare, wanted=words("What is this"))
 
 
 def test_an_answer_is_prepared_at_any_pause_where_trying_costs_nothing_else() -> None:

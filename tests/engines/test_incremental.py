@@ -75,17 +75,28 @@ def pause(ms: int) -> bytes:
     return bytes(ms * BYTES_PER_MS)
 
 
+def noise(amplitude: int, ms: int) -> bytes:
+    """A word has an amplitude of 257 times its token."""
+    return amplitude.to_bytes(2, "little") * (ms * BYTES_PER_MS // 2)
+
+
 class Turn:
     """An open turn with the doubles, and what it told."""
 
     def __init__(self, *, is_told: bool = True) -> None:
         self.ear = EarDouble()
         self.told: list[str] = []
+        self.guesses: list[str] = []
         sound = Sound(Activity(), FRAME_MS, BYTES_PER_MS)
-        told = self.told.append if is_told else None
+        told = self._hear if is_told else None
         self.cores = Cores(2)
         share = self.cores.share("ear", 2)
         self.listening = IncrementalListening(self.ear, share, sound, TranscriptionHints(), told)
+
+    def _hear(self, told: str, guess: str) -> None:
+        if told:
+            self.told.append(told)
+        self.guesses.append(guess)
 
     async def speak(self, audio: bytes, piece: int = 640) -> None:
         for start in range(0, len(audio), piece):
@@ -136,6 +147,25 @@ def test_each_draft_is_the_guess_of_the_next() -> None:
     played(script, is_told=False)
 
 
+def test_a_silence_is_noticed_by_its_level_before_voice_activity_falls() -> None:
+    async def script(turn: Turn) -> None:
+        await turn.speak(noise(1, 320) + words(50, 51) + noise(1, 70))
+        assert [call[3] for call in turn.ear.calls] == [True], "though the double takes any noise for speech"
+        await turn.speak(pause(100))
+        await turn.listening.settle()
+        assert len(turn.ear.calls) == 1, "nothing was left to do"
+
+    played(script)
+
+
+def test_where_the_noise_is_nearly_as_loud_as_the_voice_levels_say_nothing() -> None:
+    async def script(turn: Turn) -> None:
+        await turn.speak(noise(1_500, 320) + words(50, 51) + noise(1_500, 200))
+        assert turn.ear.calls == []
+
+    played(script)
+
+
 def test_nothing_is_drafted_while_nobody_speaks() -> None:
     async def script(turn: Turn) -> None:
         await turn.speak(pause(3_000))
@@ -169,6 +199,16 @@ def test_words_on_which_two_drafts_agree_are_told_but_not_the_last_ones() -> Non
         assert len(turn.told) >= 2
         assert text.startswith("".join(turn.told))
         assert turn.ear.calls[-1][1], "what was told is known to the next draft"
+
+    played(script)
+
+
+def test_the_other_words_are_told_as_a_guess_but_not_one_that_may_be_cut_short() -> None:
+    async def script(turn: Turn) -> None:
+        await turn.speak(words(1, 4))
+        assert turn.guesses == ["1 2 3"]
+        await turn.speak(pause(100))
+        assert (turn.told, turn.guesses[-1]) == (["1 2"], " 3 4")
 
     played(script)
 

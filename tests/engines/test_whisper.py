@@ -205,7 +205,7 @@ async def _hears_along(ear: Whisper, spoken: list[bytes]) -> None:
     """In pieces, with pauses in it: the same words, part of them told before the end."""
     audio = spoken[0] + silence(0.5) + spoken[1] + silence(1.5) + spoken[2] + silence(0.2)
     told: list[str] = []
-    turn = ear.listen(HINTS, told.append)
+    turn = ear.listen(HINTS, lambda words, _: told.append(words))
     for start in range(0, len(audio), 640):
         turn.push(audio[start : start + 640])
         await turn.idle()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ import pytest
 from in_process import Call, call, watched
 
 from vivavoce.core.surroundings import Surroundings
-from vivavoce.engines import Pipeline, TranscriptionHints
+from vivavoce.engines import Pipeline, Told, TranscriptionHints
 from vivavoce.engines.scripted import (
     ScriptedIncrementalTranscriber,
     ScriptedSettings,
@@ -38,7 +37,7 @@ class Witness(ScriptedIncrementalTranscriber):
         self.breaks = breaks
         self.hints: list[TranscriptionHints] = []
 
-    def listen(self, hints: TranscriptionHints, told: Callable[[str], None] | None = None) -> ScriptedListening:
+    def listen(self, hints: TranscriptionHints, told: Told | None = None) -> ScriptedListening:
         self.hints.append(hints)
         if self.breaks:
             raise RuntimeError("deaf")

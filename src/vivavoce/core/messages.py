@@ -69,10 +69,14 @@ class TurnJudged(_Message, frozen=True):
 
 
 class WordsHeard(_Message, frozen=True):
-    """Words of a turn that is still being spoken; they will stay."""
+    """Words of a turn that is still being spoken, which follow those that were told before and will stay.
+
+    `guess`: what probably comes behind them, in place of any guess before.
+    """
 
     item_id: str
     text: str
+    guess: str = ""
 
 
 class TranscriptDelta(_Message, frozen=True):

@@ -158,14 +158,17 @@ class Transcribing:
         self._heard()
 
     def words_heard(self, report: WordsHeard) -> str | None:
-        """All words of the open turn so far, which the client is told if the model streams; None if this is no news."""
+        """All words of the open turn so far, the guessed ones too; None if this is no news.
+
+        Those that will stay are told to the client if the model streams.
+        """
         if report.item_id != self._turn:
             return None
         self._words += report.text
         wanted = self._wanted
-        if wanted is not None and given(wanted.model, "").startswith(STREAMING):
+        if report.text and wanted is not None and given(wanted.model, "").startswith(STREAMING):
             self._told += report.text
             self._desk.send(
                 ev.ConversationItemInputAudioTranscriptionDelta(item_id=self._turn, content_index=0, delta=report.text)
             )
-        return self._words
+        return self._words + report.guess

@@ -187,6 +187,11 @@ class Transcriber(Protocol):
         ...
 
 
+Told = Callable[[str, str], None]
+"""Takes words of a turn that is being spoken: those that are sure to stay now, behind those that it took before; and
+those that probably follow, in place of the last that probably would. Either may be empty."""
+
+
 class Listening(Protocol):
     """One turn that is heard while it is spoken."""
 
@@ -215,8 +220,8 @@ class IncrementalTranscriber(Protocol):
 
     rate_hz: int
 
-    def listen(self, hints: TranscriptionHints, told: Callable[[str], None] | None = None) -> Listening:
-        """Open a turn; `told` is called on the event loop with words as soon as they are sure to stay."""
+    def listen(self, hints: TranscriptionHints, told: Told | None = None) -> Listening:
+        """Open a turn; `told` is called on the event loop with what is known of its words."""
         ...
 
 

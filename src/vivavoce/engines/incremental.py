@@ -1,30 +1,38 @@
 """Hearing a turn while it is spoken: drafts of the speech so far, so that at its end little is left to do.
 
-Audio is pushed as it comes; voice activity says when a draft is worth its cost: at a pause, because the turn may be
-over, and otherwise now and then. Each draft is the guess of the next, and words on which two drafts agree are told.
-`settle` gives the text of everything pushed: at a pause that was seen, the draft is there already.
-Invariant: what was told is the begin of what `settle` gives.
+Audio is pushed as it comes; voice activity and level say when a draft is worth its cost: at a pause, because the turn
+may be over, and otherwise now and then. Each draft is the guess of the next; words on which two drafts agree are told,
+the others as what may follow. `settle` gives the text of everything pushed: at a pause that was seen, the draft is
+there already. Invariant: what was told is the begin of what `settle` gives.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from vivavoce.engines import TranscriptionHints, VoiceActivityStream
+from vivavoce.audio.levels import rms_db
+from vivavoce.engines import Told, TranscriptionHints, VoiceActivityStream
 from vivavoce.engines.cores import ThreadShare, Urgency
 from vivavoce.engines.stretches import SPEECH_BEGINS, SPEECH_ENDS, STRETCH_MS_MIN, Stretch, find_stretches
 from vivavoce.errors import EngineError
 
 __all__ = ["Ear", "IncrementalListening", "Sketch", "Sound", "agreed"]
 
-QUIET_FRAMES = 1
-"""After so many frames (32 ms each) without speech the turn may be over: the speech is drafted at once. Voice activity
-falls about 100 ms late by itself, so the last sound is in."""
+LEVELS_MAX = 96
+"""Frames, three seconds of them, whose levels tell the voice from what is behind it."""
+QUIET_BELOW_VOICE_DB = 35.0
+QUIET_ABOVE_NOISE_DB = 6.0
+"""A frame so far below the loudest, or so little above the quietest, is silence whatever voice activity says: that
+falls 100 ms late, half of it can be saved."""
+VOICE_ABOVE_QUIET_DB = 25.0
+"""Where the noise is nearer to the voice than this, levels say nothing."""
+LEVELS_PER_FRAME = 3
 DRAFT_SPEECH_MS = 1_200
 """Where nobody pauses, a draft is made after so much new speech …"""
 DRAFT_SPEECH_SHARE = 8
@@ -113,18 +121,32 @@ class Sound:
     bytes_per_ms: int
     audio: bytearray = field(default_factory=bytearray)
     probabilities: list[float] = field(default_factory=list)
+    """Of speech, one for each frame."""
+    levels: deque[float] = field(default_factory=lambda: deque(maxlen=LEVELS_MAX))
 
     def push(self, audio: bytes) -> bool:
         """Whether a frame was completed."""
         room = TURN_MS_MAX * self.bytes_per_ms - len(self.audio)
         self.audio += audio[: max(room, 0)]
         found = self.activity.push(audio[: max(room, 0)])
-        self.probabilities += found
+        for probability in found:
+            self.probabilities.append(probability if self._is_loud() else 0.0)
         return bool(found)
 
+    def _is_loud(self) -> bool:
+        """Whether somebody may be speaking in the next frame, by its level; True where that cannot be told."""
+        size = self.frame_ms * self.bytes_per_ms
+        frame = self.audio[len(self.probabilities) * size :][:size]
+        part = size // LEVELS_PER_FRAME // 2 * 2
+        level = max(rms_db(bytes(frame[at : at + part])) for at in range(0, part * LEVELS_PER_FRAME, part))
+        self.levels.append(level)
+        voice = max(self.levels)
+        quiet = max(voice - QUIET_BELOW_VOICE_DB, min(self.levels) + QUIET_ABOVE_NOISE_DB)
+        return level >= quiet or quiet > voice - VOICE_ABOVE_QUIET_DB
+
     def is_quiet(self) -> bool:
-        last = self.probabilities[-QUIET_FRAMES:]
-        return len(last) == QUIET_FRAMES and max(last) < SPEECH_ENDS
+        """Whether the turn may be over: one frame without speech is enough to draft what was said."""
+        return bool(self.probabilities) and self.probabilities[-1] < SPEECH_ENDS
 
     def part(self, stretch: Stretch) -> bytes:
         return bytes(self.audio[stretch.start_ms * self.bytes_per_ms : stretch.end_ms * self.bytes_per_ms])
@@ -139,7 +161,7 @@ class IncrementalListening:
         threads: ThreadShare,
         sound: Sound,
         hints: TranscriptionHints,
-        told: Callable[[str], None] | None,
+        told: Told | None,
     ) -> None:
         self._ear, self._threads, self._sound, self._hints, self._told = ear, threads, sound, hints, told
         self._done: dict[int, str] = {}
@@ -151,6 +173,7 @@ class IncrementalListening:
         self._is_cancelled = False
         self._in_thread: _Reading | None = None
         self._told_any = False
+        self._guess = ""
 
     def push(self, audio: bytes) -> None:
         """Take PCM16 mono that follows; returns at once."""
@@ -239,13 +262,19 @@ class IncrementalListening:
         if sketch is None:
             return
         live.sketch, live.speech_ms, live.is_final = sketch, stretch.speech_ms, is_final
+        count = known = len(live.told)
         # A stretch that becomes too long is cut, not before this length; what was told must lie in front of the cut.
-        if self._told is None or before is None or stretch.end_ms - stretch.start_ms > STRETCH_MS_MIN:
-            return
-        count = agreed(before.tokens, sketch.tokens, self._ear.starts_word, UNTOLD_WORDS)
-        if count > len(live.told):
-            self._tell(sketch.tokens[len(live.told) : count])
+        if before is not None and stretch.end_ms - stretch.start_ms <= STRETCH_MS_MIN:
+            count = max(known, agreed(before.tokens, sketch.tokens, self._ear.starts_word, UNTOLD_WORDS))
+        # The last word may still be half of one, unless nobody speaks any more.
+        end = len(sketch.tokens) if is_final else self._last_word(sketch.tokens)
+        self._tell(sketch.tokens[known:count], sketch.tokens[count : max(count, end)])
+        if self._told is not None:
             live.told = sketch.tokens[:count]
+
+    def _last_word(self, tokens: Sequence[int]) -> int:
+        """Where the last word of them begins."""
+        return max((index for index, token in enumerate(tokens) if self._ear.starts_word(token)), default=0)
 
     async def _sketched(self, stretch: Stretch, live: _Live, *, is_final: bool) -> Sketch | None:
         """None where it was stopped."""
@@ -270,12 +299,16 @@ class IncrementalListening:
             self._live = _Live(stretch.start_ms)
         return self._live
 
-    def _tell(self, tokens: Sequence[int]) -> None:
-        if self._told is None or not tokens or self._is_cancelled:
+    def _tell(self, tokens: Sequence[int], guessed: Sequence[int] = ()) -> None:
+        if self._told is None or self._is_cancelled:
             return
-        text = self._ear.text(tokens)
-        self._told(text if self._told_any else text.lstrip())
-        self._told_any = True
+        words, guess = self._ear.text(tokens), self._ear.text(guessed)
+        if not self._told_any:
+            words, guess = (words.lstrip(), guess) if words else ("", guess.lstrip())
+        if words or guess != self._guess:
+            self._told(words, guess)
+        self._guess = guess
+        self._told_any = self._told_any or bool(words)
 
 
 def agreed(before: Sequence[int], now: Sequence[int], starts_word: Callable[[int], bool], untold_words: int) -> int:

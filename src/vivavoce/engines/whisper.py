@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from vivavoce.engines import TranscriptionHints
+from vivavoce.engines import Told, TranscriptionHints
 from vivavoce.engines.cores import Cores, Urgency
 from vivavoce.engines.doubt import Draft, doubtful, noise, plain, without_repetition
 from vivavoce.engines.incremental import IncrementalListening, Sketch, Sound
@@ -124,8 +124,8 @@ class Whisper:
             async for piece in pieces:
                 yield piece
 
-    def listen(self, hints: TranscriptionHints, told: Callable[[str], None] | None = None) -> IncrementalListening:
-        """A turn that is heard while it is spoken; `told` is called with words that will stay.
+    def listen(self, hints: TranscriptionHints, told: Told | None = None) -> IncrementalListening:
+        """A turn that is heard while it is spoken; `told` is called with its words, see `Told`.
 
         Raises `EngineError`: `engine_not_ready`.
         """

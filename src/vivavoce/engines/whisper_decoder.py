@@ -123,14 +123,15 @@ class WhisperDecoder:
         """
         cache = _Cache(len(self._layers))
         states = self._states([*prompt, *known, *guess[:limit]], cache, memory)
-        start = states[self._start_of(prompt)] @ self._embeddings
-        no_speech = float(np.exp(start[self._no_speech_id] - _log_total(start[None])[0]))
         behind = len(prompt) + len(known)
+        # All rows at once: reading the matrix takes as long as a few products with it.
+        rows = [self._start_of(prompt), *range(behind - 1, len(states))]
+        start, logits = np.split(states[rows] @ self._embeddings, [1])
+        no_speech = float(np.exp(start[0, self._no_speech_id] - _log_total(start)[0]))
         tokens: list[int] = []
         total, passes, tried = 0.0, 1, list(guess[:limit])
-        states = states[behind - 1 :]
         while True:
-            chosen, logs = self._choices(states, is_first=not (known or tokens))
+            chosen, logs = self._choices(logits, is_first=not (known or tokens))
             good = 0
             while good < len(tried) and chosen[good] == tried[good]:
                 good += 1
@@ -145,7 +146,7 @@ class WhisperDecoder:
             # What follows in the guess may still be right, if only one token was not.
             tried = list(guess[len(tokens) : min(limit, len(tokens) + GUESS_AGAIN_TOKENS)])
             cache.cut(behind + len(tokens) - 1)
-            states = self._states([tokens[-1], *tried], cache, memory)
+            logits = self._states([tokens[-1], *tried], cache, memory) @ self._embeddings
             passes += 1
 
     def _start_of(self, prompt: Sequence[int]) -> int:
@@ -167,9 +168,8 @@ class WhisperDecoder:
             x = x + _linear(_gelu(_linear(_normed(x, layer.norms[2]), layer.widen)), layer.narrow)
         return _normed(x, self._norm)
 
-    def _choices(self, states: Array, *, is_first: bool) -> tuple[NDArray[np.int64], Array]:
-        """The most probable token behind each state, and the logarithm of its probability."""
-        logits = states @ self._embeddings
+    def _choices(self, logits: Array, *, is_first: bool) -> tuple[NDArray[np.int64], Array]:
+        """The most probable token in each row, and the logarithm of its probability."""
         logits[:, self._never] = -np.inf
         if is_first:
             logits[0, self._never_first] = -np.inf

@@ -7,12 +7,10 @@ heard along any more, and whoever asks has to transcribe it from its audio.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from vivavoce.audio.convert import Converter
 from vivavoce.audio.formats import pcm16
 from vivavoce.core.messages import Listen, Transcribe
-from vivavoce.engines import IncrementalTranscriber, TranscriptionHints
+from vivavoce.engines import IncrementalTranscriber, Told, TranscriptionHints
 
 from .detection import SLICE_MS
 
@@ -20,7 +18,7 @@ from .detection import SLICE_MS
 class Along:
     """The open turn of one session."""
 
-    def __init__(self, engine: IncrementalTranscriber, first: Listen, told: Callable[[str], None]) -> None:
+    def __init__(self, engine: IncrementalTranscriber, first: Listen, told: Told) -> None:
         self.item_id = first.item_id
         self._format = first.format
         self._hints = _hints(first)

@@ -12,6 +12,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from vivavoce.core.messages import (
@@ -123,7 +124,8 @@ class Work:
         try:
             if wanted.start == 0:
                 self.stop_listening()
-                self._along = Along(self._incremental, wanted, lambda text: self._told(wanted.item_id, text))
+                told = partial(self._told, wanted.item_id)
+                self._along = Along(self._incremental, wanted, told)
             if self._along is not None and not (self._along.item_id == wanted.item_id and self._along.push(wanted)):
                 self.stop_listening()
         except Exception:
@@ -314,8 +316,8 @@ class Work:
             await self._report(TranscriptDelta(wanted.item_id, text))
         await self._report(TranscriptEnded(wanted.item_id))
 
-    def _told(self, item_id: str, text: str) -> None:
-        self._words.append(WordsHeard(item_id, text))
+    def _told(self, item_id: str, text: str, guess: str) -> None:
+        self._words.append(WordsHeard(item_id, text, guess))
         if len(self._words) == 1:
             self._track(asyncio.create_task(self._tell_words(), name=f"words of {item_id}"))
 

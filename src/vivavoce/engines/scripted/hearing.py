@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from vivavoce.engines import NoiseField, SpokenPart, TranscriptionHints
+from vivavoce.engines import NoiseField, SpokenPart, Told, TranscriptionHints
 from vivavoce.protocol.events import LogProb
 
 from .pace import AT_ONCE, FORMAT, Ordinal, Pace, ScriptedSettings, Weightless, failure, words_of
@@ -193,7 +193,7 @@ class ScriptedTranscriber(Weightless):
 class ScriptedIncrementalTranscriber(ScriptedTranscriber):
     """The same, heard while it is spoken; a word is sure to stay once two more have come behind it."""
 
-    def listen(self, hints: TranscriptionHints, told: Callable[[str], None] | None = None) -> ScriptedListening:
+    def listen(self, hints: TranscriptionHints, told: Told | None = None) -> ScriptedListening:
         """Open a turn; the hints change nothing."""
         return ScriptedListening(self, hints, self._script, told)
 
@@ -206,7 +206,7 @@ class ScriptedListening:
         transcriber: ScriptedTranscriber,
         hints: TranscriptionHints,
         script: Callable[[bytes], str],
-        told: Callable[[str], None] | None,
+        told: Told | None,
     ) -> None:
         self._transcriber, self._hints, self._script, self._tell = transcriber, hints, script, told
         self._audio = bytearray()
@@ -225,10 +225,12 @@ class ScriptedListening:
         self._audio += audio
         if self._tell is None or self.is_cancelled:
             return
-        sure = words_of(self._script(bytes(self._audio)))[:-2]
+        words = words_of(self._script(bytes(self._audio)))
+        sure = words[:-2]
         for word in sure[self._words :]:
-            self._tell(word)
+            self._tell(word, "")
         self._words = max(self._words, len(sure))
+        self._tell("", "".join(words[self._words :]))
 
     async def settle(self) -> str:
         """The text of everything pushed."""
