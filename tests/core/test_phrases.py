@@ -34,6 +34,9 @@ def test_the_phrases_joined_are_the_text(deltas: list[str]) -> None:
         ("I'm here to help with anything at all.", ["I'm here to help ", "with anything at all."]),
         ("He walked with me. I sang with all of them.", ["He walked with me. ", "I sang with all of them."]),
         ("The rest of the answer without marks", ["The rest of the answer ", "without marks"]),
+        ("The weavers have mastered a craft.", ["The weavers have mastered ", "a craft."]),
+        ("I was wandering a lot.", ["I was wandering ", "a lot."]),
+        ("I went there since the road is good.", ["I went there since the road is good."]),
         ("", [""]),
     ],
 )

@@ -16,6 +16,8 @@ JOINTS = (
     "until when where which while who with without "
 )
 """Before these words a speaker may breathe: there the first phrase may end without a mark."""
+DETERMINERS = " a an another any each every her his its my no our some that the their these this those your "
+"""Before these as well, but not behind one of the others: "with a lot"."""
 FIRST_JOINT_CHARS_MIN = 16
 """But not sooner: "I'm here to help", and then "with anything"."""
 LATER_CLAUSE_CHARS_MIN = 80
@@ -86,5 +88,8 @@ class Phrases:
     def _joint(self, index: int) -> int:
         """Where the word that ends at `index` begins, if a first phrase may end in front of it; else 0."""
         begin = self._text.rfind(" ", 0, index) + 1
+        if begin < FIRST_JOINT_CHARS_MIN:
+            return 0
         word = f" {self._text[begin:index].lower()} "
-        return begin if begin >= FIRST_JOINT_CHARS_MIN and word in JOINTS else 0
+        before = f" {self._text[self._text.rfind(' ', 0, begin - 1) + 1 : begin - 1].lower()} "
+        return begin if word in JOINTS or (word in DETERMINERS and before not in JOINTS) else 0

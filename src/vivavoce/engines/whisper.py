@@ -1,7 +1,7 @@
 """Speech recognition by Whisper through CTranslate2: quick because the encoder sees little, sound because of doubt.
 
 Whisper pads every utterance to 30 s, and its encoder's cost falls with less; but a decoder that sees an encoding cut
-short repeats itself. So only the speech and a second of silence are encoded, and the encoding goes on with that of
+short repeats itself. So only the speech and some silence are encoded, and the encoding goes on with that of
 silence, computed once at the start. What still looks wrong (see `doubt`) is decoded again over the whole window.
 Only stretches of speech are decoded at all (see `stretches`): noise gives no text, a long pause loses none.
 """
@@ -37,8 +37,8 @@ BYTES_PER_MS = RATE_HZ * 2 // 1000
 COLUMNS_PER_S = 100
 """Of the log-mel spectrum; the encoder makes one position of two."""
 WINDOW_COLUMNS = 3_000
-SILENCE_S = 1.0
-"""Encoded behind the speech, with it."""
+SILENCE_S = 1.3
+"""Encoded behind the speech, with it. With less a short utterance is heard twice, "five five five" for "five five"."""
 SILENCE_LEVEL = -0.7
 """Log-mel value of digital silence beside speech of usual loudness."""
 REPETITION_PENALTY_AGAIN = 1.1
