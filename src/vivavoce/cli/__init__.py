@@ -126,6 +126,9 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument(
         "--websocket", choices=("uvicorn", "picows"), help="what speaks WebSocket: uvicorn (default), or picows, faster"
     )
+    serve.add_argument("--session-log", metavar="FILE|URL", help="keep a record of every session: SQLite or PostgreSQL")
+    serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much is logged")
+    serve.add_argument("--log-format", choices=("text", "json"), help="lines of text (default), or of JSON")
     serve.set_defaults(run=_serve)
 
 
@@ -197,6 +200,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         api_keys=arguments.api_key,
         tapes=arguments.tapes,
         websocket=arguments.websocket,
+        log_level=arguments.log_level,
+        log_format=arguments.log_format,
+        session_log=arguments.session_log,
     )
     return serve(settings)
 

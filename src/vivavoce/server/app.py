@@ -31,8 +31,9 @@ from .call_routes import call_routes
 from .calls import Calls
 from .console import console_routes
 from .minting import Mint
+from .operators import metrics_routes, operator_routes
 from .pipelines import Pipelines, build
-from .rest import key_routes, list_route, metrics_routes
+from .rest import key_routes
 from .sessions import Sessions, log_refusal
 from .settings import Settings
 
@@ -65,7 +66,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
         *(WebSocketRoute(path, _Sockets(surface, sessions, calls, settings)) for path, surface in PATHS.items()),
         *call_routes(calls, mint, sessions, bytes_max=settings.request_bytes_max),
         *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
-        list_route(sessions),
+        *operator_routes(sessions),
         *metrics_routes(sessions, settings.metrics),
         *key_routes(mint, bytes_max=settings.request_bytes_max),
         *console_routes(settings, sessions, loaded),
@@ -88,14 +89,19 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Load models in the background; at the end drain the sessions and free the models."""
     app.state.pipelines.warm_up()
-    looking = asyncio.create_task(app.state.sessions.telemetry.loop_delay.run(), name="looking at the event loop")
+    sessions = app.state.sessions
+    if sessions.log is not None:
+        sessions.log.open(sessions.server)
+    looking = asyncio.create_task(sessions.telemetry.loop_delay.run(), name="looking at the event loop")
     try:
         yield
     finally:
         looking.cancel()
         await asyncio.wait((looking,))
-        await app.state.sessions.drain(app.state.settings.drain_ms_max / 1000)
+        await sessions.drain(app.state.settings.drain_ms_max / 1000)
         await app.state.pipelines.close()
+        if sessions.log is not None:
+            await sessions.log.close()
 
 
 def _cors(settings: Settings) -> Middleware:

@@ -11,7 +11,8 @@ import asyncio
 from collections import Counter as Tally
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from statistics import median
 
 from vivavoce.core.account import Tokens
 from vivavoce.protocol.base import given
@@ -33,6 +34,9 @@ LOOKS_KEPT = 60
 ERROR_TYPES = frozenset({"invalid_request_error", "server_error", "rate_limit_error", "authentication_error"})
 """The types of errors that are told apart."""
 
+LATENCIES_KEPT = 64
+"""Of so many answers of a session the median is told; the oldest is forgotten first."""
+
 Told = Callable[[str, Response, Waterfall], None]
 
 
@@ -45,6 +49,38 @@ class About:
     transport: str
     pipeline: str
     model: str
+
+
+@dataclass(slots=True)
+class Seen:
+    """What has happened in one session, in numbers."""
+
+    turns: int = 0
+    responses: int = 0
+    interruptions: int = 0
+    failures: int = 0
+    errors: int = 0
+    last_error: str | None = None
+    latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+
+    @property
+    def latency_last_ms(self) -> float | None:
+        """From the end of the last turn, or the request, to the first audio of its answer."""
+        return self.latencies_ms[-1] if self.latencies_ms else None
+
+    @property
+    def latency_median_ms(self) -> float | None:
+        """Of those that are kept."""
+        return median(self.latencies_ms) if self.latencies_ms else None
+
+    def answered(self, status: str, waterfall: Waterfall) -> None:
+        """A response is over."""
+        self.responses += 1
+        self.interruptions += status == "cancelled"
+        self.failures += status == "failed"
+        since = waterfall.requested_ms if waterfall.committed_ms is None else waterfall.committed_ms
+        if waterfall.audio_ms and waterfall.first_sent_ms is not None and since is not None:
+            self.latencies_ms.append(waterfall.first_sent_ms - since)
 
 
 class Telemetry:
@@ -119,6 +155,7 @@ class SessionTelemetry:
 
     def __init__(self, telemetry: Telemetry, about: About, trace: SessionTrace | None) -> None:
         self.about = about
+        self.seen = Seen()
         self._all = telemetry
         self._heard_ms: Callable[[], int] = lambda: 0
         self._counted_ms = 0
@@ -144,13 +181,20 @@ class SessionTelemetry:
         self._all.audio.add((heard_ms - self._counted_ms) / 1000, "in")
         self._counted_ms = heard_ms
 
+    def committed(self) -> None:
+        """A turn of the user was committed."""
+        self.seen.turns += 1
+
     def erred(self, error: ErrorDetail) -> None:
         """The client was told an error."""
+        self.seen.errors += 1
+        self.seen.last_error = given(error.code, None) or error.type
         self._all.errors.add(1, error.type if error.type in ERROR_TYPES else "other")
 
     def measured(self, response: Response, waterfall: Waterfall) -> None:
         """A response is over."""
         count, pipeline, status = self._all, self.about.pipeline, given(response.status, "completed")
+        self.seen.answered(status, waterfall)
         count.responses.add(1, pipeline, status)
         details = given(response.status_details, None)
         if status == "cancelled" and details is not None:
