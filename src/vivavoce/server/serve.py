@@ -48,7 +48,7 @@ _BINDING_HINTS = {
     errno.EADDRNOTAVAIL: "; the host has to be an address of this machine",
 }
 
-TALKATIVE = ("httpx", "httpcore", "httpx2", "httpcore2", "mcp", "aioice", "aiortc")
+TALKATIVE = ("httpx", "httpcore", "httpx2", "httpcore2", "mcp", "aioice", "aiortc", "sqlalchemy")
 """Libraries that log what they send."""
 
 DOORS: Mapping[str, type[WebSocketDoor]] = {"uvicorn": WebSocketDoor, "picows": PicowsDoor}
@@ -121,6 +121,8 @@ def silence_libraries() -> None:
     """They log every request with its URL, and so the keys in it; at no level of ours is that wanted."""
     for library in TALKATIVE:
         logging.getLogger(library).setLevel(logging.WARNING)
+    # Tracebacks of lost connections to a database; the log of sessions says of that what there is to say.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
 async def _until_stopped(settings: Settings) -> int:

@@ -35,7 +35,6 @@ EXPECTED = "the path of a SQLite file, 'sqlite:///PATH' or 'postgresql://user:pa
 _TYPES: Mapping[type, type[sa.types.TypeEngine[Any]]] = {int: sa.BigInteger, float: sa.Double, str: sa.Text}
 _UNSTORABLE = {0: "\ufffd"} | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 _FIELDS = tuple(field.name for field in msgspec.structs.fields(SessionRecord))
-_UPSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 def _column(field: msgspec.structs.FieldInfo) -> sa.Column[Any]:
@@ -106,15 +105,23 @@ class SessionTable:
 
     def write(self, records: Sequence[SessionRecord]) -> None:
         """Put them in, each in the place of the one with its id; all of them or none."""
+        rows: Any = [_row(record) for record in records]
+        if not self._is_file:
+            rows = {"records": msgspec.json.encode(rows).decode()}
         with self._engine.begin() as connection:
-            connection.execute(self.upsert(), [_row(record) for record in records])
+            connection.execute(self.upsert(), rows)
 
     def upsert(self) -> sa.Executable:
-        """The statement that puts one record in."""
-        insert = _UPSERTS[self._engine.dialect.name](sessions)
+        """The statement that puts records in: for SQLite one after the other, for PostgreSQL all, as JSON.
+
+        There every parameter of every row costs time in a driver of Python, and other threads the interpreter.
+        """
+        insert = (sqlite.insert if self._is_file else postgresql.insert)(sessions)
+        if not self._is_file:
+            source = sa.text(f"json_populate_recordset(NULL::{NAME}, CAST(:records AS json))")
+            insert = insert.from_select(_FIELDS, sa.select(*map(sa.column, _FIELDS)).select_from(source))
         others = {name: insert.excluded[name] for name in _FIELDS if name != "id"}
-        statement: sa.Executable = insert.on_conflict_do_update(index_elements=["id"], set_=others)
-        return statement
+        return insert.on_conflict_do_update(index_elements=["id"], set_=others)
 
     def interrupt(self, *, server: str | None = None, unseen_since: float | None = None) -> int:
         """Mark sessions as interrupted that live no more: those of `server`, or not seen since. Says how many."""
