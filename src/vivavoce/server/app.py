@@ -25,6 +25,7 @@ from starlette.websockets import WebSocket
 from vivavoce.engines import Pipeline
 from vivavoce.errors import ConnectionClosed
 
+from .access import AccessLog
 from .asgi import DENIAL, AsgiTransport
 from .auth import Asked, Refusal, Surface, plain_origin
 from .call_routes import call_routes
@@ -77,7 +78,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[_cors(settings)],
+        middleware=[Middleware(AccessLog), _cors(settings)],
         exception_handlers={HTTPException: _http_error, Exception: _failed},
     )
     app.state.settings, app.state.sessions, app.state.pipelines = settings, sessions, loaded

@@ -29,6 +29,8 @@ FIELDS = "fields"
 CHARS_MAX = 16 * 1024
 """A longer message, or traceback, is cut."""
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+"""In text a word of a client, such as its reason for closing, could otherwise look like a line of its own."""
 _ABOUT = re.compile(r"(sess_\w+): ")
 
 
@@ -48,7 +50,7 @@ class TextLines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """One line, without its traceback."""
         session, message = _told(record)
-        record.message = f"{session}: {message}" if session else message
+        record.message = (f"{session}: {message}" if session else message).translate(_CONTROLS)
         return super().formatMessage(record)
 
 
