@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from vivavoce.engines import Pipeline
+from vivavoce.engines.registry import Registry
 from vivavoce.errors import ConnectionClosed
 
 from .access import AccessLog
@@ -31,6 +32,7 @@ from .auth import Asked, Refusal, Surface, plain_origin
 from .call_routes import call_routes
 from .calls import Calls
 from .console import console_routes
+from .health import health_routes
 from .minting import Mint
 from .operators import metrics_routes, operator_routes
 from .pipelines import Pipelines, build
@@ -59,8 +61,10 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
     `pipelines` replaces those that the settings name. Raises `SettingsError` and `EngineMissing`; nothing is loaded
     before the lifespan begins.
     """
-    named = dict(build(settings) if pipelines is None else pipelines)
-    loaded = Pipelines(named, default=settings.pipeline, models=settings.models)
+    registry = Registry.load() if pipelines is None else None
+    named = build(settings, registry) if pipelines is None else pipelines
+    cores = registry.cores if registry is not None else None
+    loaded = Pipelines(named, default=settings.pipeline, models=settings.models, cores=cores)
     sessions = Sessions(settings, loaded)
     calls, mint = Calls(sessions, settings), Mint(sessions)
     routes = [
@@ -72,8 +76,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
         *key_routes(mint, bytes_max=settings.request_bytes_max),
         *console_routes(settings, sessions, loaded),
         WebSocketRoute("/{path:path}", _no_such_endpoint),
-        Route("/healthz", _healthz, methods=["GET"]),
-        Route("/readyz", _readyz, methods=["GET"]),
+        *health_routes(sessions, loaded),
     ]
     app = Starlette(
         routes=routes,
@@ -154,23 +157,6 @@ class _Sockets:
                 return
             opened = await asgi.accept(asked.subprotocol)
         await self._sessions.refuse(asked, opened, refusal)
-
-
-async def _healthz(request: Request) -> Response:
-    """Alive."""
-    return JSONResponse({"status": "alive"})
-
-
-async def _readyz(request: Request) -> Response:
-    """Ready for sessions, or what is missing."""
-    pipelines, sessions = request.app.state.pipelines, request.app.state.sessions
-    if sessions.is_stopping:
-        return JSONResponse({"status": "stopping"}, 503)
-    if pipelines.failure is not None:
-        return JSONResponse({"status": "failed", "loading": pipelines.loading}, 503)
-    if pipelines.loading:
-        return JSONResponse({"status": "loading", "loading": pipelines.loading}, 503)
-    return JSONResponse({"status": "ready"})
 
 
 async def _upgrade_required(request: Request) -> Response:

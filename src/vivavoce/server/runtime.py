@@ -154,6 +154,7 @@ class Runtime:
             close_s=limits.close_ms_max / 1000,
         )
         self._detection = SpeechDetection(pipeline.vad)
+        self._health = pipeline.health
         self._cleaning = NoiseReduction(pipeline.noise_reducer)
         self._media = media
         self._work = Work(pipeline, self._inbox.put, session_id, mcp, room=None if media is None else media.room)
@@ -371,7 +372,9 @@ class Runtime:
                 await asyncio.sleep(0)
             try:
                 clean = self._cleaning.push(wanted, audio)
+                self._health.worked("noise_reducer")
             except Exception as error:
+                self._health.failed("noise_reducer", getattr(error, "code", "engine_error"))
                 log.exception("%s: noise reduction has failed", self.session_id)
                 inputs.append(NoiseReduced(wanted.epoch, b"", is_over=True))
                 inputs.append(_failed(error, "Noise reduction", "Audio is taken as it comes."))
@@ -386,7 +389,9 @@ class Runtime:
                 await asyncio.sleep(0)
             try:
                 scored = await self._detection.push(wanted.epoch, audio, wanted.format)
+                self._health.worked("vad")
             except Exception as error:
+                self._health.failed("vad", getattr(error, "code", "engine_error"))
                 log.exception("%s: speech detection has failed", self.session_id)
                 inputs.append(_failed(error, "Turn detection", UNDETECTED))
                 return

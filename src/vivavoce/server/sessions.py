@@ -37,6 +37,7 @@ from .ids import ids
 from .logs import FIELDS, SESSION
 from .mcp import McpServers
 from .media import CallMedia
+from .metrics import Gauge
 from .pipelines import Pipelines
 from .prompts import load_prompts
 from .quota import Account, Accounts, Quota
@@ -97,12 +98,18 @@ class Sessions:
         self.server = f"{socket.gethostname()}/{secrets.token_hex(4)}"
         """By what name the log of sessions knows this server; a port that is its own is a better one."""
         self.log = session_log(settings, wall_s=wall_s)
+        self.telemetry.add(*self._gauges())
         self._idle = asyncio.Event()
         self._idle.set()
         self.is_stopping = False
 
     def __len__(self) -> int:
         return len(self._running)
+
+    @property
+    def places_left(self) -> int:
+        """How many sessions may still begin."""
+        return self._settings.sessions_max - self._places
 
     def __iter__(self) -> Iterator[Runtime]:
         return iter([live.runtime for live in self._running.values()])
@@ -169,6 +176,17 @@ class Sessions:
             yield admitted
         finally:
             self._free_place()
+
+    def _gauges(self) -> Iterator[Gauge]:
+        pipelines, log = self._pipelines, self.log
+        name, labels = "vivavoce_engine_failures_in_a_row", ("pipeline", "role")
+        yield Gauge(name, "Failures of engines since they last worked.", labels, pipelines.failures)
+        if (cores := pipelines.cores) is not None:
+            waiting = "Calls of engines that wait for a core."
+            yield Gauge("vivavoce_cores_waiting", waiting, (), lambda: {(): cores.waiting})
+        if log is not None:
+            lost = "Sessions whose end is in no log, since the database was away."
+            yield Gauge("vivavoce_session_log_lost", lost, (), lambda: {(): log.lost})
 
     def _take_place(self) -> None:
         self._places += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
 
@@ -112,6 +112,28 @@ class Telemetry:
         self.delay = Gauge(
             "vivavoce_loop_delay_seconds", "How late the event loop was, at worst in 15 s.", (), self.loop_delay.read
         )
+        self.families: list[Counter | Gauge | Histogram] = [
+            self.begun,
+            self.refused,
+            self.live,
+            self.responses,
+            self.interrupted,
+            self.errors,
+            self.tokens,
+            self.audio,
+            self.steps,
+            self.delay,
+        ]
+        self._observe(self.families)
+
+    def add(self, *gauges: Gauge) -> None:
+        """Tell these too: what the server knows and sessions do not."""
+        self.families += gauges
+        self._observe(gauges)
+
+    def _observe(self, families: Iterable[Counter | Gauge | Histogram]) -> None:
+        if self._tracing is not None:  # which has the histogram already, by the conventions
+            self._tracing.observe([family for family in families if not isinstance(family, Histogram)])
 
     def session(self, about: About) -> SessionTelemetry:
         """The watch of one session."""
@@ -122,23 +144,10 @@ class Telemetry:
         """All metrics, as Prometheus reads them."""
         for session in self._live:
             session.count_heard()
-        return exposition(
-            (
-                self.begun,
-                self.refused,
-                self.live,
-                self.responses,
-                self.interrupted,
-                self.errors,
-                self.tokens,
-                self.audio,
-                self.steps,
-                self.delay,
-            )
-        )
+        return exposition(self.families)
 
     def _live_now(self) -> Mapping[Labels, float]:
-        return Tally((session.about.kind, session.about.transport) for session in self._live)
+        return Tally((session.about.kind, session.about.transport) for session in tuple(self._live))
 
     def begins(self, session: SessionTelemetry) -> None:
         """A session begins to live."""
@@ -195,6 +204,7 @@ class SessionTelemetry:
         """A response is over."""
         count, pipeline, status = self._all, self.about.pipeline, given(response.status, "completed")
         self.seen.answered(status, waterfall)
+        self.count_heard()
         count.responses.add(1, pipeline, status)
         details = given(response.status_details, None)
         if status == "cancelled" and details is not None:
@@ -229,4 +239,5 @@ class LoopDelay:
 
     def read(self) -> Mapping[Labels, float]:
         """The worst of the last looks; nothing where nobody looks."""
-        return {(): max(self._seen_s)} if self._seen_s else {}
+        seen_s = tuple(self._seen_s)
+        return {(): max(seen_s)} if seen_s else {}
