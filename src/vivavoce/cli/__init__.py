@@ -22,6 +22,7 @@ from .foreign import as_words
 from .live_commands import add_live_commands
 from .phone_commands import add_phone
 from .relay_command import add_relay
+from .sessions import add_sessions
 from .where import EMBEDDED, add_where, where_of
 
 INTERRUPTED = 130
@@ -86,7 +87,7 @@ def _extra(arguments: argparse.Namespace, missing: ModuleNotFoundError) -> str:
         return "bench"
     if arguments.command == "demo":
         return "local"
-    if arguments.command in ("check-config", "relay", "tape"):
+    if arguments.command in ("check-config", "relay", "sessions", "tape"):
         return "server"
     is_elsewhere = arguments.config if arguments.command == "serve" else arguments.url
     return "server" if is_elsewhere or arguments.model not in (None, EMBEDDED) else "local"
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tape(commands)
     add_bench(commands)
     add_phone(commands)
+    add_sessions(commands)
     return parser
 
 
