@@ -94,7 +94,7 @@ class Sessions:
         self.telemetry = Telemetry(Tracing.installed())
         self._places = 0
         self._tasks: set[asyncio.Task[object]] = set()
-        self._running: dict[str, LiveSession] = {}
+        self._running: dict[Runtime, LiveSession] = {}
         self.server = f"{socket.gethostname()}/{secrets.token_hex(4)}"
         """By what name the log of sessions knows this server; a port that is its own is a better one."""
         self.log = session_log(settings, wall_s=wall_s)
@@ -112,7 +112,7 @@ class Sessions:
         return self._settings.sessions_max - self._places
 
     def __iter__(self) -> Iterator[Runtime]:
-        return iter([live.runtime for live in self._running.values()])
+        return iter(tuple(self._running))
 
     def listed(self) -> list[SessionRecord]:
         """Every session that lives, the latest first, as an operator sees it."""
@@ -121,15 +121,18 @@ class Sessions:
 
     def listed_one(self, session_id: str) -> SessionRecord | None:
         """The session with this id, where it lives."""
-        live = self._running.get(session_id)
+        live = self._living(session_id)
         return None if live is None else live.record(self.wall_s())
+
+    def _living(self, session_id: str) -> LiveSession | None:
+        return next((live for runtime, live in self._running.items() if runtime.session_id == session_id), None)
 
     async def expel(self, session_id: str) -> SessionRecord | None:
         """End a session: the client is told, then its connection is closed, and nothing brings it back.
 
         The record is the last one, or that of a session which is still ending. None: no such session lives.
         """
-        live = self._running.get(session_id)
+        live = self._living(session_id)
         if live is None:
             return None
         log.info("%s: is closed by an operator", session_id)
@@ -409,7 +412,7 @@ class Sessions:
         session_id, began = runtime.session_id, self.wall_s()
         token = SESSION.set(session_id)
         live = LiveSession(runtime, admitted, watch, self.server, began, asyncio.get_running_loop().create_future())
-        self._running[session_id] = live
+        self._running[runtime] = live
         watch.begin(self._unix_ns, lambda: _heard_ms(runtime.session))
         if self.log is not None:
             self.log.begin(live)
@@ -419,7 +422,7 @@ class Sessions:
         try:
             await runtime.run()
         finally:
-            del self._running[session_id]
+            del self._running[runtime]
             watch.end(self._unix_ns)
             record = live.record(self.wall_s(), "ended")
             if self.log is not None:
