@@ -16,15 +16,15 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from math import isfinite
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .auth import REQUEST, Asked, Refusal
+from .auth import REQUEST, Asked, Keys, Refusal
 from .metrics import TYPE
-from .records import STATUSES, Status, Wanted, shown
+from .records import STATUSES, SessionRecord, Status, Wanted, shown
 from .rest import refused
 from .sessions import Sessions, log_refusal
 
@@ -45,10 +45,37 @@ PARAMETERS = ("status", "key", "since", "limit", "after", "api-key")
 
 FRESH = {"Cache-Control": "no-store"}
 
+
+class House(Protocol):
+    """What has sessions: a server, or a relay."""
+
+    @property
+    def keys(self) -> Keys:
+        """Whose keys are those of operators."""
+        ...
+
+    @property
+    def log(self) -> SessionLog | None:
+        """Where sessions are that have ended."""
+        ...
+
+    def listed(self) -> list[SessionRecord]:
+        """Those that live, the latest first."""
+        ...
+
+    def listed_one(self, session_id: str) -> SessionRecord | None:
+        """The one with this id, where it lives."""
+        ...
+
+    async def expel(self, session_id: str) -> SessionRecord | None:
+        """End it. None: no such session lives."""
+        ...
+
+
 Answer = Callable[[Request, Asked], Awaitable[Response]]
 
 
-def operator_routes(sessions: Sessions) -> list[Route]:
+def operator_routes(sessions: House) -> list[Route]:
     """The list of sessions, each of them, and how to close one."""
     routes = _Routes(sessions)
     return [
@@ -71,7 +98,7 @@ def metrics_routes(sessions: Sessions, readers: Literal["operators", "everybody"
     return [] if readers == "off" else [Route(METRICS, endpoint, methods=["GET"])]
 
 
-def _for_operators(sessions: Sessions, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+def _for_operators(sessions: House, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         asked = Asked.of("openai", request.scope)
         try:
@@ -85,7 +112,7 @@ def _for_operators(sessions: Sessions, answer: Answer) -> Callable[[Request], Aw
 
 
 class _Routes:
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: House) -> None:
         self._sessions = sessions
 
     async def listed(self, request: Request, asked: Asked) -> Response:

@@ -25,7 +25,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One session. Times are unix seconds."""
+    """One session. Times are unix seconds. None: not yet, or what a relay cannot know, which reads no messages."""
 
     id: str
     status: Status
@@ -35,7 +35,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     model: str
     """The client's word."""
-    pipeline: str
+    pipeline: str | None = None
     dialect: str
     transport: str
     call_id: str | None = None
@@ -45,21 +45,21 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     began_at: float
     seen_at: float
     """When this record was made."""
-    active_at: float
+    active_at: float | None = None
     """When client or engines last said something."""
     ended_at: float | None = None
     reason: str | None = None
     """Why it ended, with the close code."""
     age_s: float
-    state: str
+    state: str | None = None
     """`hearing`, `answering`, `speaking`, `idle`, `interpreting`; `over` once it has ended."""
-    turns: int
+    turns: int | None = None
     """Stretches of the user's speech that were committed."""
     responses: int
     """That have ended, however."""
-    interruptions: int
+    interruptions: int | None = None
     """Responses that were cut off."""
-    failures: int
+    failures: int | None = None
     """Responses that failed."""
     response: str | None = None
     """The one that runs."""
@@ -67,9 +67,9 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     cost: float | None = None
     """In US dollars, where the model has a price."""
-    audio_in_s: float
-    audio_out_s: float
-    errors: int
+    audio_in_s: float | None = None
+    audio_out_s: float | None = None
+    errors: int | None = None
     """That the client was told."""
     last_error: str | None = None
     """The code of the last one."""
@@ -77,8 +77,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """From the end of the user's turn, or the request, to the first audio that was sent."""
     latency_median_ms: float | None = None
     """Of the last so many."""
-    waiting_inputs: int = 0
-    waiting_messages: int = 0
+    waiting_inputs: int | None = None
+    waiting_messages: int | None = None
     """What has come and is not handled; what is to be sent."""
     revision: int = 0
     """How often this record was written; it grows."""

@@ -13,13 +13,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vivavoce.errors import SettingsError
 
 from .auth import INTERNAL, Refusal
-from .records import LiveSession, SessionRecord, Wanted
-from .settings import Settings
+from .records import SessionRecord, Status, Wanted
+from .settings import Secret
 
 if TYPE_CHECKING:
     from .session_table import SessionTable
@@ -51,7 +51,39 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def session_log(settings: Settings, *, wall_s: Callable[[], float] = time.time) -> SessionLog | None:
+class LogSettings(Protocol):
+    """What is set about the log; see `Settings`."""
+
+    @property
+    def session_log(self) -> Secret | None:
+        """Where it is."""
+        ...
+
+    @property
+    def session_log_days(self) -> float:
+        """How long sessions are kept."""
+        ...
+
+    @property
+    def session_log_rows_max(self) -> int:
+        """And how many."""
+        ...
+
+
+class Recorded(Protocol):
+    """A session that lives, of a server or a relay."""
+
+    @property
+    def server(self) -> str:
+        """On which it runs."""
+        ...
+
+    def record(self, now: float, status: Status = "live") -> SessionRecord:
+        """How it stands at unix second `now`."""
+        ...
+
+
+def session_log(settings: LogSettings, *, wall_s: Callable[[], float] = time.time) -> SessionLog | None:
     """The log that the settings name, not yet open; None where they name none. Raises `SettingsError`."""
     if settings.session_log is None:
         return None
@@ -76,7 +108,7 @@ class SessionLog:
         self._rows_max = rows_max
         self._wall_s = wall_s
         self._server = ""
-        self._live: dict[LiveSession, None] = {}
+        self._live: dict[Recorded, None] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._readers = asyncio.Semaphore(READERS_MAX)
         self._thread: threading.Thread | None = None
@@ -113,7 +145,7 @@ class SessionLog:
 
     # --- what sessions tell it ----------------------------------------------------------------------------------------
 
-    def begin(self, live: LiveSession) -> None:
+    def begin(self, live: Recorded) -> None:
         """A session begins; from now on it is looked at again and again."""
         self.open(live.server)
         self._live[live] = None
@@ -121,7 +153,7 @@ class SessionLog:
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._refresh(), name="refreshing the log of sessions")
 
-    def end(self, live: LiveSession, record: SessionRecord) -> None:
+    def end(self, live: Recorded, record: SessionRecord) -> None:
         """It is over, with this record."""
         self._live.pop(live, None)
         self._put(record)
