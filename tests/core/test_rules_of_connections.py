@@ -10,6 +10,7 @@ from vivavoce.core.messages import (
     Cancel,
     Close,
     Drain,
+    Expel,
     Generate,
     GenerationEnded,
     Opened,
@@ -288,6 +289,21 @@ def test_a_server_that_stops_finishes_what_runs_and_begins_nothing(play: Playboo
         << sends("response.done", response={"status": "completed"})
         << asks(Close, code=1001)
     )
+
+
+def test_an_operator_closes_a_session_and_its_client_is_told(play: Playbook, session: Session) -> None:
+    play >> ResponseCreate() << ...
+    assert session.responding == "resp_1"
+    (
+        play
+        >> Expel("An operator has closed this session.")
+        << Cancel("resp_1")
+        << ...
+        << sends("response.done", response={"status": "failed"})
+        << sends("error", error={"code": "session_closed_by_operator", "event_id": None})
+        << asks(Close, code=1008, reason="An operator has closed this session.")
+    )
+    assert session.responding is None
 
 
 def test_a_server_that_stops_closes_at_once_where_nothing_runs(play: Playbook) -> None:

@@ -54,6 +54,10 @@ class Told:
     waterfalls: list[Waterfall] = field(default_factory=list)
     statuses: list[object] = field(default_factory=list)
     errors: list[object] = field(default_factory=list)
+    turns: int = 0
+
+    def committed(self) -> None:
+        self.turns += 1
 
     def measured(self, response: Response, waterfall: Waterfall) -> None:
         self.waterfalls.append(waterfall)
@@ -172,6 +176,8 @@ def test_every_step_of_an_answer_to_a_turn_that_the_client_ends() -> None:
         audio_ms=200,
     )
     assert list(waterfall.steps)[:3] == ["committed", "transcript", "requested"]
+    assert world.told.turns == 1
+    assert world.session.spoken_ms == waterfall.audio_ms
 
 
 def test_a_written_turn_counts_from_its_request_and_one_that_is_answered_is_not_answered_again() -> None:

@@ -20,6 +20,7 @@ from vivavoce.core.messages import (
     DetectSpeech,
     Drain,
     EngineReport,
+    Expel,
     Generate,
     GenerationEnded,
     GenerationFailed,
@@ -551,6 +552,12 @@ def test_a_server_that_stops_finishes_what_was_said(play: Playbook) -> None:
     says(play, "item_1", "one") << asks(Generate)
     play >> GenerationFailed("item_1", "broken", "no mind") << ...
     play << sends("session.closed") << asks(Close, code=1001)
+
+
+def test_an_operator_closes_a_session_with_what_it_still_had_to_say(play: Playbook) -> None:
+    utter(play) << asks(Transcribe)
+    told = error("session_closed_by_operator", event_id=None)
+    play >> Expel("Closed.") << told << Cancel("item_1") << asks(Close, code=1008, reason="Closed.")
 
 
 def test_a_session_has_its_time(play: Playbook) -> None:

@@ -264,10 +264,26 @@ def test_operators_see_calls_and_others_do_not() -> None:
             (listed,) = (await sessions_listed(server)).json()["data"]
             assert listed["state"] == "speaking"
             assert listed["output_tokens"] > 0
-            assert set(listed["waiting"]) == {"inputs", "messages"}
+            assert (listed["waiting_inputs"], listed["latency_last_ms"] >= 0) == (0, True)
             refused = await sessions_listed(server, KEY)
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "insufficient_permissions")
             assert (await sessions_listed(server, "sk-wrong")).status_code == 401
+
+    in_real_time(main())
+
+
+def test_a_call_that_an_operator_closes_is_told_why_and_hung_up() -> None:
+    async def main() -> None:
+        async with serving() as server, plain_call(server.url, key=KEY, session=SESSION) as caller:
+            session_id = (await caller.until("session.created"))["session"]["id"]
+            async with httpx.AsyncClient(trust_env=False, verify=False, timeout=TIMEOUT_S) as http:
+                operator = {"Authorization": "Bearer sk-operator"}
+                closed = await http.delete(f"{server.url}/realtime/sessions/{session_id}", headers=operator)
+            assert (closed.status_code, closed.json()["call_id"]) == (200, caller.call_id)
+            assert (await caller.until("error"))["error"]["code"] == "session_closed_by_operator"
+            async with asyncio.timeout(TIMEOUT_S):
+                await caller.closed.wait()
+            assert len(server.app.state.calls) == 0
 
     in_real_time(main())
 

@@ -142,6 +142,15 @@ def test_prompts_are_read(tmp_path: Path) -> None:
 # --- the reference ----------------------------------------------------------------------------------------------------
 
 
+def test_the_place_of_the_log_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "vivavoce.toml"
+    config.write_text('pipeline = "scripted"\nsession_log = "mysql://root:geheim@host/db"\n')
+    assert main(["check-config", str(config)]) == 2
+    said = capsys.readouterr().err
+    assert "session_log: expected the path of a SQLite file" in said
+    assert "geheim" not in said
+
+
 def test_the_reference_is_up_to_date() -> None:
     page = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
     command = "python -m vivavoce.server.settings_reference > docs/reference/settings.md"

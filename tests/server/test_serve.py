@@ -364,7 +364,7 @@ def test_a_client_waits_for_the_models_and_readyz_says_what_is_missing() -> None
                 assert not waiting.done()
                 vad.gate.set()
                 assert (await waiting)["type"] == "session.created"
-            assert (await get(server, "/readyz")).json() == {"status": "ready"}
+            assert (await get(server, "/readyz")).json()["status"] == "ready"
         assert told[:2] == [("scripted", "vad", False), ("scripted", "vad", True)]
         assert len(told) == 2 * len(pipelines["scripted"].engines)
         assert vad.closed == 1
@@ -560,7 +560,7 @@ def test_at_a_stop_the_running_response_ends_and_then_the_socket_closes_with_100
             async with socket_to(server) as late:
                 assert (await receive(late))["error"]["code"] == "server_stopping"
                 assert (await closing(late))[0] == 1001
-            assert (await get(server, "/readyz")).json() == {"status": "stopping"}
+            assert (await get(server, "/readyz")).json()["status"] == "stopping"
 
     within_time(main())
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +30,7 @@ from vivavoce.protocol.items import (
 )
 from vivavoce.protocol.waterfall import Waterfall
 from vivavoce.server import running
+from vivavoce.server.metrics import Gauge
 from vivavoce.server.telemetry import About, SessionTelemetry, Telemetry
 from vivavoce.server.tracing import Tracing
 
@@ -163,6 +166,37 @@ def test_metrics_as_the_conventions_name_them(observed: Observed) -> None:
     steps = {point.attributes["vivavoce.step"]: point.sum for point in metrics["vivavoce.step.duration"]}
     assert steps["first_sent"] == 0.5
     assert set(steps) == set(SPOKEN.steps)
+
+
+def test_what_prometheus_is_told_opentelemetry_is_told_too(observed: Observed) -> None:
+    observed.session().measured(answered(), SPOKEN)
+    observed.telemetry.add(Gauge("vivavoce_level", "A level.", ("who",), lambda: {("a",): 0.5}))
+    observed.telemetry.refused.add(2, "invalid_model")
+    found = {
+        name: {tuple(dict(point.attributes).values()): point.value for point in points}
+        for name, points in observed.metrics().items()
+        if name.startswith("vivavoce.") and name != "vivavoce.step.duration"
+    }
+    assert found["vivavoce.sessions"] == {("realtime", "websocket"): 1}
+    assert found["vivavoce.sessions.total"] == {("realtime", "websocket"): 1}
+    assert found["vivavoce.sessions.refused.total"] == {("invalid_model",): 2}
+    assert found["vivavoce.responses.total"] == {("scripted", "completed"): 1}
+    assert found["vivavoce.audio.seconds.total"][("out",)] == 1.8
+    assert found["vivavoce.level"] == {("a",): 0.5}
+    assert sum(found["vivavoce.tokens.total"].values()) == 30
+
+
+def test_a_server_that_is_no_more_is_not_kept_alive_by_its_meter(observed: Observed) -> None:
+    observed.session()  # so that there is something to tell
+    gauge: Gauge | None = Gauge("vivavoce_level", "A level.", (), lambda: {(): 1.0})
+    assert observed.telemetry._tracing is not None
+    observed.telemetry._tracing.observe([gauge])  # type: ignore[list-item]
+    assert "vivavoce.level" in observed.metrics()
+    known = weakref.ref(gauge)
+    gauge = None
+    gc.collect()
+    assert known() is None
+    assert "vivavoce.level" not in observed.metrics()
 
 
 def test_a_real_session_and_not_a_word_of_it(observed: Observed) -> None:

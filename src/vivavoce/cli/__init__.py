@@ -22,6 +22,7 @@ from .foreign import as_words
 from .live_commands import add_live_commands
 from .phone_commands import add_phone
 from .relay_command import add_relay
+from .sessions import add_sessions
 from .where import EMBEDDED, add_where, where_of
 
 INTERRUPTED = 130
@@ -86,7 +87,7 @@ def _extra(arguments: argparse.Namespace, missing: ModuleNotFoundError) -> str:
         return "bench"
     if arguments.command == "demo":
         return "local"
-    if arguments.command in ("check-config", "relay", "tape"):
+    if arguments.command in ("check-config", "relay", "sessions", "tape"):
         return "server"
     is_elsewhere = arguments.config if arguments.command == "serve" else arguments.url
     return "server" if is_elsewhere or arguments.model not in (None, EMBEDDED) else "local"
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tape(commands)
     add_bench(commands)
     add_phone(commands)
+    add_sessions(commands)
     return parser
 
 
@@ -126,6 +128,9 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument(
         "--websocket", choices=("uvicorn", "picows"), help="what speaks WebSocket: uvicorn (default), or picows, faster"
     )
+    serve.add_argument("--session-log", metavar="FILE|URL", help="keep a record of every session: SQLite or PostgreSQL")
+    serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much is logged")
+    serve.add_argument("--log-format", choices=("text", "json"), help="lines of text (default), or of JSON")
     serve.set_defaults(run=_serve)
 
 
@@ -197,6 +202,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         api_keys=arguments.api_key,
         tapes=arguments.tapes,
         websocket=arguments.websocket,
+        log_level=arguments.log_level,
+        log_format=arguments.log_format,
+        session_log=arguments.session_log,
     )
     return serve(settings)
 

@@ -36,6 +36,7 @@ def add_relay(commands: Any) -> None:
     relay.add_argument("--origin", action="append", metavar="ORIGIN", help="web pages that may come; several times")
     relay.add_argument("--tools", type=Path, metavar="FILE.py", help="functions of this file are answered here")
     relay.add_argument("--tapes", type=Path, metavar="DIR", help="record every session into this folder")
+    relay.add_argument("--session-log", metavar="FILE|URL", help="keep a record of every session: SQLite or PostgreSQL")
     relay.add_argument("--strict", action="store_true", help="what another dialect cannot express is an error")
     relay.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file (or VIVAVOCE_RELAY_CONFIG)")
     relay.set_defaults(run=_relay)
@@ -56,6 +57,7 @@ def _relay(arguments: argparse.Namespace) -> int:
         "api_keys": arguments.api_key,
         "origins": arguments.origin,
         "tapes": None if arguments.tapes is None else str(arguments.tapes),
+        "session_log": arguments.session_log,
         "strict": arguments.strict or None,
     }
     settings = relay_settings(config=arguments.config, options=options)

@@ -37,6 +37,16 @@ class Drain(_Message, frozen=True):
     """The server stops: finish the running responses, begin no new one, then close."""
 
 
+EXPELLED = "session_closed_by_operator"
+"""The code of the error by which a client is told of that."""
+
+
+class Expel(_Message, frozen=True):
+    """An operator ends the session: tell the client `reason`, and close now."""
+
+    reason: str
+
+
 class Gone(_Message, frozen=True):
     """The client has gone: what runs ends here and is accounted for, and nothing that this asks for is done."""
 
@@ -230,7 +240,18 @@ EngineReport = (
     | McpListFailed
     | McpCallEnded
 )
-Input = AnyClientEvent | ErrorDetail | Opened | WakeUp | Drain | Gone | PlaybackStarted | PlaybackDrained | EngineReport
+Input = (
+    AnyClientEvent
+    | ErrorDetail
+    | Opened
+    | WakeUp
+    | Drain
+    | Expel
+    | Gone
+    | PlaybackStarted
+    | PlaybackDrained
+    | EngineReport
+)
 
 # --- effects ----------------------------------------------------------------------------------------------------------
 

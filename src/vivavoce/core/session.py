@@ -37,10 +37,12 @@ from .input_audio import ms_of
 from .limits import Limits
 from .listening import Ear, Listening
 from .messages import (
+    EXPELLED,
     AudioSynthesized,
     Close,
     Drain,
     Effect,
+    Expel,
     Gone,
     Input,
     McpCallEnded,
@@ -224,6 +226,8 @@ class Session:
                 self._wake_up()
             case Drain():
                 self._is_draining = True
+            case Expel():
+                self._end(POLICY, EXPELLED, input.reason)
             case Gone():
                 self._answering.fail_all("client_gone", "The client has gone.")
                 self._stopwatch.flush()
@@ -332,6 +336,16 @@ class Session:
     def heard_ms(self) -> int:
         """How much audio has come from the client."""
         return ms_of(self._listening.end)
+
+    @property
+    def spoken_ms(self) -> int:
+        """How much speech its client was sent."""
+        return ms_of(self._stopwatch.spoken)
+
+    @property
+    def responding(self) -> str | None:
+        """The running response of the default conversation, by its id."""
+        return None if (current := self._answering.current) is None else current.id
 
     @property
     def bill(self) -> Bill:

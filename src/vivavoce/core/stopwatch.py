@@ -22,7 +22,7 @@ from vivavoce.protocol.items import AudioOutputResource, Message, Response, Resp
 from vivavoce.protocol.waterfall import Origin, Step, Waterfall, told_in
 
 from .conversation import format_of
-from .input_audio import ms_of, ticks_of
+from .input_audio import TICKS_PER_SECOND, ms_of, ticks_of
 from .messages import (
     AudioSynthesized,
     CallStarted,
@@ -65,6 +65,10 @@ _TIMED = frozenset(
 
 class Watch(Protocol):
     """What a server wants to be told of one of its sessions."""
+
+    def committed(self) -> None:
+        """A turn of the user was committed."""
+        ...
 
     def measured(self, response: Response, waterfall: Waterfall) -> None:
         """A response is over, and where the server plays, its first audio was played or will not be."""
@@ -156,6 +160,8 @@ class Stopwatch:
         self._turn: SpokenTurn | None = None
         self._transcripts: OrderedDict[str, int] = OrderedDict()
         self._runs: OrderedDict[str, _Run] = OrderedDict()
+        self.spoken = 0
+        """Speech that was sent, in ticks."""
 
     # --- what it sees -------------------------------------------------------------------------------------------------
 
@@ -199,6 +205,7 @@ class Stopwatch:
                 if (run := self._runs.get(event.response_id)) is not None:
                     run.reach("first_sent", now_ms)
                     run.audio_bytes += len(event.delta)
+                    self.spoken += len(event.delta) // run.format.sample_bytes * TICKS_PER_SECOND // run.format.rate_hz
             case ev.ResponseOutputTextDelta():
                 if (run := self._runs.get(event.response_id)) is not None:
                     run.reach("first_sent", now_ms)
@@ -208,6 +215,8 @@ class Stopwatch:
                 speech = self._speech_ends
                 ended = speech[1] if speech is not None and speech[0] == event.item_id else None
                 self._turn = SpokenTurn(event.item_id, now_ms, ended, event.item_id)
+                if self._watch is not None:
+                    self._watch.committed()
             case ev.ConversationItemAdded(item=Message(role="user") as item):
                 if self._turn is not None and item.id != self._turn.item_id:
                     self._turn = None  # what is answered next is what was written

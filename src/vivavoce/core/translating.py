@@ -24,9 +24,24 @@ from .interpreting import Booth, Interpreting
 from .languages import LANGUAGES
 from .limits import Limits
 from .listening import Ear, Listening, Reduction
-from .messages import Close, Drain, Effect, Gone, Input, NoiseReduced, Opened, Send, SpeechScored, WakeUp
+from .messages import (
+    EXPELLED,
+    Close,
+    Drain,
+    Effect,
+    Expel,
+    Gone,
+    Input,
+    NoiseReduced,
+    Opened,
+    Send,
+    SpeechScored,
+    WakeUp,
+)
 from .refused import Refused, invalid
 from .turns import TurnSettings
+
+POLICY = 1008
 
 LANGUAGE = "en"
 """The target until the client names one; the reference states no default."""
@@ -76,6 +91,7 @@ class Translating:
         self._ends_at_ms: int | None = None
         self._goodbye: Close | None = None
         self._bytes = 0
+        self._spoken_bytes = 0
         self._scored_ms = 0
         self._talking_since_ms = 0
         self._is_hurried = False
@@ -146,6 +162,8 @@ class Translating:
                 self._wake_up()
             case Drain():
                 self._finish(Close(1001, "The server is stopping."))
+            case Expel():
+                self._expire(POLICY, EXPELLED, input.reason)
             case Gone():
                 self.is_closed = True
             case SpeechScored():
@@ -159,10 +177,17 @@ class Translating:
 
     def _send(self, event: tr.TranslationServerEvent) -> None:
         event = structs.replace(event, event_id=self._ids("event"))
+        if isinstance(event, tr.SessionOutputAudioDelta):
+            self._spoken_bytes += len(event.delta)
         self._effects.append(Send(cast(ev.AnyServerEvent, event)))
 
     def _ask(self, effect: Effect) -> None:
         self._effects.append(effect)
+
+    def _expire(self, close_code: int, code: str, reason: str) -> None:
+        """End it for a reason that the client is told by name."""
+        self._send(Refused(code, reason).told(None))
+        self._close(Close(close_code, reason))
 
     def _close(self, goodbye: Close) -> None:
         self._interpreting.abandon()
@@ -188,8 +213,7 @@ class Translating:
     def _wake_up(self) -> None:
         if self._ends_at_ms is not None and self._now_ms >= self._ends_at_ms:
             reason = f"Your session hit the maximum duration of {self.limits.session_duration}."
-            self._send(Refused("session_expired", reason).told(None))
-            self._close(Close(1001, reason))
+            self._expire(1001, "session_expired", reason)
             return
         self._interpreting.fail_silent()
 
@@ -232,6 +256,11 @@ class Translating:
     def heard_ms(self) -> int:
         """How much audio has come from the client."""
         return PCM16_24K.ms(self._bytes // PCM16_24K.sample_bytes)
+
+    @property
+    def spoken_ms(self) -> int:
+        """How much speech its client was sent."""
+        return PCM16_24K.ms(self._spoken_bytes // PCM16_24K.sample_bytes)
 
     @property
     def _elapsed_ms(self) -> int:

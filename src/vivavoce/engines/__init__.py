@@ -8,12 +8,14 @@ Cancelling the task that iterates an engine must stop its work soon; what it sti
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from vivavoce.protocol.config import FunctionTool, ToolChoice
 from vivavoce.protocol.events import LogProb
 from vivavoce.protocol.items import Item
+
+from .health import EngineHealth
 
 __all__ = [
     "ROLES",
@@ -400,6 +402,8 @@ class Pipeline:
     """None: there is no `semantic_vad`."""
     noise_reducer: NoiseReducer | None = None
     """None: there is no noise reduction."""
+    health: EngineHealth = field(default_factory=EngineHealth, compare=False, repr=False)
+    """How they are doing; whoever asks them for something notes what became of it."""
 
     async def warm_up(self) -> None:
         """Make every engine ready, one after the other."""

@@ -103,7 +103,7 @@ class Registry:
 
     def __init__(self, entries: Sequence[EntryPoint]) -> None:
         self._entries = tuple(entries)
-        self._cores = Cores()
+        self.cores = Cores()
 
     @classmethod
     def load(cls) -> Registry:
@@ -133,7 +133,7 @@ class Registry:
         except SettingsError as error:
             raise SettingsError(f"{where}: {error}") from error
         if isinstance(engine, SharesCores):
-            engine.share(self._cores)
+            engine.share(self.cores)
         return engine
 
     def _find(self, where: str, role: str, name: str) -> EntryPoint:

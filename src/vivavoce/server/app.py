@@ -23,16 +23,20 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from vivavoce.engines import Pipeline
+from vivavoce.engines.registry import Registry
 from vivavoce.errors import ConnectionClosed
 
+from .access import AccessLog
 from .asgi import DENIAL, AsgiTransport
 from .auth import Asked, Refusal, Surface, plain_origin
 from .call_routes import call_routes
 from .calls import Calls
 from .console import console_routes
+from .health import health_routes
 from .minting import Mint
+from .operators import metrics_routes, operator_routes
 from .pipelines import Pipelines, build
-from .rest import key_routes, list_route, metrics_routes
+from .rest import key_routes
 from .sessions import Sessions, log_refusal
 from .settings import Settings
 
@@ -57,26 +61,27 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
     `pipelines` replaces those that the settings name. Raises `SettingsError` and `EngineMissing`; nothing is loaded
     before the lifespan begins.
     """
-    named = dict(build(settings) if pipelines is None else pipelines)
-    loaded = Pipelines(named, default=settings.pipeline, models=settings.models)
+    registry = Registry.load() if pipelines is None else None
+    named = build(settings, registry) if pipelines is None else pipelines
+    cores = registry.cores if registry is not None else None
+    loaded = Pipelines(named, default=settings.pipeline, models=settings.models, cores=cores)
     sessions = Sessions(settings, loaded)
     calls, mint = Calls(sessions, settings), Mint(sessions)
     routes = [
         *(WebSocketRoute(path, _Sockets(surface, sessions, calls, settings)) for path, surface in PATHS.items()),
         *call_routes(calls, mint, sessions, bytes_max=settings.request_bytes_max),
         *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
-        list_route(sessions),
+        *operator_routes(sessions),
         *metrics_routes(sessions, settings.metrics),
         *key_routes(mint, bytes_max=settings.request_bytes_max),
         *console_routes(settings, sessions, loaded),
         WebSocketRoute("/{path:path}", _no_such_endpoint),
-        Route("/healthz", _healthz, methods=["GET"]),
-        Route("/readyz", _readyz, methods=["GET"]),
+        *health_routes(sessions, loaded),
     ]
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[_cors(settings)],
+        middleware=[Middleware(AccessLog), _cors(settings)],
         exception_handlers={HTTPException: _http_error, Exception: _failed},
     )
     app.state.settings, app.state.sessions, app.state.pipelines = settings, sessions, loaded
@@ -88,14 +93,19 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Load models in the background; at the end drain the sessions and free the models."""
     app.state.pipelines.warm_up()
-    looking = asyncio.create_task(app.state.sessions.telemetry.loop_delay.run(), name="looking at the event loop")
+    sessions = app.state.sessions
+    if sessions.log is not None:
+        sessions.log.open(sessions.server)
+    looking = asyncio.create_task(sessions.telemetry.loop_delay.run(), name="looking at the event loop")
     try:
         yield
     finally:
         looking.cancel()
         await asyncio.wait((looking,))
-        await app.state.sessions.drain(app.state.settings.drain_ms_max / 1000)
+        await sessions.drain(app.state.settings.drain_ms_max / 1000)
         await app.state.pipelines.close()
+        if sessions.log is not None:
+            await sessions.log.close()
 
 
 def _cors(settings: Settings) -> Middleware:
@@ -147,23 +157,6 @@ class _Sockets:
                 return
             opened = await asgi.accept(asked.subprotocol)
         await self._sessions.refuse(asked, opened, refusal)
-
-
-async def _healthz(request: Request) -> Response:
-    """Alive."""
-    return JSONResponse({"status": "alive"})
-
-
-async def _readyz(request: Request) -> Response:
-    """Ready for sessions, or what is missing."""
-    pipelines, sessions = request.app.state.pipelines, request.app.state.sessions
-    if sessions.is_stopping:
-        return JSONResponse({"status": "stopping"}, 503)
-    if pipelines.failure is not None:
-        return JSONResponse({"status": "failed", "loading": pipelines.loading}, 503)
-    if pipelines.loading:
-        return JSONResponse({"status": "loading", "loading": pipelines.loading}, 503)
-    return JSONResponse({"status": "ready"})
 
 
 async def _upgrade_required(request: Request) -> Response:

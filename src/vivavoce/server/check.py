@@ -19,6 +19,7 @@ from vivavoce.engines.registry import PipelineSettings
 from .auth import check_binding
 from .pipelines import build
 from .prompts import load_prompts
+from .session_log import session_log
 from .settings import Secret
 from .sources import KeyPath, Sourced, sourced
 
@@ -34,6 +35,7 @@ def checked(config: Path | None = None, environment: Mapping[str, str] | None = 
     found = sourced(config=config, environment=environment)
     check_binding(found.settings)
     load_prompts(found.settings.prompts)
+    session_log(found.settings)
     asyncio.run(_close(build(found.settings)))
     return report(found)
 

@@ -64,23 +64,27 @@ class Counter(_Family):
         known = self._bounded(self._values, values)
         self._values[known] = self._values.get(known, 0.0) + amount
 
+    def read(self) -> Mapping[Labels, float]:
+        """The values as they stand, by label values; from any thread."""
+        return dict(self._values)
+
     def lines(self) -> Iterator[str]:
         """One line a series."""
         return (self._series(self.name, values, value) for values, value in self._values.items())
 
 
 class Gauge(_Family):
-    """What is as it is when it is read: `read` gives the value for each combination of label values."""
+    """What is as it is when it is read: `read` gives the value for each combination of label values, to any thread."""
 
     kind = "gauge"
 
     def __init__(self, name: str, help: str, labels: Sequence[str], read: Callable[[], Mapping[Labels, float]]) -> None:
         super().__init__(name, help, labels)
-        self._read = read
+        self.read = read
 
     def lines(self) -> Iterator[str]:
         """One line a series."""
-        return (self._series(self.name, values, value) for values, value in self._read().items())
+        return (self._series(self.name, values, value) for values, value in self.read().items())
 
 
 class Histogram(_Family):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from vivavoce.engines import Pipeline
+from vivavoce.engines.cores import Cores
+from vivavoce.engines.health import Failing
 from vivavoce.engines.registry import Registry
 from vivavoce.errors import EngineError, SettingsError
 
@@ -32,11 +34,20 @@ def build(settings: Settings, registry: Registry | None = None) -> dict[str, Pip
 class Pipelines:
     """Named pipelines, one of them the default."""
 
-    def __init__(self, pipelines: Mapping[str, Pipeline], *, default: str, models: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        pipelines: Mapping[str, Pipeline],
+        *,
+        default: str,
+        models: Mapping[str, str],
+        cores: Cores | None = None,
+    ) -> None:
         if default not in pipelines:
             raise SettingsError(f"pipeline: there is no pipeline {default!r}; there is {', '.join(pipelines)}")
         self.default = default
         self.by_name = MappingProxyType(dict(pipelines))
+        self.cores = cores
+        """Those that the embedded engines share, where they do."""
         self._models = dict(models)
         self._missing = [(name, role) for name in self.by_name for role in self.by_name[name].engines]
         self._warming: asyncio.Task[None] | None = None
@@ -55,6 +66,29 @@ class Pipelines:
     def loading(self) -> list[str]:
         """What is not ready yet, as `pipeline.role`; empty when everything is."""
         return [f"{name}.{role}" for name, role in self._missing]
+
+    @property
+    def roles(self) -> list[str]:
+        """Every engine, as `pipeline.role`."""
+        return [f"{name}.{role}" for name, pipeline in self.by_name.items() for role in pipeline.engines]
+
+    @property
+    def failing(self) -> dict[str, Failing]:
+        """The engines whose last work failed, by `pipeline.role`."""
+        return {
+            f"{name}.{role}": failing
+            for name, pipeline in self.by_name.items()
+            for role, failing in pipeline.health.failing.items()
+        }
+
+    def failures(self) -> dict[tuple[str, ...], float]:
+        """Failures in a row of every engine, by pipeline and role; from any thread."""
+        found: dict[tuple[str, ...], float] = {}
+        for name, pipeline in self.by_name.items():
+            failing = pipeline.health.failing
+            for role in pipeline.engines:
+                found[name, role] = float(failing[role].failures) if role in failing else 0.0
+        return found
 
     @property
     def failure(self) -> BaseException | None:

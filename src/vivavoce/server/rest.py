@@ -1,6 +1,6 @@
-"""The HTTP endpoints beside the calls: those that make short-lived keys (reference §1.9), and those for operators.
+"""The HTTP endpoints that make short-lived keys (reference §1.9), and what they share with the others.
 
-Thin: `minting` and `telemetry` do the work and know nothing of HTTP. Invariant: bodies have a limit, every error is
+Thin: `minting` does the work and knows nothing of HTTP. Invariant: bodies have a limit, every error is
 JSON in the API's shape, and none repeats a key.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -16,15 +15,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .auth import Asked, Refusal, Surface
-from .metrics import TYPE
 from .minting import Body, Mint
-from .sessions import Sessions, log_refusal
+from .sessions import log_refusal
 
 BODY_S_MAX = 20.0
 """Time for the body of a request to come."""
-
-LIST = "/v1/realtime/sessions"
-METRICS = "/metrics"
 
 PREFIXES: Mapping[str, Surface] = {"/v1/realtime": "openai", "/openai/v1/realtime": "azure"}
 
@@ -44,37 +39,6 @@ def key_routes(mint: Mint, *, bytes_max: int) -> list[Route]:
         for prefix, surface in PREFIXES.items()
         for path, make in makers.items()
     ]
-
-
-def list_route(sessions: Sessions) -> Route:
-    """What runs, for operators: `GET /v1/realtime/sessions`."""
-
-    async def endpoint(request: Request) -> Response:
-        asked = Asked.of("openai", request.scope)
-        try:
-            sessions.keys.check_operator(asked)
-        except Refusal as refusal:
-            log_refusal(asked, refusal)
-            return refused(refusal)
-        return JSONResponse({"object": "list", "data": sessions.listed()}, headers={"Cache-Control": "no-store"})
-
-    return Route(LIST, endpoint, methods=["GET"])
-
-
-def metrics_routes(sessions: Sessions, readers: Literal["operators", "everybody", "off"]) -> list[Route]:
-    """What Prometheus reads, for whom the settings say; nothing where that is nobody."""
-
-    async def endpoint(request: Request) -> Response:
-        asked = Asked.of("openai", request.scope)
-        try:
-            if readers == "operators":
-                sessions.keys.check_operator(asked)
-        except Refusal as refusal:
-            log_refusal(asked, refusal)
-            return refused(refusal)
-        return Response(sessions.telemetry.text(), media_type=TYPE, headers={"Cache-Control": "no-store"})
-
-    return [] if readers == "off" else [Route(METRICS, endpoint, methods=["GET"])]
 
 
 def _endpoint(mint: Mint, surface: Surface, make: Make, bytes_max: int) -> Callable[[Request], object]:

@@ -21,6 +21,7 @@ from vivavoce.core.messages import (
     DetectSpeech,
     Drain,
     Effect,
+    Expel,
     Generate,
     Gone,
     Input,
@@ -153,11 +154,14 @@ class Runtime:
             close_s=limits.close_ms_max / 1000,
         )
         self._detection = SpeechDetection(pipeline.vad)
+        self._health = pipeline.health
         self._cleaning = NoiseReduction(pipeline.noise_reducer)
         self._media = media
         self._work = Work(pipeline, self._inbox.put, session_id, mcp, room=None if media is None else media.room)
         self._opened_s = 0.0
+        self._active_s = 0.0
         self._clock: Callable[[], float] = lambda: 0.0
+        self._sending: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._is_woken = False
         self.ended = ""
@@ -166,12 +170,12 @@ class Runtime:
     async def run(self) -> None:
         """Live until the connection is closed, from either end. Never raises because of the peer or an engine."""
         self._clock = asyncio.get_running_loop().time
-        self._opened_s = self._clock()
+        self._opened_s = self._active_s = self._clock()
         if self._media is not None:
             self._media.begin(self._inbox)
         # In a task of its own: a wake-up goes through every await above it, of which an ASGI app has a dozen.
         living = asyncio.create_task(self._live(), name=f"life of {self.session_id}")
-        sending = asyncio.create_task(self._outbox.run(), name=f"sending of {self.session_id}")
+        self._sending = sending = asyncio.create_task(self._outbox.run(), name=f"sending of {self.session_id}")
         reading = asyncio.create_task(self._read(sending), name=f"reading of {self.session_id}")
         try:
             await living
@@ -195,11 +199,22 @@ class Runtime:
         """Let the running responses end, then close."""
         self._inbox.push(Drain())
 
+    def expel(self, reason: str) -> None:
+        """Tell the client why, then close, as soon as the session's turn comes."""
+        self._inbox.push(Expel(reason))
+
     def stop(self, code: int, reason: str) -> None:
         """Close now, after what has been said already."""
         self._note_end(reason, code)
         self._outbox.close(Close(code, reason))
         self._inbox.end(ConnectionClosed(code, reason))
+
+    def drop(self, code: int, reason: str) -> None:
+        """End now, whether or not the client has taken what was said."""
+        self._note_end(reason, code)
+        self._lost(ConnectionClosed(code, reason))
+        if self._sending is not None:
+            self._sending.cancel()
 
     def _note_end(self, reason: str, code: int) -> None:
         """The first reason is the one that counts."""
@@ -209,6 +224,11 @@ class Runtime:
     def lasted_s(self) -> float:
         """How long it has lived."""
         return self._clock() - self._opened_s
+
+    @property
+    def quiet_s(self) -> float:
+        """How long ago its client or an engine last said something."""
+        return self._clock() - self._active_s
 
     def _lost(self, reason: ConnectionClosed) -> None:
         """Nobody listens any more."""
@@ -291,6 +311,8 @@ class Runtime:
                 input = await self._inbox.get()
                 if isinstance(input, WakeUp):
                     self._is_woken = False
+                else:
+                    self._active_s = self._clock()
         except ConnectionClosed:
             self.session.handle(Gone(), self._now_ms)
         except Exception:
@@ -350,7 +372,9 @@ class Runtime:
                 await asyncio.sleep(0)
             try:
                 clean = self._cleaning.push(wanted, audio)
+                self._health.worked("noise_reducer")
             except Exception as error:
+                self._health.failed("noise_reducer", getattr(error, "code", "engine_error"))
                 log.exception("%s: noise reduction has failed", self.session_id)
                 inputs.append(NoiseReduced(wanted.epoch, b"", is_over=True))
                 inputs.append(_failed(error, "Noise reduction", "Audio is taken as it comes."))
@@ -365,7 +389,9 @@ class Runtime:
                 await asyncio.sleep(0)
             try:
                 scored = await self._detection.push(wanted.epoch, audio, wanted.format)
+                self._health.worked("vad")
             except Exception as error:
+                self._health.failed("vad", getattr(error, "code", "engine_error"))
                 log.exception("%s: speech detection has failed", self.session_id)
                 inputs.append(_failed(error, "Turn detection", UNDETECTED))
                 return

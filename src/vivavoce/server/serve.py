@@ -28,6 +28,7 @@ from .app import create_app
 from .auth import check_binding
 from .console import takes_calls
 from .doors import HttpDoor, WebSocketDoor
+from .logs import write_logs
 from .picows_door import PicowsDoor
 from .pipelines import Progress
 from .sessions import STOP_S
@@ -47,7 +48,7 @@ _BINDING_HINTS = {
     errno.EADDRNOTAVAIL: "; the host has to be an address of this machine",
 }
 
-TALKATIVE = ("httpx", "httpcore", "httpx2", "httpcore2", "mcp", "aioice", "aiortc")
+TALKATIVE = ("httpx", "httpcore", "httpx2", "httpcore2", "mcp", "aioice", "aiortc", "sqlalchemy")
 """Libraries that log what they send."""
 
 DOORS: Mapping[str, type[WebSocketDoor]] = {"uvicorn": WebSocketDoor, "picows": PicowsDoor}
@@ -88,6 +89,7 @@ async def running(
     app = create_app(settings, pipelines)
     with listening(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
+        app.state.sessions.server = f"{socket.gethostname()}:{port}"
         loading = app.state.pipelines.warm_up(progress)
         uvicorn_server = Uvicorn(_config(app, settings))
         serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]), name="serving")
@@ -109,7 +111,7 @@ def serve(settings: Settings) -> int:
 
     That is 1 where a pipeline cannot be loaded, which the log has told then.
     """
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    write_logs(settings.log_level, settings.log_format)
     silence_libraries()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_until_stopped(settings))
@@ -119,6 +121,8 @@ def silence_libraries() -> None:
     """They log every request with its URL, and so the keys in it; at no level of ours is that wanted."""
     for library in TALKATIVE:
         logging.getLogger(library).setLevel(logging.WARNING)
+    # Tracebacks of lost connections to a database; the log of sessions says of that what there is to say.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
 async def _until_stopped(settings: Settings) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,19 +34,28 @@ from .admission import Admitted, admission
 from .auth import GOING_AWAY, INTERNAL, REQUEST, TRY_AGAIN, Asked, Keys, Refusal
 from .client_secrets import Configured, Kind
 from .ids import ids
+from .logs import FIELDS, SESSION
 from .mcp import McpServers
 from .media import CallMedia
+from .metrics import Gauge
 from .pipelines import Pipelines
 from .prompts import load_prompts
 from .quota import Account, Accounts, Quota
+from .records import LiveSession, SessionRecord, shown
 from .resuming import Lifeline, Lifelines, Resumable
 from .runtime import Codec, Machine, Runtime
+from .session_log import session_log
 from .settings import Settings
 from .surroundings import surroundings
 from .taped import Tapes
 from .telemetry import About, SessionTelemetry, Telemetry
 from .tracing import Tracing
 from .work import ToolServers
+
+EXPEL_S = 2.0
+"""Time in which a session that an operator closes may tell its client why. Then it is dropped."""
+EXPELLED = "An operator has closed this session."
+POLICY = 1008
 
 STOP_S = 5.0
 """Time for the closing itself at a stop, once the running responses had theirs."""
@@ -83,7 +94,11 @@ class Sessions:
         self.telemetry = Telemetry(Tracing.installed())
         self._places = 0
         self._tasks: set[asyncio.Task[object]] = set()
-        self._running: dict[Runtime, Admitted] = {}
+        self._running: dict[Runtime, LiveSession] = {}
+        self.server = f"{socket.gethostname()}/{secrets.token_hex(4)}"
+        """By what name the log of sessions knows this server; a port that is its own is a better one."""
+        self.log = session_log(settings, wall_s=wall_s)
+        self.telemetry.add(*self._gauges())
         self._idle = asyncio.Event()
         self._idle.set()
         self.is_stopping = False
@@ -91,12 +106,42 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._running)
 
+    @property
+    def places_left(self) -> int:
+        """How many sessions may still begin."""
+        return self._settings.sessions_max - self._places
+
     def __iter__(self) -> Iterator[Runtime]:
         return iter(tuple(self._running))
 
-    def listed(self) -> list[dict[str, object]]:
-        """Every session that lives, the oldest first, as an operator sees it."""
-        return [_told(runtime, admitted) for runtime, admitted in self._running.items()]
+    def listed(self) -> list[SessionRecord]:
+        """Every session that lives, the latest first, as an operator sees it."""
+        now = self.wall_s()
+        return [live.record(now) for live in reversed(self._running.values())]
+
+    def listed_one(self, session_id: str) -> SessionRecord | None:
+        """The session with this id, where it lives."""
+        live = self._living(session_id)
+        return None if live is None else live.record(self.wall_s())
+
+    def _living(self, session_id: str) -> LiveSession | None:
+        return next((live for runtime, live in self._running.items() if runtime.session_id == session_id), None)
+
+    async def expel(self, session_id: str) -> SessionRecord | None:
+        """End a session: the client is told, then its connection is closed, and nothing brings it back.
+
+        The record is the last one, or that of a session which is still ending. None: no such session lives.
+        """
+        live = self._living(session_id)
+        if live is None:
+            return None
+        log.info("%s: is closed by an operator", session_id)
+        live.runtime.expel(EXPELLED)
+        _, waiting = await asyncio.wait((live.over,), timeout=EXPEL_S)
+        if waiting:  # the client takes nothing, or the session is busy
+            live.runtime.drop(POLICY, EXPELLED)
+            await asyncio.wait((live.over,), timeout=STOP_S)
+        return live.over.result() if live.over.done() else live.record(self.wall_s())
 
     async def serve(self, asked: Asked, transport: Transport) -> None:
         """Run a session on an open connection to its end, or tell the client why there is none.
@@ -135,6 +180,17 @@ class Sessions:
         finally:
             self._free_place()
 
+    def _gauges(self) -> Iterator[Gauge]:
+        pipelines, log = self._pipelines, self.log
+        name, labels = "vivavoce_engine_failures_in_a_row", ("pipeline", "role")
+        yield Gauge(name, "Failures of engines since they last worked.", labels, pipelines.failures)
+        if (cores := pipelines.cores) is not None:
+            waiting = "Calls of engines that wait for a core."
+            yield Gauge("vivavoce_cores_waiting", waiting, (), lambda: {(): cores.waiting})
+        if log is not None:
+            lost = "Sessions whose end is in no log, since the database was away."
+            yield Gauge("vivavoce_session_log_lost", lost, (), lambda: {(): log.lost})
+
     def _take_place(self) -> None:
         self._places += 1
         self._idle.clear()
@@ -157,7 +213,7 @@ class Sessions:
     async def drain(self, grace_s: float) -> None:
         """Begin no session any more, let the running responses end, close every connection with 1001."""
         self.is_stopping = True
-        for runtime in list(self._running):
+        for runtime in self:
             runtime.drain()
         if await self._is_idle_within(grace_s):
             return
@@ -169,7 +225,7 @@ class Sessions:
 
     def stop(self) -> None:
         """Close every connection with 1001, running responses or not."""
-        for runtime in list(self._running):
+        for runtime in self:
             runtime.stop(GOING_AWAY, "The server is stopping.")
 
     async def _is_idle_within(self, seconds: float) -> bool:
@@ -353,24 +409,29 @@ class Sessions:
         return runtime, watch
 
     async def _live(self, admitted: Admitted, runtime: Runtime, watch: SessionTelemetry) -> None:
-        self._running[runtime], session_id = admitted, runtime.session_id
+        session_id, began = runtime.session_id, self.wall_s()
+        token = SESSION.set(session_id)
+        live = LiveSession(runtime, admitted, watch, self.server, began, asyncio.get_running_loop().create_future())
+        self._running[runtime] = live
         watch.begin(self._unix_ns, lambda: _heard_ms(runtime.session))
-        log.info(
-            "%s: begins, %s, model %r, dialect %s, user %r",
-            session_id,
-            admitted.kind,
-            admitted.model,
-            admitted.dialect,
-            admitted.safety_identifier,
-        )
+        if self.log is not None:
+            self.log.begin(live)
+        said = (admitted.kind, admitted.model, admitted.dialect, admitted.safety_identifier)
+        fields = shown(live.record(began))
+        log.info("%s: begins, %s, model %r, dialect %s, user %r", session_id, *said, extra={FIELDS: fields})
         try:
             await runtime.run()
         finally:
             del self._running[runtime]
-            await self._tapes.end(session_id)
-            why = runtime.ended or "the client is gone"
             watch.end(self._unix_ns)
-            log.info("%s: has ended after %.1f s: %s%s", session_id, runtime.lasted_s, why, _costs(runtime.session))
+            record = live.record(self.wall_s(), "ended")
+            if self.log is not None:
+                self.log.end(live, record)
+            live.over.set_result(record)
+            await self._tapes.end(session_id)
+            end = (record.age_s, record.reason, _costs(record))
+            log.info("%s: has ended after %.1f s: %s%s", session_id, *end, extra={FIELDS: shown(record)})
+            SESSION.reset(token)
 
     @property
     def _unix_ns(self) -> int:
@@ -415,40 +476,15 @@ def _codec(admitted: Admitted, *, plays: bool) -> Codec:
     return ServerCodec(admitted.dialect, playback=plays)
 
 
-def _told(runtime: Runtime, admitted: Admitted) -> dict[str, object]:
-    """One session of the list; nothing that was said in it, and no key."""
-    machine, (inputs, frames) = runtime.session, runtime.waiting
-    bill = machine.bill if isinstance(machine, Session) else None
-    return {
-        "id": runtime.session_id,
-        "object": "realtime.session",
-        "kind": admitted.kind,
-        "model": admitted.model,
-        "dialect": admitted.dialect,
-        "transport": "websocket" if admitted.call_id is None else "webrtc",
-        "call_id": admitted.call_id,
-        "safety_identifier": admitted.safety_identifier,
-        "age_s": round(runtime.lasted_s, 3),
-        "state": machine.state if isinstance(machine, Session) else "interpreting",
-        "input_tokens": bill.input_tokens if bill else 0,
-        "output_tokens": bill.output_tokens if bill else 0,
-        "cost": bill.cost if bill and bill.price else None,
-        "waiting": {"inputs": inputs, "messages": frames},
-    }
-
-
 def _heard_ms(machine: Machine) -> int:
     """How much audio its client has sent."""
     return machine.heard_ms if isinstance(machine, Session | Translating) else 0
 
 
-def _costs(machine: Machine) -> str:
+def _costs(record: SessionRecord) -> str:
     """What the session used, for the log."""
-    if not isinstance(machine, Session):
-        return ""
-    bill = machine.bill
-    price = f", cost {bill.cost:.6f}" if bill.price else ""
-    return f", {bill.input_tokens} tokens in, {bill.output_tokens} out{price}"
+    price = "" if record.cost is None else f", cost {record.cost:.6f}"
+    return f", {record.input_tokens} tokens in, {record.output_tokens} out{price}"
 
 
 def _stopping() -> Refusal:

@@ -34,6 +34,10 @@ MAY_BE_EMPTY = ("turn_detector", "noise_reducer")
 NO_ENGINE = "none"
 
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
+
+
 class Secret:
     """A text that does not show itself: `reveal` is the only way to it."""
 
@@ -207,11 +211,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metrics: Literal["operators", "everybody", "off"] = "operators"
     """Who may read the metrics at `GET /metrics`: `operators` with a key of `admin_keys`, as all sessions are seen;
     `everybody` who reaches the port; or nobody."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     """How much is logged."""
+    log_format: LogFormat = "text"
+    """How: lines of `text`, or one `json` object a line. Every line names the session that it is about."""
+    session_log: Secret | None = None
+    """Where a record of every session is kept, with what it used and why it ended, and no word of it: the path of a
+    SQLite file, or `postgresql://user:password@host/name`. Needs the extra `operators`. Left out, nothing is kept."""
+    session_log_days: Annotated[float, Meta(gt=0)] = 30
+    """Sessions that ended longer ago are forgotten."""
+    session_log_rows_max: Annotated[int, Meta(ge=1)] = 100_000
+    """Sessions that are kept, the latest."""
     admin_keys: tuple[Secret, ...] = ()
-    """Keys of operators, who may see all sessions at `GET /v1/realtime/sessions`. Without any, only a server without
-    `api_keys` shows them, which only this machine reaches."""
+    """Keys of operators, who may see and close all sessions at `/v1/realtime/sessions`. Without any, only a server
+    without `api_keys` shows them, which only this machine reaches."""
     rate_limits: RateLimits = RateLimits()
     """What one key may use."""
     prices: dict[str, PriceTable] = {}

@@ -50,6 +50,9 @@ def load_settings(
     api_keys: Sequence[str] | None = None,
     tapes: Path | None = None,
     websocket: str | None = None,
+    log_level: str | None = None,
+    log_format: str | None = None,
+    session_log: str | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Settings:
     """Settings from a TOML file, then the environment, then the arguments; `model` is the default pipeline.
@@ -63,6 +66,9 @@ def load_settings(
         "api_keys": ("--api-key", list(api_keys) if api_keys else None),
         "tapes": ("--tapes", None if tapes is None else str(tapes)),
         "websocket": ("--websocket", websocket),
+        "log_level": ("--log-level", log_level),
+        "log_format": ("--log-format", log_format),
+        "session_log": ("--session-log", session_log),
     }
     given = {name: pair for name, pair in options.items() if pair[1] is not None}
     return sourced(config=config, environment=environment, options=given).settings

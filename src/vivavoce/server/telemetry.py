@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from statistics import median
 
 from vivavoce.core.account import Tokens
 from vivavoce.protocol.base import given
@@ -33,6 +34,9 @@ LOOKS_KEPT = 60
 ERROR_TYPES = frozenset({"invalid_request_error", "server_error", "rate_limit_error", "authentication_error"})
 """The types of errors that are told apart."""
 
+LATENCIES_KEPT = 64
+"""Of so many answers of a session the median is told; the oldest is forgotten first."""
+
 Told = Callable[[str, Response, Waterfall], None]
 
 
@@ -45,6 +49,38 @@ class About:
     transport: str
     pipeline: str
     model: str
+
+
+@dataclass(slots=True)
+class Seen:
+    """What has happened in one session, in numbers."""
+
+    turns: int = 0
+    responses: int = 0
+    interruptions: int = 0
+    failures: int = 0
+    errors: int = 0
+    last_error: str | None = None
+    latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+
+    @property
+    def latency_last_ms(self) -> float | None:
+        """From the end of the last turn, or the request, to the first audio of its answer."""
+        return self.latencies_ms[-1] if self.latencies_ms else None
+
+    @property
+    def latency_median_ms(self) -> float | None:
+        """Of those that are kept."""
+        return median(self.latencies_ms) if self.latencies_ms else None
+
+    def answered(self, status: str, waterfall: Waterfall) -> None:
+        """A response is over."""
+        self.responses += 1
+        self.interruptions += status == "cancelled"
+        self.failures += status == "failed"
+        since = waterfall.requested_ms if waterfall.committed_ms is None else waterfall.committed_ms
+        if waterfall.audio_ms and waterfall.first_sent_ms is not None and since is not None:
+            self.latencies_ms.append(waterfall.first_sent_ms - since)
 
 
 class Telemetry:
@@ -76,6 +112,28 @@ class Telemetry:
         self.delay = Gauge(
             "vivavoce_loop_delay_seconds", "How late the event loop was, at worst in 15 s.", (), self.loop_delay.read
         )
+        self.families: list[Counter | Gauge | Histogram] = [
+            self.begun,
+            self.refused,
+            self.live,
+            self.responses,
+            self.interrupted,
+            self.errors,
+            self.tokens,
+            self.audio,
+            self.steps,
+            self.delay,
+        ]
+        self._observe(self.families)
+
+    def add(self, *gauges: Gauge) -> None:
+        """Tell these too: what the server knows and sessions do not."""
+        self.families += gauges
+        self._observe(gauges)
+
+    def _observe(self, families: Iterable[Counter | Gauge | Histogram]) -> None:
+        if self._tracing is not None:  # which has the histogram already, by the conventions
+            self._tracing.observe([family for family in families if not isinstance(family, Histogram)])
 
     def session(self, about: About) -> SessionTelemetry:
         """The watch of one session."""
@@ -86,23 +144,10 @@ class Telemetry:
         """All metrics, as Prometheus reads them."""
         for session in self._live:
             session.count_heard()
-        return exposition(
-            (
-                self.begun,
-                self.refused,
-                self.live,
-                self.responses,
-                self.interrupted,
-                self.errors,
-                self.tokens,
-                self.audio,
-                self.steps,
-                self.delay,
-            )
-        )
+        return exposition(self.families)
 
     def _live_now(self) -> Mapping[Labels, float]:
-        return Tally((session.about.kind, session.about.transport) for session in self._live)
+        return Tally((session.about.kind, session.about.transport) for session in tuple(self._live))
 
     def begins(self, session: SessionTelemetry) -> None:
         """A session begins to live."""
@@ -119,6 +164,7 @@ class SessionTelemetry:
 
     def __init__(self, telemetry: Telemetry, about: About, trace: SessionTrace | None) -> None:
         self.about = about
+        self.seen = Seen()
         self._all = telemetry
         self._heard_ms: Callable[[], int] = lambda: 0
         self._counted_ms = 0
@@ -144,13 +190,21 @@ class SessionTelemetry:
         self._all.audio.add((heard_ms - self._counted_ms) / 1000, "in")
         self._counted_ms = heard_ms
 
+    def committed(self) -> None:
+        """A turn of the user was committed."""
+        self.seen.turns += 1
+
     def erred(self, error: ErrorDetail) -> None:
         """The client was told an error."""
+        self.seen.errors += 1
+        self.seen.last_error = given(error.code, None) or error.type
         self._all.errors.add(1, error.type if error.type in ERROR_TYPES else "other")
 
     def measured(self, response: Response, waterfall: Waterfall) -> None:
         """A response is over."""
         count, pipeline, status = self._all, self.about.pipeline, given(response.status, "completed")
+        self.seen.answered(status, waterfall)
+        self.count_heard()
         count.responses.add(1, pipeline, status)
         details = given(response.status_details, None)
         if status == "cancelled" and details is not None:
@@ -185,4 +239,5 @@ class LoopDelay:
 
     def read(self) -> Mapping[Labels, float]:
         """The worst of the last looks; nothing where nobody looks."""
-        return {(): max(self._seen_s)} if self._seen_s else {}
+        seen_s = tuple(self._seen_s)
+        return {(): max(seen_s)} if seen_s else {}

@@ -7,6 +7,8 @@ Invariant: no text, no audio, no key; only ids, names, counts and times.
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,10 @@ from vivavoce.protocol.base import given
 from vivavoce.protocol.items import FunctionCall, Response, ResponseError, StatusDetails
 from vivavoce.protocol.waterfall import Waterfall
 
+from .metrics import Counter, Gauge
+
 if TYPE_CHECKING:
-    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
 NAME = "vivavoce"
@@ -34,7 +38,7 @@ class Tracing:
         from opentelemetry import metrics, trace
 
         self._tracer = trace.get_tracer(NAME, version(NAME), tracers)
-        meter = metrics.get_meter(NAME, version(NAME), meters)
+        self._meter = meter = metrics.get_meter(NAME, version(NAME), meters)
         self._duration = meter.create_histogram("gen_ai.server.request.duration", "s", "How long a response took.")
         self._first_token = meter.create_histogram(
             "gen_ai.server.time_to_first_token", "s", "From the question to the language model to its first token."
@@ -48,6 +52,13 @@ class Tracing:
     def installed(cls) -> Tracing | None:
         """None where `opentelemetry-api` is not installed."""
         return cls() if find_spec("opentelemetry") and find_spec("opentelemetry.metrics") else None
+
+    def observe(self, families: Iterable[Counter | Gauge]) -> None:
+        """What Prometheus is told, under the same names with points: `vivavoce.sessions.total`."""
+        for family in families:
+            is_counter = isinstance(family, Counter)
+            make = self._meter.create_observable_counter if is_counter else self._meter.create_observable_gauge
+            make(family.name.replace("_", "."), [_observed(family)], description=family.help)
 
     def session(self, session_id: str, model: str, pipeline: str) -> SessionTrace:
         """The trace of one session."""
@@ -163,6 +174,22 @@ class SessionTrace:
 
     def _ns(self, waterfall: Waterfall, ms: int) -> int:
         return self._opened_ns + (waterfall.at_ms + ms) * NS_PER_MS
+
+
+def _observed(family: Counter | Gauge) -> Callable[[CallbackOptions], list[Observation]]:
+    """How OpenTelemetry reads a family, from a thread of its own; of a server that is no more there is nothing."""
+    from opentelemetry.metrics import Observation
+
+    known = weakref.ref(family)  # a meter lives as long as the process
+
+    def read(options: CallbackOptions) -> list[Observation]:
+        if (family := known()) is None:
+            return []
+        return [
+            Observation(value, dict(zip(family.labels, values, strict=True))) for values, value in family.read().items()
+        ]
+
+    return read
 
 
 def _error_of(response: Response) -> str:

@@ -12,6 +12,7 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -67,6 +68,14 @@ JUDGEMENT_S_MAX = 2.0
 T = TypeVar("T")
 Report = Callable[[EngineReport], Awaitable[None]]
 Failure = Callable[[str, str], EngineReport]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a task does, in words, and the role of the engine that does it, where it is one."""
+
+    doing: str
+    role: str | None = None
 
 
 class ToolServers(Protocol):
@@ -144,7 +153,7 @@ class Work:
         along = self._along if self._along is not None and self._along.knows(wanted) else None
         self._start(
             (item_id,),
-            "transcription",
+            Job("transcription", "transcriber"),
             lambda: self._transcribe(wanted) if along is None else self._settle(along, wanted),
             lambda code, message: TranscriptFailed(item_id, code, message),
             audio_bytes=len(wanted.audio),
@@ -154,7 +163,7 @@ class Work:
         """Begin; the outcome is reported, and it is reported soon: a turn waits for it."""
         self._start(
             (wanted.item_id,),
-            "judgement",
+            Job("judgement", "turn_detector"),
             lambda: self._judge(wanted),
             lambda code, message: TurnJudged(wanted.item_id, wanted.pause, None),
             audio_bytes=len(wanted.audio),
@@ -164,7 +173,7 @@ class Work:
         """Begin; the outcome is reported."""
         self._start(
             (wanted.item_id,),
-            "import of tools",
+            Job("import of tools"),
             lambda: self._list_tools(wanted),
             lambda code, message: McpListFailed(wanted.item_id, message),
         )
@@ -173,7 +182,7 @@ class Work:
         """Begin; the outcome is reported."""
         self._start(
             (wanted.owner_id,),
-            "call of a tool",
+            Job("call of a tool"),
             lambda: self._call_tool(wanted),
             lambda code, message: McpCallEnded(wanted.item_id, error=McpToolExecutionError(message=message)),
         )
@@ -192,7 +201,7 @@ class Work:
         """Begin; the outcome is reported."""
         self._start(
             (wanted.response_id,),
-            "generation",
+            Job("generation", "language_model"),
             lambda: self._generate(wanted),
             lambda code, message: GenerationFailed(wanted.response_id, code, message),
         )
@@ -209,7 +218,7 @@ class Work:
             self._phrases.pop(item_id, None)  # of phrases that wait behind one that failed nobody wants to hear
             return SynthesisFailed(response_id, item_id, code, message)
 
-        self._start((response_id, item_id), "speech", lambda: self._speak_all(phrases), failed)
+        self._start((response_id, item_id), Job("speech", "synthesizer"), lambda: self._speak_all(phrases), failed)
 
     def cancel(self, owner_id: str) -> None:
         """Stop all work of the response or item, without waiting for it."""
@@ -244,17 +253,17 @@ class Work:
     def _start(
         self,
         owners: tuple[str, ...],
-        doing: str,
+        job: Job,
         work: Callable[[], Awaitable[None]],
         failure: Failure,
         *,
         audio_bytes: int = 0,
     ) -> None:
         if len(self._tasks) >= TASKS_MAX or self._bytes + audio_bytes > TRANSCRIPTION_BYTES_MAX:
-            work, audio_bytes = self._refuse, 0
+            work, audio_bytes, job = self._refuse, 0, replace(job, role=None)
         self._bytes += audio_bytes
-        name = f"{doing} of {owners[-1]}"
-        task = asyncio.create_task(self._attempt(work, name, failure), name=name)
+        name = f"{job.doing} of {owners[-1]}"
+        task = asyncio.create_task(self._attempt(work, name, failure, job.role), name=name)
         self._tasks.add(task)
         for owner_id in owners:
             self._owned[owner_id].add(task)
@@ -287,17 +296,29 @@ class Work:
                 if not owned:
                     del self._owned[owner_id]
 
-    async def _attempt(self, work: Callable[[], Awaitable[None]], name: str, failure: Failure) -> None:
+    async def _attempt(
+        self, work: Callable[[], Awaitable[None]], name: str, failure: Failure, role: str | None
+    ) -> None:
         try:
             await work()
+            self._note(role)
         except ConnectionClosed:
             pass  # nobody is left who would want the report
         except EngineError as error:
+            self._note(role, error.code)
             log.info("%s: %s failed: %s (%s)", self._session_id, name, error.message, error.code)
             await self._say_failed(failure(error.code, error.message))
         except Exception as error:
+            self._note(role, "engine_error")
             log.exception("%s: %s failed", self._session_id, name)
             await self._say_failed(failure("engine_error", f"The engine failed: {type(error).__name__}."))
+
+    def _note(self, role: str | None, code: str | None = None) -> None:
+        """What became of the work of an engine, for whoever looks after it."""
+        if role is not None and code is None:
+            self._pipeline.health.worked(role)
+        elif role is not None and code is not None:
+            self._pipeline.health.failed(role, code)
 
     async def _say_failed(self, failed: EngineReport) -> None:
         with suppress(ConnectionClosed):

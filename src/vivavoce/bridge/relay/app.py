@@ -26,6 +26,7 @@ from vivavoce.server.app import LOOPBACK_ORIGIN, PATHS
 from vivavoce.server.asgi import AsgiTransport
 from vivavoce.server.auth import Asked, Refusal, Surface, plain_origin
 from vivavoce.server.ids import ids
+from vivavoce.server.operators import operator_routes
 from vivavoce.server.rest import key_routes, refused
 from vivavoce.server.sessions import log_refusal
 
@@ -63,6 +64,7 @@ def app_of(relay: Relay) -> Starlette:
             *(WebSocketRoute(path, _Sockets(surface, relay)) for path, surface in PATHS.items()),
             *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
             *key_routes(relay.mint, bytes_max=settings.request_bytes_max),
+            *operator_routes(relay),
             Route(METRICS, _metrics, methods=["GET"]),
             Route("/healthz", _healthz, methods=["GET"]),
         ],
@@ -77,6 +79,7 @@ def app_of(relay: Relay) -> Starlette:
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """End all sessions at the end."""
+    app.state.relay.open_log()
     try:
         yield
     finally:

@@ -137,12 +137,14 @@ class Spending:
     price: Price | None
     budget: float | None
     cost: float = 0.0
+    responses: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
 
     def used(self, usage: Usage) -> str | None:
         """A response is done. Says why the session has to end, where a budget is spent."""
         tokens, key, counters = Tokens.of(usage), self.client.key_id, self.ledger.counters
+        self.responses += 1
         self.input_tokens += tokens.input
         self.output_tokens += tokens.output
         counters.responses[key] += 1

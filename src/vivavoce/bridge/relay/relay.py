@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from vivavoce.client.tools import Tool
-from vivavoce.server.auth import GOING_AWAY, Asked, Refusal
+from vivavoce.core.messages import EXPELLED
+from vivavoce.server.auth import GOING_AWAY, Asked, Keys, Refusal
 from vivavoce.server.ids import ids
 from vivavoce.server.minting import Mint
+from vivavoce.server.records import SessionRecord
+from vivavoce.server.session_log import session_log
+from vivavoce.server.sessions import EXPELLED as SAID_TO_EXPELLED
+from vivavoce.server.sessions import POLICY
 from vivavoce.server.taped import Tapes
 
 from .gate import Gate, Passenger
@@ -26,6 +33,7 @@ from .legs import CLOSE_S_MAX, Ear, SocketLeg, TransportLeg
 from .opening import Opening
 from .passage import Passage, PassageLimits
 from .policy import AllowList, Policy, PolicyFactory, Visit, policies_named
+from .records import RelayedSession
 from .settings import RelaySettings
 from .tool_policy import RelayTools
 from .upstream import reach, secret_of
@@ -71,6 +79,11 @@ class Relay:
         self._tools = tuple(tools)
         self._tapes = Tapes(settings)
         self._passages: dict[str, Passage] = {}
+        self._live: dict[str, RelayedSession] = {}
+        self._wall_s = wall_s
+        self.server = f"{socket.gethostname()}/{secrets.token_hex(4)}"
+        """By what name the log of sessions knows this relay; a port that is its own is a better one."""
+        self.log = session_log(settings, wall_s=wall_s)
         self._tasks: set[asyncio.Task[object]] = set()
         self._new_id = ids()
         self.is_stopping = False
@@ -118,7 +131,12 @@ class Relay:
     async def carry(self, opened: Opened, leg: SocketLeg | TransportLeg) -> None:
         """Carry an opened session whose client's handshake is done to its end."""
         passage = self._passage(opened, leg)
+        over: asyncio.Future[SessionRecord] = asyncio.get_running_loop().create_future()
+        live = RelayedSession(passage, opened.passenger, self.server, self._wall_s(), over)
         self._passages[passage.id] = passage
+        self._live[passage.id] = live
+        if self.log is not None:
+            self.log.begin(live)
         admitted, began_s = opened.passenger.admitted, asyncio.get_running_loop().time()
         log.info("%s: begins, %s, model %r, client %r", opened.id, admitted.kind, admitted.model, opened.client.id)
         runs = leg.run() if isinstance(leg, TransportLeg) else _gone(leg)
@@ -131,8 +149,12 @@ class Relay:
         try:
             await passage.run(join)
         finally:
-            del self._passages[passage.id]
+            del self._passages[passage.id], self._live[passage.id]
             self._settle(passage)
+            record = live.record(self._wall_s(), "ended")
+            if self.log is not None:
+                self.log.end(live, record)
+            over.set_result(record)
             await self._tapes.end(opened.id)
             await carrying
             lasted_s = asyncio.get_running_loop().time() - began_s
@@ -152,6 +174,40 @@ class Relay:
             _, late = await asyncio.wait(tasks, timeout=2 * CLOSE_S_MAX)
             for task in late:
                 task.cancel()
+        if self.log is not None:
+            await self.log.close()
+
+    # --- for operators ------------------------------------------------------------------------------------------------
+
+    def open_log(self) -> None:
+        """Begin to write the log of sessions, where there is one."""
+        if self.log is not None:
+            self.log.open(self.server)
+
+    @property
+    def keys(self) -> Keys:
+        """The keys that are accepted."""
+        return self.gate.keys
+
+    def listed(self) -> list[SessionRecord]:
+        """Every session that passes, the latest first."""
+        now = self._wall_s()
+        return [live.record(now) for live in reversed(self._live.values())]
+
+    def listed_one(self, session_id: str) -> SessionRecord | None:
+        """The session with this id, where it passes."""
+        live = self._live.get(session_id)
+        return None if live is None else live.record(self._wall_s())
+
+    async def expel(self, session_id: str) -> SessionRecord | None:
+        """End a session: the client is told why, the service that it is over. None: no such session passes."""
+        live = self._live.get(session_id)
+        if live is None:
+            return None
+        log.info("%s: is closed by an operator", session_id)
+        live.passage.fail(EXPELLED, SAID_TO_EXPELLED, POLICY)
+        await asyncio.wait((live.over,), timeout=CLOSE_S_MAX)
+        return live.over.result() if live.over.done() else live.record(self._wall_s())
 
     def metrics(self) -> str:
         """What the relay has done, as Prometheus reads it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ async def running(
     relay = Relay(settings, policies=policies, tools=tools, environment=environment)
     with listening(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
+        relay.server = f"{socket.gethostname()}:{port}"
+        relay.open_log()
         server = Uvicorn(_config(relay))
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving of the relay")
         try:

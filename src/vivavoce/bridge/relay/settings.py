@@ -59,7 +59,8 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Keys of your own servers, which open sessions and make short-lived keys for browsers. None given: everybody on
     this machine may."""
     admin_keys: tuple[Secret, ...] = ()
-    """Keys of operators, for `GET /metrics`. Without any, only a relay without `api_keys` shows them."""
+    """Keys of operators, for `GET /metrics` and `/v1/realtime/sessions`. Without any, only a relay without `api_keys`
+    shows them."""
     signing_key: Secret | None = None
     """What short-lived keys are sealed with, at least 32 characters. Relays that shall take each other's keys share it;
     left out, each makes one of its own."""
@@ -98,6 +99,13 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Folder into which every session is recorded, as its client saw it, without secrets."""
     tapes_leave_out: tuple[Literal["audio", "text"], ...] = ()
     """What tapes leave out besides: `audio` becomes silence, `text` placeholders."""
+    session_log: Secret | None = None
+    """Where a record of every session is kept, with what it used and why it ended, and no word of it: the path of a
+    SQLite file, or `postgresql://user:password@host/name`. Needs the extra `operators`. Left out, nothing is kept."""
+    session_log_days: Annotated[float, Meta(gt=0)] = 30
+    """Sessions that ended longer ago are forgotten."""
+    session_log_rows_max: Positive = 100_000
+    """Sessions that are kept, the latest."""
     connect_ms_max: Positive = 10_000
     """Time for the connection to the service. Then 504."""
     stall_ms_max: Positive = 20_000

@@ -1,0 +1,96 @@
+"""Whether the server lives, and whether it is well: what load balancers and operators ask.
+
+    GET /healthz   200 while the process answers
+    GET /readyz    200 for `ready` and `degraded`, 503 for `loading`, `failed` and `stopping`
+
+What is degraded still serves: a server that is taken out for an engine that fails would never be asked again, and so
+never be well again. Invariant: reasons and engines are told to operators alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from .auth import Asked, Refusal
+from .pipelines import Pipelines
+from .sessions import Sessions
+
+CALLS_PER_CORE_MAX = 8
+"""More calls than that, waiting for a core, and answers are late."""
+
+SERVES = frozenset({"ready", "degraded"})
+
+
+def health_routes(sessions: Sessions, pipelines: Pipelines) -> list[Route]:
+    """`/healthz` and `/readyz`."""
+
+    async def alive(request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def ready(request: Request) -> Response:
+        status, reasons = state_of(sessions, pipelines)
+        told: dict[str, Any] = {"status": status}
+        if status in ("loading", "failed"):
+            told["loading"] = pipelines.loading
+        if _is_operator(sessions, request):
+            told |= {"reasons": reasons, **details_of(sessions, pipelines)}
+        return JSONResponse(told, 200 if status in SERVES else 503, headers={"Cache-Control": "no-store"})
+
+    return [Route("/healthz", alive, methods=["GET"]), Route("/readyz", ready, methods=["GET"])]
+
+
+def _is_operator(sessions: Sessions, request: Request) -> bool:
+    try:
+        sessions.keys.check_operator(Asked.of("openai", request.scope))
+    except Refusal:
+        return False
+    return True
+
+
+def state_of(sessions: Sessions, pipelines: Pipelines) -> tuple[str, list[str]]:
+    """In a word, and why."""
+    if sessions.is_stopping:
+        return "stopping", ["the server is stopping"]
+    if pipelines.failure is not None:
+        return "failed", [f"{pipelines.loading[0]} could not be loaded"]
+    if pipelines.loading:
+        return "loading", [f"{name} is being loaded" for name in pipelines.loading]
+    reasons = list(_troubles(sessions, pipelines))
+    return ("degraded" if reasons else "ready"), reasons
+
+
+def _troubles(sessions: Sessions, pipelines: Pipelines) -> Iterator[str]:
+    for name, failing in pipelines.failing.items():
+        if failing.is_unwell:
+            yield f"{name} has failed {failing.failures} times in a row, the last time with {failing.code}"
+    cores = pipelines.cores
+    if cores is not None and cores.waiting > CALLS_PER_CORE_MAX * cores.count:
+        yield f"{cores.waiting} calls of engines wait for a core"
+    if sessions.places_left <= 0:
+        yield "every place is taken, and new sessions are refused"
+    if sessions.log is not None and sessions.log.failure is not None:
+        yield f"the log of sessions cannot be written: {sessions.log.failure}"
+
+
+def details_of(sessions: Sessions, pipelines: Pipelines) -> dict[str, Any]:
+    """Engines, cores and sessions in numbers."""
+    failing = pipelines.failing
+    engines = {}
+    for name in pipelines.roles:
+        one = failing.get(name)
+        engines[name] = {
+            "status": "loading" if name in pipelines.loading else "degraded" if one and one.is_unwell else "ok",
+            "failures_in_a_row": one.failures if one else 0,
+            "last_error": one.code if one else None,
+        }
+    cores = pipelines.cores
+    return {
+        "engines": engines,
+        "cores": None if cores is None else {"count": cores.count, "waiting": cores.waiting},
+        "sessions": {"live": len(sessions), "places_left": sessions.places_left},
+    }
