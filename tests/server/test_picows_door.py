@@ -6,12 +6,16 @@ import asyncio
 import logging
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
 from test_doors import MASK, PATH, UPGRADE, peer, receive, server_end, socket
 from test_serve import is_true_soon, scripted, until, within_time
 from websockets.asyncio.client import connect as ws_connect
 
 from vivavoce.server import picows_door, running
 from vivavoce.server.asgi import AsgiTransport
+from vivavoce.server.hosting import Hosting, hosted, listening
 from vivavoce.transports import Transport
 
 PICOWS = scripted(websocket="picows")
@@ -107,5 +111,38 @@ def test_a_peer_that_answers_no_ping_is_given_up(answers: bool) -> None:
                 return
             assert await receive(reader) == (8, (1011).to_bytes(2, "big") + b"keepalive ping timeout")
             assert await reader.read() == b""
+
+    within_time(main())
+
+
+def test_an_app_that_speaks_asgi_keeps_its_websocket() -> None:
+    """Whoever does not take the socket is served as by the other door, what came early included."""
+    is_asked, may_accept = asyncio.Event(), asyncio.Event()
+
+    async def echo(socket: WebSocket) -> None:
+        is_asked.set()
+        await may_accept.wait()
+        await socket.accept()
+        for _ in range(2):
+            await socket.send_text(await socket.receive_text())
+        await socket.close(1000)
+
+    async def main() -> None:
+        app = Starlette(routes=[WebSocketRoute("/echo", echo)])
+        how = Hosting(message_bytes_max=100, ping_s=None, stop_s=1)
+        with listening("127.0.0.1", 0) as listener:
+            async with hosted(app, listener, how) as url:
+                reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+                writer.write(UPGRADE.format(path="/echo", headers="").encode())
+                await is_asked.wait()
+                writer.write(EMPTY_EVENT)
+                may_accept.set()
+                assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+                assert await receive(reader) == (1, b"{}")
+                writer.write(EMPTY_EVENT)
+                assert await receive(reader) == (1, b"{}")
+                assert (await receive(reader))[0] == 8
+                writer.close()
+                await writer.wait_closed()
 
     within_time(main())

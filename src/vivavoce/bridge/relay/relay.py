@@ -21,7 +21,7 @@ from vivavoce.server.taped import Tapes
 
 from .gate import Gate, Passenger
 from .inspection import Inspection
-from .ledger import Client, Ledger, exposition
+from .ledger import Client, Ledger
 from .legs import CLOSE_S_MAX, Ear, SocketLeg, TransportLeg
 from .opening import Opening
 from .passage import Passage, PassageLimits
@@ -98,7 +98,7 @@ class Relay:
         except Refusal as refusal:
             is_the_services = refusal.__cause__ is not None and refusal.status not in OURS
             code = None if is_the_services else refusal.body["error"]["code"]
-            self.ledger.counters.refusals[str(code or refusal.status)] += 1
+            self.ledger.counters.refusals.add(1, str(code or refusal.status))
             raise
         finally:
             self._tasks.discard(task)
@@ -155,11 +155,9 @@ class Relay:
 
     def metrics(self) -> str:
         """What the relay has done, as Prometheus reads it."""
-        counters = self.ledger.counters
-        counters.messages.update({"client": 0, "service": 0})
         for passage in self._passages.values():
             self._count(passage)
-        return exposition(counters, len(self))
+        return self.ledger.counters.text()
 
     # --- leaves -------------------------------------------------------------------------------------------------------
 
@@ -219,23 +217,23 @@ class Relay:
         return policies
 
     def _warned(self) -> None:
-        self.ledger.counters.warnings += 1
+        self.ledger.counters.warnings.add(1)
 
     def _called(self) -> None:
-        self.ledger.counters.tool_calls += 1
+        self.ledger.counters.tool_calls.add(1)
 
     def _count(self, passage: Passage) -> None:
         """Move what a passage has counted to the relay's counters."""
         counters = self.ledger.counters
-        counters.messages["client"] += passage.messages_up
-        counters.messages["service"] += passage.messages_down
-        counters.message_bytes["client"] += passage.bytes_up
-        counters.message_bytes["service"] += passage.bytes_down
+        counters.messages.add(passage.messages_up, "client")
+        counters.messages.add(passage.messages_down, "service")
+        counters.message_bytes.add(passage.bytes_up, "client")
+        counters.message_bytes.add(passage.bytes_down, "service")
         passage.messages_up = passage.messages_down = passage.bytes_up = passage.bytes_down = 0
 
     def _settle(self, passage: Passage) -> None:
         self._count(passage)
-        self.ledger.counters.ends[passage.ended_by] += 1
+        self.ledger.counters.ends.add(1, passage.ended_by)
 
 
 async def _gone(leg: SocketLeg) -> None:
