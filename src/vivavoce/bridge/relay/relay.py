@@ -28,7 +28,7 @@ from .passage import Passage, PassageLimits
 from .policy import AllowList, Policy, PolicyFactory, Visit, policies_named
 from .settings import RelaySettings
 from .tool_policy import RelayTools
-from .upstream import reach, secret_of
+from .upstream import reach, secret_of, trust_of
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class Relay:
         self._factories = (*policies_named(settings.policies), *policies)
         self._tools = tuple(tools)
         self._tapes = Tapes(settings)
+        self._trust = trust_of(settings.upstream)
         self._passages: dict[str, Passage] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._new_id = ids()
@@ -107,6 +108,7 @@ class Relay:
         try:
             return await reach(
                 passenger.endpoint,
+                trust=self._trust,
                 timeout_s=self.settings.connect_ms_max / 1000,
                 ping_s=self.settings.ping_interval_ms / 1000,
                 message_bytes_max=self.settings.message_bytes_max,
