@@ -56,6 +56,7 @@ def test_a_page_with_only_a_short_lived_key_talks_and_the_services_key_is_nowher
         await created(socket)
         refused = {"code": "invalid_api_key", "message": f"Incorrect API key provided: {SERVICE_KEY}"}
         await socket.send(json.dumps({"type": "error", "error": refused}))
+        await socket.close(3000, "invalid_request_error.invalid_api_key")
 
     async def main() -> None:
         async with relayed(conversation, api_keys=[BACKEND], admin_keys=["operator"], tapes=str(tmp_path)) as house:
@@ -66,6 +67,7 @@ def test_a_page_with_only_a_short_lived_key_talks_and_the_services_key_is_nowher
             async with at(relay, subprotocols=offered, origin=PAGE) as client:
                 assert client.subprotocol == "realtime"
                 seen.extend([str(minted.text), str(client.response), json.dumps(await until(client, "error"))])
+                assert await end_of(client) == (1014, "The service did not accept the key of the relay.")
             metrics = await get(relay, "/metrics", authorization="Bearer operator")
             assert 'vivavoce_relay_sessions_total{key="' in metrics.text
             seen.append(metrics.text)
