@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from relay_house import SECONDS_MAX, at, created, end_of, event, idle, relayed
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -135,6 +136,63 @@ def test_a_half_open_connection_is_found_by_its_silence(who: str) -> None:
             assert relay.relay.ledger.counters.ends.values == {("client" if who == "client" else "service_lost",): 1}
 
     asyncio.run(main())
+
+
+PIECES_MAX = 2_000
+"""Of 60 KB each: more than all buffers on the way."""
+
+
+@pytest.mark.parametrize("who", ["client", "service"])
+def test_who_has_stopped_reading_finds_all_that_was_sent_to_it_in_order_and_once(who: str) -> None:
+    is_over = asyncio.Event()
+
+    async def pour(socket: Any) -> None:
+        for number in range(PIECES_MAX):
+            await socket.send(json.dumps({"type": "n", "n": number, "fill": "x" * 60_000}))
+
+    async def conversation(socket: ServerConnection) -> None:
+        if who == "client":
+            await pour(socket)
+        else:
+            socket.transport.pause_reading()
+            await is_over.wait()
+            socket.transport.resume_reading()
+
+    async def main() -> None:
+        async with leaving_nothing(), relayed(conversation, stall_ms_max=200) as (service, relay):
+            async with at(relay) as client:
+                if who == "client":
+                    client.transport.pause_reading()
+                pouring = asyncio.create_task(pour(client) if who == "service" else asyncio.Event().wait())
+                (passage,) = relay.relay._passages.values()
+                await passage._over
+                is_over.set()
+                client.transport.resume_reading()
+                pouring.cancel()
+                heard = [json.loads(message) async for message in client_until_its_end(client)]
+                numbers = [one["n"] for one in heard if "n" in one]
+            await idle(relay)
+            counters = settled(relay)
+            if who == "service":
+                numbers = [json.loads(said)["n"] for said in service.heard]
+                assert (heard[-1]["error"]["code"], client.close_code) == ("upstream_stalled", 1014)
+                assert counters == {"client": len(numbers), "service": 0, "ended by upstream_stalled": 1}
+            else:
+                assert (client.close_code, client.close_reason) == (1008, "The client has stopped reading.")
+                assert counters == {"client": 0, "service": len(numbers), "ended by client_stalled": 1}
+            assert numbers == list(range(len(numbers)))
+            assert 0 < len(numbers) < PIECES_MAX
+
+    asyncio.run(main())
+
+
+async def client_until_its_end(client: ClientConnection) -> AsyncIterator[str | bytes]:
+    """All messages that still come, however the connection ends."""
+    try:
+        while True:
+            yield await asyncio.wait_for(client.recv(), SECONDS_MAX)
+    except ConnectionClosed:
+        return
 
 
 def test_two_hundred_come_at_once_and_each_is_carried_once() -> None:
