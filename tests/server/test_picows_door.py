@@ -6,16 +6,12 @@ import asyncio
 import logging
 
 import pytest
-from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket
 from test_doors import MASK, PATH, UPGRADE, peer, receive, server_end, socket
 from test_serve import is_true_soon, scripted, until, within_time
 from websockets.asyncio.client import connect as ws_connect
 
 from vivavoce.server import picows_door, running
 from vivavoce.server.asgi import AsgiTransport
-from vivavoce.server.hosting import Hosting, hosted, listening
 from vivavoce.transports import Transport
 
 PICOWS = scripted(websocket="picows")
@@ -115,34 +111,45 @@ def test_a_peer_that_answers_no_ping_is_given_up(answers: bool) -> None:
     within_time(main())
 
 
-def test_an_app_that_speaks_asgi_keeps_its_websocket() -> None:
-    """Whoever does not take the socket is served as by the other door, what came early included."""
-    is_asked, may_accept = asyncio.Event(), asyncio.Event()
-
-    async def echo(socket: WebSocket) -> None:
-        is_asked.set()
-        await may_accept.wait()
-        await socket.accept()
-        for _ in range(2):
-            await socket.send_text(await socket.receive_text())
-        await socket.close(1000)
-
+def test_what_comes_with_the_head_is_heard() -> None:
     async def main() -> None:
-        app = Starlette(routes=[WebSocketRoute("/echo", echo)])
-        how = Hosting(message_bytes_max=100, ping_s=None, stop_s=1)
-        with listening("127.0.0.1", 0) as listener:
-            async with hosted(app, listener, how) as url:
-                reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-                writer.write(UPGRADE.format(path="/echo", headers="").encode())
-                await is_asked.wait()
-                writer.write(EMPTY_EVENT)
-                may_accept.set()
-                assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
-                assert await receive(reader) == (1, b"{}")
-                writer.write(EMPTY_EVENT)
-                assert await receive(reader) == (1, b"{}")
-                assert (await receive(reader))[0] == 8
-                writer.close()
-                await writer.wait_closed()
+        said = UPGRADE.format(path=PATH, headers="").encode() + EMPTY_EVENT
+        async with running(PICOWS) as server, peer(server, said) as (reader, _):
+            await reader.readuntil(b"\r\n\r\n")
+            answers = [(await receive(reader))[1] for _ in range(2)]
+            assert [b'"error"' in answer for answer in answers] == [False, True]
+
+    within_time(main())
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZQ=="),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "no base64!"),
+        ("Version: 13", "Version: 8"),
+        ("GET ", "POST "),
+        ("Host: h", "Host: h\r\nSec-WebSocket-Protocol: a b"),
+        ("Host: h", "Host: h\r\nContent-Length: 3"),
+    ],
+)
+def test_what_is_no_handshake_is_refused_by_a_status(was: str, becomes: str) -> None:
+    async def main() -> None:
+        said = UPGRADE.format(path=PATH, headers="").replace(was, becomes).encode()
+        async with running(PICOWS) as server, peer(server, said) as (reader, _):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 4")
+            assert not len(server.app.state.sessions)
+
+    within_time(main())
+
+
+def test_subprotocols_in_two_headers_are_one_list() -> None:
+    async def main() -> None:
+        offered = "Sec-WebSocket-Protocol: other\r\nSec-WebSocket-Protocol: realtime\r\n"
+        said = UPGRADE.format(path=PATH, headers=offered).encode()
+        async with running(PICOWS) as server, peer(server, said) as (reader, _):
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert b" 101 " in head
+            assert b"sec-websocket-protocol: realtime" in head
 
     within_time(main())

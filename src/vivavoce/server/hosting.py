@@ -35,8 +35,8 @@ _BINDING_HINTS = {
     errno.EADDRNOTAVAIL: "; the host has to be an address of this machine",
 }
 
-DOORS: Mapping[str, type[WebSocketDoor]] = {"uvicorn": WebSocketDoor, "picows": PicowsDoor}
-"""Who speaks WebSocket, by the name that `Hosting` has for it."""
+DOORS: Mapping[str, type[HttpDoor]] = {"uvicorn": HttpDoor, "picows": PicowsDoor}
+"""Who meets a connection, by the name that `Hosting` has for it."""
 
 TICK_S = 1.0
 """How often uvicorn is given the time."""
@@ -118,8 +118,8 @@ class Uvicorn(uvicorn.Server):
 def _config(app: ASGIApp, how: Hosting) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=HttpDoor,
-        ws=DOORS[how.websocket],
+        http=DOORS[how.websocket],
+        ws=WebSocketDoor,
         ws_max_size=how.message_bytes_max,
         ws_ping_interval=how.ping_s,
         ws_ping_timeout=how.ping_s,

@@ -1,32 +1,42 @@
-"""The faster door: uvicorn's handshake, picows' WebSocket. The relay has it, the phone, and the server by a setting.
+"""The faster door: h11's head, picows' WebSocket. The relay has it, the phone, and the server by a setting.
 
-uvicorn reads the head of every request, answers HTTP and asks the app about a WebSocket, so that routes, keys and
-refusals are those of the other door. Where the app accepts, the connection changes hands: picows parses what comes from
-then on, and the listener that the app named speaks to the socket itself, past ASGI. A client that compresses stays at
-uvicorn's door, since picows does not. Invariant: uvicorn knows of the connection until its socket is gone.
+uvicorn reads the head of every request with h11 and answers HTTP. A handshake is put before the app as ASGI has it, so
+that routes, keys and refusals are those of the other door; where the app accepts, the connection changes hands: picows
+parses what comes from then on, and the listener that the app named speaks to the socket itself, past ASGI. What is no
+ordinary handshake, and who compresses, is left to uvicorn's own door. Invariant: uvicorn knows of the connection until
+its socket is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from base64 import b64decode
+from binascii import Error
 from collections.abc import Callable, Iterable, MutableMapping
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Any, Final, cast
 
+import h11
 from picows import WSAutoPingStrategy, WSListener, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
-from uvicorn._types import ASGISendEvent
 from websockets.frames import CloseCode
-from websockets.http11 import Request
 
-from .asgi import DIRECT, Peer
-from .doors import WebSocketDoor
+from .asgi import DENIAL, DIRECT, Peer
+from .doors import HttpDoor
 
 EARLY_BYTES_MAX = 64 * 1024
 """What a client may say before its handshake is answered. Then the connection is dropped."""
 
+HEAD_LINE_BYTES_MAX, HEADERS_MAX = 8_192, 128
+"""Of a handshake that is taken here; one that is larger is uvicorn's to refuse."""
+
 READ_BUFFER_BYTES = 2 * 1024
 """To begin with. It doubles where a message does not fit, up to twice the largest message, and stays as it is."""
+
+KEY_BYTES: Final = 16
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _HEAD: Final = (
     "GET / HTTP/1.1\r\nHost: -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -48,39 +58,15 @@ class _Quiet(logging.LoggerAdapter[logging.Logger]):
 _log = _Quiet(logging.getLogger("picows.server"), {})
 
 
-class PicowsDoor(WebSocketDoor):
+class PicowsDoor(HttpDoor):
     """A connection that is uvicorn's until its WebSocket is accepted, and picows' from then on."""
 
     on_lost: Callable[[], object] | None = None
     _owner: WSListener | None = None
     _early: bytearray | None = None
+    _answer: tuple[int, list[tuple[bytes, bytes]]] | None = None
     is_given = False
     """Whether the socket is its new owner's."""
-
-    def handle_connect(self, event: Request) -> None:
-        """The head has come; the app is asked."""
-        super().handle_connect(event)
-        if not self.close_sent and not self.conn.extensions:
-            self._early = bytearray()
-            self.scope["extensions"][DIRECT] = self  # type: ignore[assignment]
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes of the peer: the head of its handshake, and what it says before that is answered."""
-        if self._early is None:
-            super().data_received(data)
-            return
-        self._early += data
-        if len(self._early) > EARLY_BYTES_MAX:
-            self.transport.abort()
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """What the app says about the handshake; what it says to a client whom it gave away goes past us."""
-        if message["type"] != "websocket.accept" or self._early is None:
-            await super().send(message)
-        elif self._owner is None:
-            await self._keep(self._early, message)
-        elif not self.transport.is_closing():
-            self._hand_over(self._early, [*self.default_headers, *message.get("headers", ())], message["subprotocol"])
 
     @property
     def message_bytes_max(self) -> int:
@@ -91,37 +77,140 @@ class PicowsDoor(WebSocketDoor):
         """Whose the socket is, once the handshake is accepted; a `Peer`."""
         self._owner = listener
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:  # type: ignore[override]
+        """The head has come; the app is asked."""
+        fields = dict(self.headers)
+        if not _is_ordinary(event, fields, compresses=self.config.ws_per_message_deflate):
+            super().handle_websocket_upgrade(event)
+            return
+        self._stop_waiting()
+        self._early = bytearray(self.conn.trailing_data[0])
+        scope = {
+            **self.scope,
+            "type": "websocket",
+            "scheme": "wss" if self.scheme == "https" else "ws",
+            "subprotocols": _listed(fields.get(b"sec-websocket-protocol", b"")),
+            "extensions": {DENIAL: {}, DIRECT: self},
+        }
+        del scope["method"]
+        task = self.loop.create_task(self._ask(scope), name="a WebSocket's app")
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the peer: the head of its handshake, and what it says before that is answered."""
+        if self._early is None:
+            super().data_received(data)
+            return
+        self._early += data
+        if len(self._early) > EARLY_BYTES_MAX:
+            self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone before it was accepted."""
         super().connection_lost(exc)
         if self.on_lost is not None:
             self.on_lost()
 
-    async def _keep(self, early: bytearray, accept: ASGISendEvent) -> None:
-        """An app that speaks ASGI: its WebSocket stays uvicorn's."""
-        self._early = None
-        await super().send(accept)
-        if early:
-            super().data_received(bytes(early))
+    def shutdown(self) -> None:
+        """The server stops."""
+        if self._early is None:
+            super().shutdown()
+        else:
+            self.transport.close()
 
-    def _hand_over(self, early: bytearray, headers: Iterable[tuple[bytes, bytes]], subprotocol: str | None) -> None:
+    # --- the app ------------------------------------------------------------------------------------------------------
+
+    async def _ask(self, scope: dict[str, Any]) -> None:
+        try:
+            await self.app(cast(Any, scope), self._receive, cast(Any, self._send))
+        except Exception:
+            _log.exception("the app of a WebSocket has failed")
+            if not self.is_given and self._answer is None:
+                self._answer = (500, [])
+                self._say_answer(b"")
+        finally:
+            self.transport.close()
+
+    async def _receive(self) -> Any:
+        """Once, as ASGI has it; whoever takes the socket needs no more."""
+        return {"type": "websocket.connect"}
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        """What the app says about the handshake."""
+        kind = message["type"]
+        if self.transport.is_closing():
+            return
+        if kind == "websocket.accept":
+            if self._owner is None:
+                raise TypeError("this door serves apps that take the socket: name who gets it with AsgiTransport")
+            headers = [*self.server_state.default_headers, *message.get("headers", ())]
+            self._hand_over(self._owner, headers, message.get("subprotocol"))
+        elif kind == f"{DENIAL}.start":
+            self._answer = (message["status"], list(message.get("headers", ())))
+        elif kind == f"{DENIAL}.body":
+            self._say_answer(message.get("body", b""))
+        elif kind == "websocket.close":
+            self._answer = (403, [])
+            self._say_answer(b"")
+
+    def _say_answer(self, body: bytes) -> None:
+        """No, by a status. Apps of ours have the whole body in one message."""
+        assert self._answer is not None
+        status, fields = self._answer
+        try:
+            phrase = HTTPStatus(status).phrase
+        except ValueError:
+            phrase = "Refused"
+        kept = [(name, value) for name, value in fields if name.lower() not in (b"content-length", b"connection")]
+        kept += [*self.server_state.default_headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        answer = h11.Response(status_code=status, headers=kept, reason=phrase.encode())
+        told = [self.conn.send(part) for part in (answer, h11.Data(data=body), h11.EndOfMessage())]
+        self.transport.write(b"".join(part for part in told if part))
+        self.transport.close()
+
+    def _hand_over(self, owner: WSListener, headers: Iterable[tuple[bytes, bytes]], subprotocol: str | None) -> None:
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         if subprotocol:
             fields.append(("Sec-WebSocket-Protocol", subprotocol))
+        key, early = dict(self.headers)[b"sec-websocket-key"], self._early or b""
+        upgraded = _Upgraded(owner, fields, self.connections, self.config.ws_ping_interval, self.message_bytes_max)
         self.is_given = True
-        upgraded = _Upgraded(self._owner, fields, self.connections, self.ping_interval, self.message_bytes_max)
         upgraded.connection_made(self.transport)
-        upgraded.take(_HEAD.format(key=self.request.headers["Sec-WebSocket-Key"]).encode() + early)
+        upgraded.take(_HEAD.format(key=key.decode()).encode() + early)
         self.transport.set_protocol(upgraded)
         self.connections.discard(self)
-        self.handshake_complete = True
         self._let_go()
 
     def _let_go(self) -> None:
         """The task of the app keeps us for as long as the session; what only the handshake needed is 8 KB."""
         self._early = self._owner = self.on_lost = None
-        for name in ("conn", "request", "response", "queue", "writable"):
+        for name in ("conn", "scope", "headers", "flow"):
             setattr(self, name, None)
+
+
+def _is_ordinary(event: h11.Request, fields: dict[bytes, bytes], *, compresses: bool) -> bool:
+    """Whether it is a handshake as all clients send them (RFC 6455 section 4.1), and for one who does not compress."""
+    if event.method != b"GET" or len(event.target) > HEAD_LINE_BYTES_MAX // 2 or len(event.headers) > HEADERS_MAX:
+        return False
+    if any(len(name) + len(value) > HEAD_LINE_BYTES_MAX - 16 for name, value in event.headers):
+        return False
+    if len(fields) != len(event.headers):
+        return False  # a header that comes twice is read as one there
+    if (compresses and b"sec-websocket-extensions" in fields) or b"content-length" in fields:
+        return False
+    names = _listed(fields.get(b"sec-websocket-protocol", b""))
+    if b"transfer-encoding" in fields or not all(map(_TOKEN.fullmatch, names)):
+        return False
+    try:
+        key = b64decode(fields.get(b"sec-websocket-key", b""), validate=True)
+    except Error:
+        return False
+    return len(key) == KEY_BYTES and fields.get(b"sec-websocket-version") == b"13"
+
+
+def _listed(field: bytes) -> list[str]:
+    return [part.strip() for part in field.decode("latin-1").split(",") if part.strip()]
 
 
 class _Upgraded(WSProtocol):  # type: ignore[misc]
