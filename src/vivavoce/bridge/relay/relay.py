@@ -123,8 +123,11 @@ class Relay:
         self._passages[passage.id] = passage
         admitted, began_s = opened.passenger.admitted, asyncio.get_running_loop().time()
         log.info("%s: begins, %s, model %r, client %r", opened.id, admitted.kind, admitted.model, opened.client.id)
-        runs = leg.run() if isinstance(leg, TransportLeg) else _gone(leg)
-        carrying = asyncio.create_task(runs, name=f"client's leg of {opened.id}")
+        carrying: asyncio.Future[None]
+        if isinstance(leg, TransportLeg):
+            carrying = asyncio.create_task(leg.run(), name=f"client's leg of {opened.id}")
+        else:
+            carrying = leg.gone
 
         def join(client: Ear, service: Ear) -> None:
             opened.service.join(service)
@@ -136,7 +139,8 @@ class Relay:
             del self._passages[passage.id]
             self._settle(passage)
             await self._tapes.end(opened.id)
-            await carrying
+            await asyncio.wait((carrying,))
+            carrying.result()
             lasted_s = asyncio.get_running_loop().time() - began_s
             log.info("%s: has ended after %.1f s: %s%s", opened.id, lasted_s, passage.ended_by, _costs(passage))
 
