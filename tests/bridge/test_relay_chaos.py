@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from relay_house import SECONDS_MAX, at, created, end_of, event, idle, relayed
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -48,11 +49,14 @@ async def leaving_nothing() -> AsyncIterator[None]:
     assert open_files() <= files
 
 
-def settled(relay: Running) -> dict[str, int]:
-    """The counters of a relay that has no session left."""
+def settled(relay: Running) -> dict[str, float]:
+    """The counters of a relay that has no session left: messages by who sent them, ends by what ended them."""
     relay.relay.metrics()
     assert len(relay.relay) == relay.relay.ledger.open == 0
-    return {**relay.relay.ledger.counters.messages, **relay.relay.ledger.counters.ends}
+    counters = relay.relay.ledger.counters
+    messages = {who: count for (who,), count in counters.messages.values.items()}
+    ends = {f"ended by {by}": count for (by,), count in counters.ends.values.items()}
+    return {"client": 0, "service": 0} | messages | ends
 
 
 @pytest.mark.parametrize("count", [0, 1, 500])
@@ -75,7 +79,7 @@ def test_a_kill_of_the_service_loses_nothing_that_was_read(count: int) -> None:
                 assert [one["n"] for one in heard[:-1]] == list(range(len(heard) - 1))
                 assert (await end_of(client))[0] == 1014
             await idle(relay)
-            assert settled(relay) == {"client": 0, "service": len(heard) - 1, "service_lost": 1}
+            assert settled(relay) == {"client": 0, "service": len(heard) - 1, "ended by service_lost": 1}
 
     asyncio.run(main())
 
@@ -94,9 +98,7 @@ def test_a_kill_of_the_client_loses_nothing_that_was_read() -> None:
             assert [json.loads(said)["n"] for said in service.heard] == list(range(len(service.heard)))
             counters = settled(relay)
             counters.pop("service")
-            ends = relay.relay.ledger.counters.ends
-            assert ends == {"client": 1}
-            assert relay.relay.ledger.counters.messages["client"] == len(service.heard)
+            assert counters == {"client": len(service.heard), "ended by client": 1}
 
     asyncio.run(main())
 
@@ -131,9 +133,66 @@ def test_a_half_open_connection_is_found_by_its_silence(who: str) -> None:
                 await writer.wait_closed()
             over.set()
             await idle(relay)
-            assert relay.relay.ledger.counters.ends == {"client" if who == "client" else "service_lost": 1}
+            assert relay.relay.ledger.counters.ends.values == {("client" if who == "client" else "service_lost",): 1}
 
     asyncio.run(main())
+
+
+PIECES_MAX = 2_000
+"""Of 60 KB each: more than all buffers on the way."""
+
+
+@pytest.mark.parametrize("who", ["client", "service"])
+def test_who_has_stopped_reading_finds_all_that_was_sent_to_it_in_order_and_once(who: str) -> None:
+    is_over = asyncio.Event()
+
+    async def pour(socket: Any) -> None:
+        for number in range(PIECES_MAX):
+            await socket.send(json.dumps({"type": "n", "n": number, "fill": "x" * 60_000}))
+
+    async def conversation(socket: ServerConnection) -> None:
+        if who == "client":
+            await pour(socket)
+        else:
+            socket.transport.pause_reading()
+            await is_over.wait()
+            socket.transport.resume_reading()
+
+    async def main() -> None:
+        async with leaving_nothing(), relayed(conversation, stall_ms_max=200) as (service, relay):
+            async with at(relay) as client:
+                if who == "client":
+                    client.transport.pause_reading()
+                pouring = asyncio.create_task(pour(client) if who == "service" else asyncio.Event().wait())
+                (passage,) = relay.relay._passages.values()
+                await passage._over
+                is_over.set()
+                client.transport.resume_reading()
+                pouring.cancel()
+                heard = [json.loads(message) async for message in client_until_its_end(client)]
+                numbers = [one["n"] for one in heard if "n" in one]
+            await idle(relay)
+            counters = settled(relay)
+            if who == "service":
+                numbers = [json.loads(said)["n"] for said in service.heard]
+                assert (heard[-1]["error"]["code"], client.close_code) == ("upstream_stalled", 1014)
+                assert counters == {"client": len(numbers), "service": 0, "ended by upstream_stalled": 1}
+            else:
+                assert (client.close_code, client.close_reason) == (1008, "The client has stopped reading.")
+                assert counters == {"client": 0, "service": len(numbers), "ended by client_stalled": 1}
+            assert numbers == list(range(len(numbers)))
+            assert 0 < len(numbers) < PIECES_MAX
+
+    asyncio.run(main())
+
+
+async def client_until_its_end(client: ClientConnection) -> AsyncIterator[str | bytes]:
+    """All messages that still come, however the connection ends."""
+    try:
+        while True:
+            yield await asyncio.wait_for(client.recv(), SECONDS_MAX)
+    except ConnectionClosed:
+        return
 
 
 def test_two_hundred_come_at_once_and_each_is_carried_once() -> None:
@@ -150,9 +209,9 @@ def test_two_hundred_come_at_once_and_each_is_carried_once() -> None:
             room = asyncio.Semaphore(AT_ONCE_MAX)
             await asyncio.gather(*(one(relay, number, room) for number in range(CLIENTS)))
             await idle(relay)
-            assert settled(relay) == {"client": CLIENTS, "service": CLIENTS}
+            assert settled(relay) == {"client": CLIENTS, "service": CLIENTS, "ended by client": CLIENTS}
             assert len(service.requests) == CLIENTS
-            assert relay.relay.ledger.counters.sessions == {"": CLIENTS}
+            assert relay.relay.ledger.counters.sessions.values == {("",): CLIENTS}
 
     asyncio.run(main())
 
@@ -165,32 +224,36 @@ def test_a_refused_key_leaves_nothing() -> None:
                 with pytest.raises(InvalidStatus):
                     await at(relay).__aenter__()
             await idle(relay)
-            assert relay.relay.ledger.counters.refusals == {"upstream_refused": 20}
+            assert relay.relay.ledger.counters.refusals.values == {("upstream_refused",): 20}
             assert settled(relay) == {"client": 0, "service": 0}
 
     asyncio.run(main())
 
 
 def test_a_client_that_goes_while_the_service_is_dialled_leaves_nothing() -> None:
-    may_answer = asyncio.Event()
+    """Nobody waits for the answer of a service that never gives one: the dial ends with the client."""
+    is_dialled, over = asyncio.Event(), asyncio.Event()
 
-    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        await may_answer.wait()
+        is_dialled.set()
+        assert await reader.read() == b"", "the relay lets the service go"
         writer.close()
         await writer.wait_closed()
+        over.set()
 
     async def main() -> None:
-        async with leaving_nothing(), await asyncio.start_server(slow, "127.0.0.1", 0) as server:
+        async with leaving_nothing(), await asyncio.start_server(silent, "127.0.0.1", 0) as server:
             upstream = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-            async with relayed(upstream=upstream) as (_, relay):
+            async with relayed(upstream=upstream, connect_ms_max=600_000) as (_, relay):
                 _, writer = await asyncio.open_connection("127.0.0.1", relay.port)
                 writer.write(HANDSHAKE.encode())
-                await writer.drain()
-                writer.close()
-                await writer.wait_closed()
-                may_answer.set()
-                await idle(relay)
+                async with asyncio.timeout(SECONDS_MAX):
+                    await is_dialled.wait()
+                    writer.close()
+                    await writer.wait_closed()
+                    await over.wait()
+                    await idle(relay)
                 assert settled(relay) == {"client": 0, "service": 0}
 
     asyncio.run(main())

@@ -56,6 +56,7 @@ def test_a_page_with_only_a_short_lived_key_talks_and_the_services_key_is_nowher
         await created(socket)
         refused = {"code": "invalid_api_key", "message": f"Incorrect API key provided: {SERVICE_KEY}"}
         await socket.send(json.dumps({"type": "error", "error": refused}))
+        await socket.close(3000, "invalid_request_error.invalid_api_key")
 
     async def main() -> None:
         async with relayed(conversation, api_keys=[BACKEND], admin_keys=["operator"], tapes=str(tmp_path)) as house:
@@ -66,6 +67,7 @@ def test_a_page_with_only_a_short_lived_key_talks_and_the_services_key_is_nowher
             async with at(relay, subprotocols=offered, origin=PAGE) as client:
                 assert client.subprotocol == "realtime"
                 seen.extend([str(minted.text), str(client.response), json.dumps(await until(client, "error"))])
+                assert await end_of(client) == (1014, "The service did not accept the key of the relay.")
             metrics = await get(relay, "/metrics", authorization="Bearer operator")
             assert 'vivavoce_relay_sessions_total{key="' in metrics.text
             seen.append(metrics.text)
@@ -171,7 +173,7 @@ def test_one_session_more_is_refused_and_the_next_after_it_is_over(settings: dic
                     assert (await event(second))["error"]["code"] == code
                     assert (await end_of(second))[0] == 1013
                 assert len(service.requests) == 1
-            assert relay.relay.ledger.counters.refusals[code] == 1
+            assert relay.relay.ledger.counters.refusals.values[code,] == 1
             await service.ended.wait()
             await idle(relay)
             if code == "too_many_sessions":
@@ -225,7 +227,7 @@ def test_a_budget_ends_the_session_after_the_response_that_spent_it(setting: str
             async with at(relay) as again:
                 code = (await until(again, "error"))[-1]["error"]["code"]
             assert code == "budget_exceeded"
-            assert f'vivavoce_relay_cost_total{{key=""}} {10.0 if setting == "session_budget" else 5.0}' in (
+            assert f'vivavoce_relay_cost_total{{key=""}} {10 if setting == "session_budget" else 5}' in (
                 relay.relay.metrics()
             )
 

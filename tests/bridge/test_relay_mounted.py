@@ -22,7 +22,8 @@ from websockets.exceptions import InvalidStatus
 from vivavoce.bridge.relay import create_app
 from vivavoce.bridge.relay.settings import relay_settings_of
 from vivavoce.cli import main as command
-from vivavoce.server.serve import Uvicorn, listening, loop_factory
+from vivavoce.server.hosting import Uvicorn, listening
+from vivavoce.server.serve import loop_factory
 from vivavoce.testing.real_server import RealServer
 from vivavoce.testing.tapes import Tape
 
@@ -118,7 +119,7 @@ def test_mounted_a_client_that_does_not_read_holds_the_service_back() -> None:
             assert sent < 2_000
             client.transport.abort()
             await asyncio.gather(*app.state.relay._tasks)
-            assert app.state.relay.ledger.counters.ends == {"client_stalled": 1}
+            assert app.state.relay.ledger.counters.ends.values == {("client_stalled",): 1}
 
     asyncio.run(main())
 

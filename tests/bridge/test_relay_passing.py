@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import socket as sockets
+import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import self_signed
 from relay_house import SERVICE_KEY, at, created, end_of, event, relayed
-from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import InvalidStatus
 
+from vivavoce.bridge.relay import upstream
 from vivavoce.bridge.relay.legs import WRITE_BUFFER_BYTES_MAX
 
 ODD = '  { "event_id" : "e1",\n "type":"future.event", "n": 1.50, "t": "\\u00e9\u00e9", "n": 2 }'
@@ -152,6 +156,29 @@ def test_a_refused_handshake_is_carried_over(answered: Any, expected: tuple[int,
     asyncio.run(main())
 
 
+def test_the_authorities_are_read_once_and_not_while_sessions_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read them takes 50 ms of the event loop, and with it of every session that passes."""
+    context = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+
+    def read_again(*_: object, **__: object) -> ssl.SSLContext:
+        raise AssertionError("the authorities are read for a session")
+
+    async def main() -> None:
+        async with serve(created, "127.0.0.1", 0, ssl=context) as service:
+            port = next(iter(service.sockets)).getsockname()[1]
+            async with relayed(upstream=f"https://127.0.0.1:{port}/v1") as (_, relay):
+                monkeypatch.setattr(ssl, "create_default_context", read_again)
+                monkeypatch.setattr(upstream, "create_default_context", read_again)
+                for _ in range(2):
+                    async with at(relay) as client:
+                        assert (await event(client))["type"] == "session.created"
+
+    asyncio.run(main())
+
+
 def test_a_service_that_is_not_there_is_502() -> None:
     async def main() -> None:
         async with relayed(upstream=f"http://127.0.0.1:{free_port()}/v1") as (_, relay):
@@ -172,8 +199,8 @@ def test_a_service_that_does_not_answer_is_504() -> None:
             await writer.wait_closed()
 
         async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
-            upstream = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-            async with relayed(upstream=upstream, connect_ms_max=100) as (_, relay):
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            async with relayed(upstream=url, connect_ms_max=100) as (_, relay):
                 with pytest.raises(InvalidStatus) as refused:
                     await at(relay).__aenter__()
                 assert refused.value.response.status_code == 504
@@ -189,7 +216,7 @@ def free_port() -> int:
     return port
 
 
-def test_what_is_no_websocket_handshake_is_answered_and_the_service_let_go() -> None:
+def test_what_is_no_websocket_handshake_is_answered_and_the_service_not_asked() -> None:
     async def main() -> None:
         async with relayed() as (service, relay):
             reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
@@ -197,7 +224,7 @@ def test_what_is_no_websocket_handshake_is_answered_and_the_service_let_go() -> 
             writer.write(head.encode())
             assert b" 400 " in await reader.readline()
             writer.close()
-            await service.ended.wait()
+            assert not service.requests
             assert len(relay.relay) == 0
 
     asyncio.run(main())

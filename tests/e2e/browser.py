@@ -16,10 +16,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import pytest
@@ -53,6 +53,8 @@ ARGUMENTS = (
     "--use-fake-device-for-media-stream",
 )
 
+Started = TypeVar("Started", bound="Program")
+
 expect.set_options(timeout=SHOWN_MS_MAX)
 
 
@@ -67,11 +69,13 @@ def chromium() -> str:
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
-class Server:
-    """`vivavoce serve` in a process of its own, which can be started again at the same port."""
+class Program:
+    """A command of `vivavoce` that listens, in a process of its own, which can be started again at the same port."""
 
-    def __init__(self, model: str, *arguments: str) -> None:
-        self._arguments = ("--model", model, *arguments)
+    def __init__(self, *arguments: str, ready: str, environment: Mapping[str, str] | None = None) -> None:
+        self._arguments = arguments
+        self._ready = ready
+        self._environment = environment or {}
         self._process: subprocess.Popen[str] | None = None
         self._port = 0
         self._said: list[str] = []
@@ -79,14 +83,20 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Where it listens; at a server, where the page is."""
         return f"http://127.0.0.1:{self._port}/"
+
+    @property
+    def said(self) -> str:
+        """All that it has written to its output so far."""
+        return "".join(self._said)
 
     def start(self) -> None:
         """Start, and wait until it is ready. Raises `RuntimeError` with what it said where it is not."""
-        command = [sys.executable, "-m", "vivavoce", "serve", "--port", str(self._port), *self._arguments]
+        command = [sys.executable, "-m", "vivavoce", *self._arguments, "--port", str(self._port)]
+        environment = {**os.environ, "NO_COLOR": "1", **self._environment}
         process = self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "NO_COLOR": "1"}
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
         alarm = threading.Timer(START_S_MAX, process.kill)
         alarm.start()
@@ -95,11 +105,11 @@ class Server:
             self._said.append(line)
             if found := re.search(r"ws://127\.0\.0\.1:(\d+)", line):
                 self._port = int(found[1])
-            if line.endswith(READY):
+            if self._ready in line:
                 break
         else:
             alarm.cancel()
-            raise RuntimeError(f"the server did not start: {''.join(self._said)}")
+            raise RuntimeError(f"it did not start: {self.said}")
         alarm.cancel()
         self._reading = threading.Thread(target=self._said.extend, args=(process.stdout,), daemon=True)
         self._reading.start()
@@ -121,15 +131,26 @@ class Server:
         self._process = None
 
 
+class Server(Program):
+    """`vivavoce serve`."""
+
+    def __init__(self, model: str, *arguments: str) -> None:
+        super().__init__("serve", "--model", model, *arguments, ready=READY)
+
+
 @contextmanager
-def serving(model: str, *arguments: str) -> Iterator[Server]:
-    """A server for the length of the block."""
-    server = Server(model, *arguments)
+def started(program: Started) -> Iterator[Started]:
+    """A program for the length of the block."""
     try:
-        server.start()
-        yield server
+        program.start()
+        yield program
     finally:
-        server.stop()
+        program.stop()
+
+
+def serving(model: str, *arguments: str) -> AbstractContextManager[Server]:
+    """A server for the length of the block."""
+    return started(Server(model, *arguments))
 
 
 # --- the browser ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from test_serve import is_true_soon, scripted, within_time
 
 from vivavoce.server import Server, doors, running
+from vivavoce.server.picows_door import PicowsDoor
 from vivavoce.transports import websocket
 
 pytestmark = pytest.mark.usefixtures("door")
@@ -61,7 +62,7 @@ async def receive(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 def server_end() -> Any:
     """The server's end of the one WebSocket that there is."""
-    ends = [one for one in gc.get_objects() if isinstance(one, doors.WebSocketDoor)]
+    ends = [one for one in gc.get_objects() if isinstance(one, doors.WebSocketDoor | PicowsDoor)]
     (end,) = [one for one in ends if one.transport is not None and not one.transport.is_closing()]
     return end
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import closing as closed
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,14 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def row_of(path: Path, revision: int) -> dict[str, Any]:
-    """The one session that there is, once it has been written so often."""
-    while not (found := rows(path)) or found[0]["revision"] < revision:
-        pass
-    (one,) = found
-    return one
+    """The one session that there is, once it has been written so often. The server may be making the table still."""
+    until = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < until:
+        with suppress(sqlite3.OperationalError):
+            if (found := rows(path)) and found[0]["revision"] >= revision:
+                (one,) = found
+                return one
+    raise AssertionError("the session was not written")
 
 
 def test_after_a_kill_the_log_opens_clean_and_lacks_a_second_at_most(tmp_path: Path) -> None:

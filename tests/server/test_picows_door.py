@@ -109,3 +109,47 @@ def test_a_peer_that_answers_no_ping_is_given_up(answers: bool) -> None:
             assert await reader.read() == b""
 
     within_time(main())
+
+
+def test_what_comes_with_the_head_is_heard() -> None:
+    async def main() -> None:
+        said = UPGRADE.format(path=PATH, headers="").encode() + EMPTY_EVENT
+        async with running(PICOWS) as server, peer(server, said) as (reader, _):
+            await reader.readuntil(b"\r\n\r\n")
+            answers = [(await receive(reader))[1] for _ in range(2)]
+            assert [b'"error"' in answer for answer in answers] == [False, True]
+
+    within_time(main())
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZQ=="),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "no base64!"),
+        ("Version: 13", "Version: 8"),
+        ("GET ", "POST "),
+        ("Host: h", "Host: h\r\nSec-WebSocket-Protocol: a b"),
+        ("Host: h", "Host: h\r\nContent-Length: 3"),
+    ],
+)
+def test_what_is_no_handshake_is_refused_by_a_status(was: str, becomes: str) -> None:
+    async def main() -> None:
+        said = UPGRADE.format(path=PATH, headers="").replace(was, becomes).encode()
+        async with running(PICOWS) as server, peer(server, said) as (reader, _):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 4")
+            assert not len(server.app.state.sessions)
+
+    within_time(main())
+
+
+def test_subprotocols_in_two_headers_are_one_list() -> None:
+    async def main() -> None:
+        offered = "Sec-WebSocket-Protocol: other\r\nSec-WebSocket-Protocol: realtime\r\n"
+        said = UPGRADE.format(path=PATH, headers=offered).encode()
+        async with running(PICOWS) as server, peer(server, said) as (reader, _):
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert b" 101 " in head
+            assert b"sec-websocket-protocol: realtime" in head
+
+    within_time(main())

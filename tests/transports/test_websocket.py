@@ -8,16 +8,15 @@ import contextlib
 import gc
 import hashlib
 import logging
-import shutil
 import socket
 import ssl
 import struct
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import self_signed
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
@@ -96,19 +95,6 @@ def says(*frames: bytes) -> Raw:
         await silent(reader, writer)
 
     return behaviour
-
-
-def self_signed(folder: Path) -> ssl.SSLContext:
-    """A server's context with a new certificate for 127.0.0.1, which is left in `folder`."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs the openssl program")
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    make = f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run([*make.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
 
 
 async def echo(connection: ServerConnection) -> None:

@@ -70,12 +70,12 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
     routes = [
         *(WebSocketRoute(path, _Sockets(surface, sessions, calls, settings)) for path, surface in PATHS.items()),
         *call_routes(calls, mint, sessions, bytes_max=settings.request_bytes_max),
-        *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
+        *(Route(path, upgrade_required, methods=["GET"]) for path in PATHS),
         *operator_routes(sessions),
         *metrics_routes(sessions, settings.metrics),
         *key_routes(mint, bytes_max=settings.request_bytes_max),
         *console_routes(settings, sessions, loaded),
-        WebSocketRoute("/{path:path}", _no_such_endpoint),
+        WebSocketRoute("/{path:path}", no_such_endpoint),
         *health_routes(sessions, loaded),
     ]
     app = Starlette(
@@ -159,7 +159,8 @@ class _Sockets:
         await self._sessions.refuse(asked, opened, refusal)
 
 
-async def _upgrade_required(request: Request) -> Response:
+async def upgrade_required(request: Request) -> Response:
+    """A WebSocket's path, asked for by HTTP."""
     raise HTTPException(426, "This is a WebSocket endpoint: connect to it with ws:// or wss://.")
 
 
@@ -169,7 +170,7 @@ _NO_SUCH_PATH = (
 )
 
 
-async def _no_such_endpoint(socket: WebSocket) -> None:
+async def no_such_endpoint(socket: WebSocket) -> None:
     """404, where the ASGI server can say it; its own word for a WebSocket that nobody takes is 403, as for a key."""
     if DENIAL in (socket.scope.get("extensions") or {}):
         paths = ", ".join(PATHS)

@@ -1,43 +1,42 @@
-"""The faster door: uvicorn's handshake, picows' WebSocket (setting `websocket`).
+"""The faster door: h11's head, picows' WebSocket. The relay has it, the phone, and the server by a setting.
 
-uvicorn reads the head of every request, answers HTTP and asks the app about a WebSocket, so that routes, keys and
-refusals are those of the other door. Where the app accepts, the connection changes hands: picows parses what comes from
-then on, and the app speaks to the socket itself, past ASGI. A client that compresses stays at uvicorn's door, since
-picows does not. Invariant: uvicorn knows of the connection until its socket is gone.
+uvicorn reads the head of every request with h11 and answers HTTP. A handshake is put before the app as ASGI has it, so
+that routes, keys and refusals are those of the other door; where the app accepts, the connection changes hands: picows
+parses what comes from then on, and the listener that the app named speaks to the socket itself, past ASGI. What is no
+ordinary handshake, and who compresses, is left to uvicorn's own door. Invariant: uvicorn knows of the connection until
+its socket is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, MutableMapping
-from typing import Any, Final
+import re
+from base64 import b64decode
+from binascii import Error
+from collections.abc import Callable, Iterable, MutableMapping
+from http import HTTPStatus
+from typing import Any, Final, cast
 
-from picows import WSAutoPingStrategy, WSUpgradeResponse, WSUpgradeResponseWithListener
+import h11
+from picows import WSAutoPingStrategy, WSListener, WSUpgradeResponse, WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
-from uvicorn._types import ASGISendEvent
 from websockets.frames import CloseCode
-from websockets.http11 import Request
 
-from vivavoce.protocol.codec import FRAME_BYTES_MAX
-from vivavoce.transports.websocket import SocketLimits, WebSocket
-
-from .asgi import DIRECT
-from .doors import WebSocketDoor
+from .asgi import DENIAL, DIRECT, Peer
+from .doors import HttpDoor
 
 EARLY_BYTES_MAX = 64 * 1024
 """What a client may say before its handshake is answered. Then the connection is dropped."""
 
-LIMITS: Final = SocketLimits(
-    message_bytes_max=FRAME_BYTES_MAX,
-    inbox_messages_max=16,
-    inbox_bytes_max=64 * 1024,
-    write_buffer_bytes_max=64 * 1024,
-)
-"""The inbox of the session has limits of its own; this one is for what arrives while that is full."""
+HEAD_LINE_BYTES_MAX, HEADERS_MAX = 8_192, 128
+"""Of a handshake that is taken here; one that is larger is uvicorn's to refuse."""
 
 READ_BUFFER_BYTES = 2 * 1024
-"""To begin with. It doubles where a message does not fit, up to twice `FRAME_BYTES_MAX`, and stays as it is."""
+"""To begin with. It doubles where a message does not fit, up to twice the largest message, and stays as it is."""
+
+KEY_BYTES: Final = 16
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _HEAD: Final = (
     "GET / HTTP/1.1\r\nHost: -\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -59,18 +58,44 @@ class _Quiet(logging.LoggerAdapter[logging.Logger]):
 _log = _Quiet(logging.getLogger("picows.server"), {})
 
 
-class PicowsDoor(WebSocketDoor):
+class PicowsDoor(HttpDoor):
     """A connection that is uvicorn's until its WebSocket is accepted, and picows' from then on."""
 
-    _socket: WebSocket | None = None
+    on_lost: Callable[[], object] | None = None
+    _owner: WSListener | None = None
     _early: bytearray | None = None
+    _answer: tuple[int, list[tuple[bytes, bytes]]] | None = None
+    is_given = False
+    """Whether the socket is its new owner's."""
 
-    def handle_connect(self, event: Request) -> None:
+    @property
+    def message_bytes_max(self) -> int:
+        """Size of a message."""
+        return self.config.ws_max_size
+
+    def give_to(self, listener: WSListener) -> None:
+        """Whose the socket is, once the handshake is accepted; a `Peer`."""
+        self._owner = listener
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:  # type: ignore[override]
         """The head has come; the app is asked."""
-        super().handle_connect(event)
-        if not self.close_sent and not self.conn.extensions:
-            self._early = bytearray()
-            self.scope["extensions"][DIRECT] = self  # type: ignore[assignment]
+        fields = dict(self.headers)
+        if not _is_ordinary(event, fields, compresses=self.config.ws_per_message_deflate):
+            super().handle_websocket_upgrade(event)
+            return
+        self._stop_waiting()
+        self._early = bytearray(self.conn.trailing_data[0])
+        scope = {
+            **self.scope,
+            "type": "websocket",
+            "scheme": "wss" if self.scheme == "https" else "ws",
+            "subprotocols": _listed(fields.get(b"sec-websocket-protocol", b"")),
+            "extensions": {DENIAL: {}, DIRECT: self},
+        }
+        del scope["method"]
+        task = self.loop.create_task(self._ask(scope), name="a WebSocket's app")
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer: the head of its handshake, and what it says before that is answered."""
@@ -81,37 +106,111 @@ class PicowsDoor(WebSocketDoor):
         if len(self._early) > EARLY_BYTES_MAX:
             self.transport.abort()
 
-    async def send(self, message: ASGISendEvent) -> None:
-        """What the app says about the handshake; what it says to an accepted client goes past us."""
-        if message["type"] != "websocket.accept" or self._early is None:
-            await super().send(message)
-        elif not self.transport.is_closing():
-            self._hand_over(self._early, [*self.default_headers, *message.get("headers", ())], message["subprotocol"])
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone before it was accepted."""
+        super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
 
-    def accepted(self) -> WebSocket:
-        """The open WebSocket. Raises `ConnectionResetError` where the client has gone before it was."""
-        if self._socket is None:
-            raise ConnectionResetError
-        return self._socket
+    def shutdown(self) -> None:
+        """The server stops."""
+        if self._early is None:
+            super().shutdown()
+        else:
+            self.transport.close()
 
-    def _hand_over(self, early: bytearray, headers: Iterable[tuple[bytes, bytes]], subprotocol: str | None) -> None:
+    # --- the app ------------------------------------------------------------------------------------------------------
+
+    async def _ask(self, scope: dict[str, Any]) -> None:
+        try:
+            await self.app(cast(Any, scope), self._receive, cast(Any, self._send))
+        except Exception:
+            _log.exception("the app of a WebSocket has failed")
+            if not self.is_given and self._answer is None:
+                self._answer = (500, [])
+                self._say_answer(b"")
+        finally:
+            self.transport.close()
+
+    async def _receive(self) -> Any:
+        """Once, as ASGI has it; whoever takes the socket needs no more."""
+        return {"type": "websocket.connect"}
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        """What the app says about the handshake."""
+        kind = message["type"]
+        if self.transport.is_closing():
+            return
+        if kind == "websocket.accept":
+            if self._owner is None:
+                raise TypeError("this door serves apps that take the socket: name who gets it with AsgiTransport")
+            headers = [*self.server_state.default_headers, *message.get("headers", ())]
+            self._hand_over(self._owner, headers, message.get("subprotocol"))
+        elif kind == f"{DENIAL}.start":
+            self._answer = (message["status"], list(message.get("headers", ())))
+        elif kind == f"{DENIAL}.body":
+            self._say_answer(message.get("body", b""))
+        elif kind == "websocket.close":
+            self._answer = (403, [])
+            self._say_answer(b"")
+
+    def _say_answer(self, body: bytes) -> None:
+        """No, by a status. Apps of ours have the whole body in one message."""
+        assert self._answer is not None
+        status, fields = self._answer
+        try:
+            phrase = HTTPStatus(status).phrase
+        except ValueError:
+            phrase = "Refused"
+        kept = [(name, value) for name, value in fields if name.lower() not in (b"content-length", b"connection")]
+        kept += [*self.server_state.default_headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        answer = h11.Response(status_code=status, headers=kept, reason=phrase.encode())
+        told = [self.conn.send(part) for part in (answer, h11.Data(data=body), h11.EndOfMessage())]
+        self.transport.write(b"".join(part for part in told if part))
+        self.transport.close()
+
+    def _hand_over(self, owner: WSListener, headers: Iterable[tuple[bytes, bytes]], subprotocol: str | None) -> None:
         fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         if subprotocol:
             fields.append(("Sec-WebSocket-Protocol", subprotocol))
-        self._socket = WebSocket(LIMITS)
-        upgraded = _Upgraded(self._socket, fields, self.connections, self.ping_interval)
+        key, early = dict(self.headers)[b"sec-websocket-key"], self._early or b""
+        upgraded = _Upgraded(owner, fields, self.connections, self.config.ws_ping_interval, self.message_bytes_max)
+        self.is_given = True
         upgraded.connection_made(self.transport)
-        upgraded.take(_HEAD.format(key=self.request.headers["Sec-WebSocket-Key"]).encode() + early)
+        upgraded.take(_HEAD.format(key=key.decode()).encode() + early)
         self.transport.set_protocol(upgraded)
         self.connections.discard(self)
-        self.handshake_complete = True
         self._let_go()
 
     def _let_go(self) -> None:
         """The task of the app keeps us for as long as the session; what only the handshake needed is 8 KB."""
-        self._early = None
-        for name in ("conn", "request", "response", "queue", "writable"):
+        self._early = self._owner = self.on_lost = None
+        for name in ("conn", "scope", "headers", "flow"):
             setattr(self, name, None)
+
+
+def _is_ordinary(event: h11.Request, fields: dict[bytes, bytes], *, compresses: bool) -> bool:
+    """Whether it is a handshake as all clients send them (RFC 6455 section 4.1), and for one who does not compress."""
+    if event.method != b"GET" or len(event.target) > HEAD_LINE_BYTES_MAX // 2 or len(event.headers) > HEADERS_MAX:
+        return False
+    if any(len(name) + len(value) > HEAD_LINE_BYTES_MAX - 16 for name, value in event.headers):
+        return False
+    if len(fields) != len(event.headers):
+        return False  # a header that comes twice is read as one there
+    if (compresses and b"sec-websocket-extensions" in fields) or b"content-length" in fields:
+        return False
+    names = _listed(fields.get(b"sec-websocket-protocol", b""))
+    if b"transfer-encoding" in fields or not all(map(_TOKEN.fullmatch, names)):
+        return False
+    try:
+        key = b64decode(fields.get(b"sec-websocket-key", b""), validate=True)
+    except Error:
+        return False
+    return len(key) == KEY_BYTES and fields.get(b"sec-websocket-version") == b"13"
+
+
+def _listed(field: bytes) -> list[str]:
+    return [part.strip() for part in field.decode("latin-1").split(",") if part.strip()]
 
 
 class _Upgraded(WSProtocol):  # type: ignore[misc]
@@ -119,12 +218,13 @@ class _Upgraded(WSProtocol):  # type: ignore[misc]
 
     def __init__(
         self,
-        socket: WebSocket,
+        owner: Any,
         headers: list[tuple[str, str]],
         connections: set[Any],
         ping_interval_s: float | None,
+        message_bytes_max: int,
     ) -> None:
-        answer = WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), socket)
+        answer = WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), owner)
         super().__init__(
             host_port=None,
             ws_path=None,
@@ -138,11 +238,11 @@ class _Upgraded(WSProtocol):  # type: ignore[misc]
             auto_ping_reply_timeout=0,
             auto_ping_strategy=WSAutoPingStrategy.PING_PERIODICALLY,
             enable_auto_pong=False,
-            max_frame_size=LIMITS.message_bytes_max,
+            max_frame_size=message_bytes_max,
             extra_headers=None,
             read_buffer_init_size=READ_BUFFER_BYTES,
         )
-        self._socket = socket
+        self._owner: Peer = owner
         self._connections = connections
         self._ping_interval_s = ping_interval_s
         self._ping_timer: asyncio.TimerHandle | None = None
@@ -172,7 +272,7 @@ class _Upgraded(WSProtocol):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """The server stops, and the session did not end in time."""
-        self._socket.give_up(CloseCode.SERVICE_RESTART, "")
+        self._owner.give_up(CloseCode.SERVICE_RESTART, "")
 
     def _wait_to_ping(self) -> None:
         if self._ping_interval_s is not None:
@@ -180,9 +280,9 @@ class _Upgraded(WSProtocol):  # type: ignore[misc]
 
     def _ping(self) -> None:
         """Whatever the peer has said since the last ping shows that it lives; it cannot, while we do not listen."""
-        if self._is_pinged and not self._socket.has_heard and not self._socket.is_held_back:
-            self._socket.give_up(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+        if self._is_pinged and not self._owner.has_heard and not self._owner.is_held_back:
+            self._owner.give_up(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
             return
-        self._socket.has_heard, self._is_pinged = False, True
+        self._owner.has_heard, self._is_pinged = False, True
         self.transport.send_ping()
         self._wait_to_ping()

@@ -1,4 +1,4 @@
-"""The server as a program, and inside one: uvicorn with the options that a voice server wants.
+"""The server as a program, and inside one.
 
 `running` is a context manager in the caller's event loop, for tests, notebooks and commands; `serve` owns the process.
 Invariant: at the end, however it comes, running responses may finish, sockets close with 1001, models are freed, and
@@ -8,28 +8,23 @@ the port is free.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-import uvicorn
-
 from vivavoce.engines import Pipeline
-from vivavoce.errors import SettingsError
 from vivavoce.protocol.codec import FRAME_BYTES_MAX
 
 from .app import create_app
 from .auth import check_binding
 from .console import takes_calls
-from .doors import HttpDoor, WebSocketDoor
+from .hosting import Hosting, hosted, listening
 from .logs import write_logs
-from .picows_door import PicowsDoor
 from .pipelines import Progress
 from .sessions import STOP_S
 from .settings import Settings
@@ -37,22 +32,8 @@ from .settings import Settings
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-SOCKET_STALL_MS = 60_000
-"""The kernel drops a connection whose peer acknowledges nothing for so long, also when nobody writes any more."""
-
-BACKLOG = 128
-
-_BINDING_HINTS = {
-    errno.EADDRINUSE: "; is it served already? Choose another port, or 0 for any free one",
-    errno.EACCES: "; ports below 1024 may be reserved: choose a higher one, or 0 for any free one",
-    errno.EADDRNOTAVAIL: "; the host has to be an address of this machine",
-}
-
 TALKATIVE = ("httpx", "httpcore", "httpx2", "httpcore2", "mcp", "aioice", "aiortc", "sqlalchemy")
 """Libraries that log what they send."""
-
-DOORS: Mapping[str, type[WebSocketDoor]] = {"uvicorn": WebSocketDoor, "picows": PicowsDoor}
-"""Who speaks WebSocket, by the setting `websocket`."""
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +47,6 @@ class Server:
     port: int
     pipelines: Mapping[str, Pipeline]
     app: Starlette
-
-
-TICK_S = 1.0
-"""How often uvicorn is given the time."""
 
 
 @asynccontextmanager
@@ -87,23 +64,15 @@ async def running(
     """
     check_binding(settings)
     app = create_app(settings, pipelines)
+    drain = partial(app.state.sessions.drain, settings.drain_ms_max / 1000)
     with listening(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         app.state.sessions.server = f"{socket.gethostname()}:{port}"
         loading = app.state.pipelines.warm_up(progress)
-        uvicorn_server = Uvicorn(_config(app, settings))
-        serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]), name="serving")
-        try:
-            await uvicorn_server.listens.wait()
+        async with hosted(app, listener, _hosting(settings), ends=drain) as url:
             if warm:
                 await asyncio.shield(loading)
-            shown = f"[{host}]" if ":" in host else host
-            yield Server(f"http://{shown}:{port}/v1", host, port, app.state.pipelines.by_name, app)
-        finally:
-            # uvicorn closes sockets before anything else; the sessions must have ended by then.
-            await app.state.sessions.drain(settings.drain_ms_max / 1000)
-            uvicorn_server.stop()
-            await serving
+            yield Server(f"{url}/v1", host, port, app.state.pipelines.by_name, app)
 
 
 def serve(settings: Settings) -> int:
@@ -178,80 +147,15 @@ def told_by_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, earlier)
 
 
-# --- uvicorn ----------------------------------------------------------------------------------------------------------
-
-
-class Uvicorn(uvicorn.Server):
-    """uvicorn, with its signals left to us, an event for the moment when it listens, and one to stop at once."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listens = asyncio.Event()
-        self._stopping = asyncio.Event()
-
-    def stop(self) -> None:
-        """End it."""
-        self.should_exit = True
-        self._stopping.set()
-
-    async def main_loop(self) -> None:
-        """Keep the Date header fresh, once a second, until it is stopped; the original looks ten times a second."""
-        while not await self.on_tick(0):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
-                    await self._stopping.wait()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
-        await super().startup(sockets=sockets)
-        self.listens.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """None: a server inside a program does not take the program's Ctrl-C."""
-        yield
-
-
-def _config(app: Starlette, settings: Settings) -> uvicorn.Config:
-    ping_s = settings.ping_interval_ms / 1000 or None  # §1.6
-    return uvicorn.Config(
-        app,
-        http=HttpDoor,
-        ws=DOORS[settings.websocket],
-        ws_max_size=FRAME_BYTES_MAX,
-        ws_ping_interval=ping_s,
-        ws_ping_timeout=ping_s,
-        ws_per_message_deflate=settings.compression,
-        lifespan="on",
-        log_config=None,
-        log_level=logging.WARNING,  # its lower levels log whole URLs, and with them keys
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=round(STOP_S),
+def _hosting(settings: Settings) -> Hosting:
+    return Hosting(
+        websocket=settings.websocket,
+        message_bytes_max=FRAME_BYTES_MAX,
+        ping_s=settings.ping_interval_ms / 1000 or None,  # §1.6
+        compresses=settings.compression,
+        has_lifespan=True,
+        stop_s=STOP_S,
     )
-
-
-@contextmanager
-def listening(address: str, port: int) -> Iterator[socket.socket]:
-    """A socket that listens until the block ends. Raises `SettingsError` where it cannot."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    # The protocol is named, because asyncio switches Nagle's delay off only where it sees that a socket is TCP.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        if os.name == "posix":
-            # Windows binds a port again without it, and with it would share one that another program listens on.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # Accepted sockets take it over. Without it a peer that never reads could keep its socket for ever.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SOCKET_STALL_MS)
-        try:
-            listener.bind((address, port))
-        except OSError as error:
-            hint = _BINDING_HINTS.get(error.errno or 0, "")
-            raise SettingsError(f"host, port: cannot bind {address}:{port}: {error.strerror or error}{hint}") from None
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-        yield listener
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from ssl import SSLCertVerificationError, SSLContext, SSLError
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from picows import (
@@ -410,7 +410,7 @@ class _Socket:
         """Connect to the first of the host's addresses that answers."""
         loop = asyncio.get_running_loop()
         failure = OSError(f"no address found for {url.host}")
-        for family, kind, proto, _, address in await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM):
+        for family, kind, proto, _, address in await _addresses(url.host, url.port):
             self._socket = socket.socket(family, kind, proto)
             self._socket.setblocking(False)
             try:
@@ -432,6 +432,14 @@ class _Socket:
             # Whatever transport reads from it now sees its end, and closes it.
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+
+async def _addresses(host: str, port: int) -> Sequence[tuple[int, int, int, str, tuple[Any, ...]]]:
+    """Of a host. One that is written as a number needs no lookup, and so no thread."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 @asynccontextmanager

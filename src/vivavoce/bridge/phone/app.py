@@ -107,9 +107,8 @@ class _Phone:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The stream of a call."""
-        transport = AsgiTransport(scope, receive, send)
         with suppress(ConnectionClosed):
-            await transport.accept(None)
+            transport = await AsgiTransport(scope, receive, send).accept(None)
             if self._openings >= OPENINGS_MAX:
                 await transport.close(1013, "too many streams are being opened")
                 return

@@ -1,7 +1,9 @@
 """The relay as an ASGI app: HTTP endpoints of its own, and its WebSockets under any ASGI server.
 
-`create_app` is what another app mounts. Served by `serve`, WebSockets do not come this way: `door` takes them, which is
-faster. Invariant: no answer holds a key but the short-lived one that was asked for.
+`create_app` is what another app mounts; `serving` serves it behind our own door, which gives the client's socket away,
+so that nothing stands between two sockets but a `Passage`. Another ASGI server lends messages, which cost more.
+Invariants: a handshake is answered when the service has answered its own; no answer holds a key but the short-lived one
+that was asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
@@ -22,21 +24,19 @@ from vivavoce.client.tools import Tool
 from vivavoce.errors import ConnectionClosed
 from vivavoce.protocol.codec import ServerCodec
 from vivavoce.protocol.events import ErrorEvent
-from vivavoce.server.app import LOOPBACK_ORIGIN, PATHS
+from vivavoce.server.app import LOOPBACK_ORIGIN, PATHS, no_such_endpoint, upgrade_required
 from vivavoce.server.asgi import AsgiTransport
 from vivavoce.server.auth import Asked, Refusal, Surface, plain_origin
 from vivavoce.server.ids import ids
-from vivavoce.server.operators import operator_routes
+from vivavoce.server.metrics import TYPE
+from vivavoce.server.operators import METRICS, operator_routes
 from vivavoce.server.rest import key_routes, refused
 from vivavoce.server.sessions import log_refusal
 
-from .legs import TransportLeg
+from .legs import SocketLeg, TransportLeg
 from .policy import PolicyFactory
 from .relay import Relay
 from .settings import RelaySettings
-
-METRICS = "/metrics"
-EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def create_app(
@@ -62,7 +62,8 @@ def app_of(relay: Relay) -> Starlette:
     app = Starlette(
         routes=[
             *(WebSocketRoute(path, _Sockets(surface, relay)) for path, surface in PATHS.items()),
-            *(Route(path, _upgrade_required, methods=["GET"]) for path in PATHS),
+            WebSocketRoute("/{path:path}", no_such_endpoint),
+            *(Route(path, upgrade_required, methods=["GET"]) for path in PATHS),
             *key_routes(relay.mint, bytes_max=settings.request_bytes_max),
             *operator_routes(relay),
             Route(METRICS, _metrics, methods=["GET"]),
@@ -94,27 +95,35 @@ class _Sockets:
         self._relay = relay
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked, transport = Asked.of(self._surface, scope), AsgiTransport(scope, receive, send)
+        asked, asgi = Asked.of(self._surface, scope), AsgiTransport(scope, receive, send)
         client = scope.get("client")
-        with suppress(ConnectionClosed):
+        with suppress(ConnectionClosed), asgi.attending():
             try:
                 async with self._relay.opened(asked, client[0] if client else "") as opened:
-                    await transport.accept(asked.subprotocol)
-                    await self._relay.carry(opened, TransportLeg(transport))
+                    await self._relay.carry(opened, await self._leg(asgi, asked.subprotocol))
             except Refusal as refusal:
-                await self._refuse(asked, transport, refusal)
+                await self._refuse(asked, asgi, refusal)
 
-    async def _refuse(self, asked: Asked, transport: AsgiTransport, refusal: Refusal) -> None:
+    async def _leg(self, asgi: AsgiTransport, subprotocol: str | None) -> SocketLeg | TransportLeg:
+        """The client's, whose handshake is completed."""
+        if not asgi.can_give:
+            return TransportLeg(await asgi.accept(subprotocol))
+        leg = SocketLeg(self._relay.settings.message_bytes_max)
+        await asgi.give(leg, subprotocol)
+        return leg
+
+    async def _refuse(self, asked: Asked, asgi: AsgiTransport, refusal: Refusal) -> None:
+        """With a status where that is wanted, or where it is the service's own; else with an event and a close."""
         log_refusal(asked, refusal)
         is_by_status = refusal.__cause__ is not None or self._relay.settings.refusals == "http"
-        if is_by_status and transport.can_deny:
-            await transport.deny(refusal.status, refusal.body, refusal.headers)
+        if is_by_status and asgi.can_deny:
+            await asgi.deny(refusal.status, refusal.body, refusal.headers)
             return
-        await transport.accept(asked.subprotocol)
+        client = await asgi.accept(asked.subprotocol)
         told = ServerCodec(asked.dialect).encode(ErrorEvent(event_id=ids()("event"), error=refusal.detail))
         if told is not None:
-            await transport.send(told)
-        await transport.close(refusal.close.code, refusal.close.reason)
+            await client.send(told)
+        await client.close(refusal.close.code, refusal.close.reason)
 
 
 async def _metrics(request: Request) -> Response:
@@ -126,17 +135,13 @@ async def _metrics(request: Request) -> Response:
     except Refusal as refusal:
         log_refusal(asked, refusal)
         return refused(refusal)
-    return PlainTextResponse(relay.metrics(), media_type=EXPOSITION, headers={"Cache-Control": "no-store"})
+    return Response(relay.metrics(), media_type=TYPE, headers={"Cache-Control": "no-store"})
 
 
 async def _healthz(request: Request) -> Response:
     """Alive, unless it is being stopped."""
     relay: Relay = request.app.state.relay
     return JSONResponse({"status": "stopping" if relay.is_stopping else "alive"}, 503 if relay.is_stopping else 200)
-
-
-async def _upgrade_required(request: Request) -> Response:
-    raise HTTPException(426, "This is a WebSocket endpoint: connect to it with ws:// or wss://.")
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -37,6 +37,8 @@ from vivavoce.server.runtime import Machine
 
 from .settings import RelaySettings
 
+ENDPOINTS_MAX = 64
+"""Addresses of the service that are remembered, by model and kind; any further one is worked out each time."""
 SAFETY_HEADER = "OpenAI-Safety-Identifier"
 ABLE = Abilities(semantic_vad=True, noise_reduction=True, mcp=True, images=True, reasoning=True, logprobs=True)
 """What a configuration may ask for; whether the service does it, it says itself."""
@@ -75,6 +77,7 @@ class Gate:
         self.wall_s = wall_s
         self.keys = Keys(settings, wall_s=wall_s)
         self._origins = frozenset(map(plain_origin, settings.origins))
+        self._endpoints: dict[tuple[str | None, SessionKind], Endpoint] = {}
 
     def admit(self, asked: Asked, address: str) -> Passenger:
         """Who comes from this address, and what it may begin. Raises `Refusal`."""
@@ -83,14 +86,10 @@ class Gate:
         if admitted.dialect == "overview" and admitted.kind == "translation":
             raise Refusal(REQUEST, "invalid_value", "Translation sessions have no overview dialect.")
         self.check(admitted.kind, admitted.model)
-        model = self._settings.models.get(admitted.model, admitted.model) or None
-        safety = {SAFETY_HEADER: admitted.safety_identifier} if admitted.safety_identifier else {}
-        try:
-            endpoint = self._settings.endpoint(model, _KINDS[admitted.kind], safety, self._environment)
-        except SettingsError as error:
-            log.warning("%s", error)
-            message = f"There are no {admitted.kind} sessions at this relay."
-            raise Refusal(REQUEST, "session_kind_not_available", message) from None
+        endpoint = self._endpoint(admitted)
+        if admitted.safety_identifier:
+            headers = {**endpoint.headers, SAFETY_HEADER: admitted.safety_identifier}
+            endpoint = replace(endpoint, headers=headers)
         return Passenger(admitted, _client_id(credential, address), endpoint)
 
     def check(self, kind: SessionKind, model: str) -> None:
@@ -122,6 +121,22 @@ class Gate:
             configured=TranscriptionSession() if admitted.kind == "transcription" else None,
             surroundings=Surroundings(abilities=ABLE),
         )
+
+    def _endpoint(self, admitted: Admitted) -> Endpoint:
+        """Where such a session goes; worked out once, since that takes as long as all the rest of an admission."""
+        model = self._settings.models.get(admitted.model, admitted.model) or None
+        known = self._endpoints.get((model, admitted.kind))
+        if known is not None:
+            return known
+        try:
+            endpoint = self._settings.endpoint(model, _KINDS[admitted.kind], {}, self._environment)
+        except SettingsError as error:
+            log.warning("%s", error)
+            message = f"There are no {admitted.kind} sessions at this relay."
+            raise Refusal(REQUEST, "session_kind_not_available", message) from None
+        if len(self._endpoints) < ENDPOINTS_MAX:
+            self._endpoints[model, admitted.kind] = endpoint
+        return endpoint
 
     def _credential(self, asked: Asked) -> Credential:
         if asked.key is None and self._settings.anonymous:

@@ -8,15 +8,14 @@ open session; nothing here knows a key, only its id.
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import msgspec
-
 from vivavoce.core.account import Price, Tokens
 from vivavoce.protocol.items import Usage
+from vivavoce.server import metrics
 from vivavoce.server.auth import TRY_AGAIN, Refusal
 from vivavoce.server.quota import Quota
 
@@ -40,20 +39,31 @@ class Client:
     budget: Quota | None = None
 
 
-class Counters(msgspec.Struct, kw_only=True):
-    """What the relay has done since it began; `exposition` says what each is."""
+class Counters:
+    """What the relay has done since it began, and its open sessions now: what Prometheus is told."""
 
-    sessions: Counter[str] = msgspec.field(default_factory=Counter)
-    refusals: Counter[str] = msgspec.field(default_factory=Counter)
-    ends: Counter[str] = msgspec.field(default_factory=Counter)
-    messages: Counter[str] = msgspec.field(default_factory=Counter)
-    message_bytes: Counter[str] = msgspec.field(default_factory=Counter)
-    responses: Counter[str] = msgspec.field(default_factory=Counter)
-    input_tokens: Counter[str] = msgspec.field(default_factory=Counter)
-    output_tokens: Counter[str] = msgspec.field(default_factory=Counter)
-    cost: dict[str, float] = msgspec.field(default_factory=dict)
-    warnings: int = 0
-    tool_calls: int = 0
+    def __init__(self, open_now: Callable[[], float]) -> None:
+        def counter(name: str, about: str, *labels: str) -> metrics.Counter:
+            return metrics.Counter(f"vivavoce_relay_{name}_total", about, labels)
+
+        self.open = metrics.Gauge(
+            "vivavoce_relay_sessions_open", "Sessions that are open.", (), lambda: {(): open_now()}
+        )
+        self.sessions = counter("sessions", "Sessions begun, by the id of the key.", "key")
+        self.refusals = counter("refusals", "Clients refused, by code.", "code")
+        self.ends = counter("ends", "Sessions ended, by what ended them.", "by")
+        self.messages = counter("messages", "Messages, by who sent them.", "from")
+        self.message_bytes = counter("bytes", "Bytes of messages, by who sent them.", "from")
+        self.responses = counter("responses", "Responses done, by key.", "key")
+        self.input_tokens = counter("input_tokens", "Tokens read and heard, by key.", "key")
+        self.output_tokens = counter("output_tokens", "Tokens written and spoken, by key.", "key")
+        self.cost = counter("cost", "What it cost by the prices, in US dollars, by key.", "key")
+        self.warnings = counter("warnings", "What could not be expressed and was left out.")
+        self.tool_calls = counter("tool_calls", "Function calls answered in the relay.")
+
+    def text(self) -> str:
+        """All of them, as Prometheus reads them."""
+        return metrics.exposition(tuple(vars(self).values()))
 
 
 class Ledger:
@@ -65,7 +75,7 @@ class Ledger:
         self._clients: OrderedDict[str, Client] = OrderedDict()
         self._prices = {model: Price(**table.plain()) for model, table in settings.prices.items()}
         self.open = 0
-        self.counters = Counters()
+        self.counters = Counters(lambda: self.open)
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -85,12 +95,12 @@ class Ledger:
 
     def spending(self, client: Client, model: str) -> Spending:
         """The account of a session that begins."""
-        self.counters.sessions[client.key_id] += 1
+        self.counters.sessions.add(1, client.key_id)
         return Spending(self, client, self._prices.get(model), self._settings.session_budget)
 
     def spent(self, client: Client, cost: float) -> str | None:
         """A client has cost so much. Says why its sessions have to end, where its budget is spent."""
-        self.counters.cost[client.key_id] = self.counters.cost.get(client.key_id, 0.0) + cost
+        self.counters.cost.add(cost, client.key_id)
         if client.budget is None:
             return None
         client.budget.spend(cost, self._clock())
@@ -147,9 +157,9 @@ class Spending:
         self.responses += 1
         self.input_tokens += tokens.input
         self.output_tokens += tokens.output
-        counters.responses[key] += 1
-        counters.input_tokens[key] += tokens.input
-        counters.output_tokens[key] += tokens.output
+        counters.responses.add(1, key)
+        counters.input_tokens.add(tokens.input, key)
+        counters.output_tokens.add(tokens.output, key)
         return self._spend(0.0 if self.price is None else self.price.of_tokens(tokens))
 
     def transcribed(self, seconds: float) -> str | None:
@@ -172,38 +182,3 @@ def _later(code: str, said: str, wait_s: float) -> Refusal:
     after_s = max(1, math.ceil(wait_s))
     message = f"{said}; try again in {after_s} s."
     return Refusal(TRY_AGAIN, code, message, type="rate_limit_error", retry_after_s=after_s)
-
-
-# --- Prometheus -------------------------------------------------------------------------------------------------------
-
-
-def exposition(counters: Counters, open_sessions: int) -> str:
-    """The counters as Prometheus reads them (text format 0.0.4)."""
-    rows = (
-        ("sessions_open", "gauge", "Sessions that are open.", {"": open_sessions}, ""),
-        ("sessions_total", "counter", "Sessions begun, by the id of the key.", counters.sessions, "key"),
-        ("refusals_total", "counter", "Clients refused, by code.", counters.refusals, "code"),
-        ("ends_total", "counter", "Sessions ended, by what ended them.", counters.ends, "by"),
-        ("messages_total", "counter", "Messages, by who sent them.", counters.messages, "from"),
-        ("bytes_total", "counter", "Bytes of messages, by who sent them.", counters.message_bytes, "from"),
-        ("responses_total", "counter", "Responses done, by key.", counters.responses, "key"),
-        ("input_tokens_total", "counter", "Tokens read and heard, by key.", counters.input_tokens, "key"),
-        ("output_tokens_total", "counter", "Tokens written and spoken, by key.", counters.output_tokens, "key"),
-        ("cost_total", "counter", "What it cost by the prices, in US dollars, by key.", counters.cost, "key"),
-        ("warnings_total", "counter", "What could not be expressed and was left out.", {"": counters.warnings}, ""),
-        ("tool_calls_total", "counter", "Function calls answered in the relay.", {"": counters.tool_calls}, ""),
-    )
-    lines: list[str] = []
-    for name, kind, about, values, label in rows:
-        lines += [f"# HELP vivavoce_relay_{name} {about}", f"# TYPE vivavoce_relay_{name} {kind}"]
-        lines += [
-            f"vivavoce_relay_{name}{_labelled(label, value)} {number}" for value, number in sorted(values.items())
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _labelled(label: str, value: str) -> str:
-    if not label:
-        return ""
-    escaped = value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-    return f'{{{label}="{escaped}"}}'

@@ -67,6 +67,7 @@ class SocketLeg(WSListener):
     """A leg over picows, of either side. Not read until it is joined."""
 
     def __init__(self, message_bytes_max: int) -> None:
+        self.has_heard = False
         self._message_bytes_max = message_bytes_max
         self._ear: Ear | None = None
         self._early: deque[bytes] = deque()
@@ -82,9 +83,9 @@ class SocketLeg(WSListener):
         """Done when the socket is gone."""
 
     @property
-    def is_open(self) -> bool:
-        """Whether the handshake is done and the connection stands."""
-        return hasattr(self, "_transport") and self._end is None
+    def is_held_back(self) -> bool:
+        """Whether the peer is not read."""
+        return self._is_held
 
     def join(self, ear: Ear) -> None:
         """Tell this one from now on; what came before, at once."""
@@ -127,6 +128,12 @@ class SocketLeg(WSListener):
         self._say_goodbye(code, reason)
         self._drop = asyncio.get_running_loop().call_later(CLOSE_S_MAX, self._let_go)
 
+    def give_up(self, code: int, reason: str) -> None:
+        """Close at once: nobody answers there, or the server stops. To whom it is joined the connection is lost."""
+        self._over(LOST, "")
+        self.close(code, reason)
+        self._let_go()
+
     # --- called by picows; nothing here may raise ---------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -137,13 +144,15 @@ class SocketLeg(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Messages to whom they are for; fragments are joined before."""
-        kind = frame.msg_type
+        kind, self.has_heard = frame.msg_type, True
         if kind is _TEXT and frame.fin and not self._is_gathering and not frame.rsv1 and self._ear is not None:
             self._ear.take(frame.get_payload_as_memoryview())  # which nearly all of them are
         elif kind is _CLOSE:
             self._goodbye(frame)
-        elif kind is _PING or kind is _PONG or self._end is not None:
+        elif kind is _PONG or self._end is not None:
             return
+        elif kind is _PING:
+            self._answer(frame)
         elif frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._give_up(1002, "frame uses an extension that was not agreed upon")
         elif kind is _BINARY or (kind is _CONTINUATION) != self._is_gathering:
@@ -202,6 +211,11 @@ class SocketLeg(WSListener):
                 self._early.append(message)
             else:
                 self._give_up(1008, "too many messages before the session began")
+
+    def _answer(self, ping: WSFrame) -> None:
+        """The pong, where picows leaves it to us: none for a peer that does not read what it has been sent already."""
+        if not self._is_full:
+            self._transport.send_pong(ping.get_payload_as_bytes())
 
     def _goodbye(self, frame: WSFrame) -> None:
         """The peer closes, or answers our close."""

@@ -31,6 +31,8 @@ from .peeking import type_of
 GOING_AWAY, INTERNAL, BAD_GATEWAY = 1001, 1011, 1014
 _UNSENDABLE = frozenset({1004, LOST, 1015})
 
+REFUSED = "The service did not accept the key of the relay."
+
 RESPONSE_DONE, ERROR = b"response.done", b"error"
 TRANSCRIBED = b"conversation.item.input_audio_transcription.completed"
 _WATCHED = frozenset({RESPONSE_DONE, TRANSCRIBED, ERROR})
@@ -83,6 +85,7 @@ class Passage:
         pace = limits.messages_per_s
         self._pace = None if pace is None else Quota(max(pace, 1.0), pace)
         self._tape, self._secret = tape, secret
+        self._is_refused = False
         self._inspection: Inspection | None = None
         self._loop = asyncio.get_running_loop()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -179,8 +182,8 @@ class Passage:
         is_about_key = isinstance(error, dict) and error.get("code") == "invalid_api_key"
         if isinstance(error, dict) and (is_about_key or (self._secret and self._secret in message)):
             log.error("%s: the service refuses the relay's key", self.id)
-            said = "The service did not accept the key of the relay."
-            error |= {"type": "server_error", "code": "upstream_refused", "message": said, "param": None}
+            self._is_refused = True
+            error |= {"type": "server_error", "code": "upstream_refused", "message": REFUSED, "param": None}
             return encode(event)
         return message
 
@@ -241,7 +244,9 @@ class Passage:
             said = "The connection to the service was lost."
             self.fail("upstream_lost", said, BAD_GATEWAY, by="service_lost", kind="server_error")
             return
-        if self._secret and self._secret.decode(errors="replace") in reason:
+        if self._is_refused:  # the close names the key as well, and a client would take its own for a wrong one
+            code, reason = BAD_GATEWAY, REFUSED
+        elif self._secret and self._secret.decode(errors="replace") in reason:
             reason = ""
         self._finish("service", code, reason, service=None, client=(code, reason))
 

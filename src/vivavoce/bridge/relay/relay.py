@@ -28,7 +28,7 @@ from vivavoce.server.taped import Tapes
 
 from .gate import Gate, Passenger
 from .inspection import Inspection
-from .ledger import Client, Ledger, exposition
+from .ledger import Client, Ledger
 from .legs import CLOSE_S_MAX, Ear, SocketLeg, TransportLeg
 from .opening import Opening
 from .passage import Passage, PassageLimits
@@ -36,7 +36,7 @@ from .policy import AllowList, Policy, PolicyFactory, Visit, policies_named
 from .records import RelayedSession
 from .settings import RelaySettings
 from .tool_policy import RelayTools
-from .upstream import reach, secret_of
+from .upstream import reach, secret_of, trust_of
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class Relay:
         self._factories = (*policies_named(settings.policies), *policies)
         self._tools = tuple(tools)
         self._tapes = Tapes(settings)
+        self._trust = trust_of(settings.upstream)
         self._passages: dict[str, Passage] = {}
         self._live: dict[str, RelayedSession] = {}
         self._wall_s = wall_s
@@ -111,7 +112,7 @@ class Relay:
         except Refusal as refusal:
             is_the_services = refusal.__cause__ is not None and refusal.status not in OURS
             code = None if is_the_services else refusal.body["error"]["code"]
-            self.ledger.counters.refusals[str(code or refusal.status)] += 1
+            self.ledger.counters.refusals.add(1, str(code or refusal.status))
             raise
         finally:
             self._tasks.discard(task)
@@ -120,6 +121,7 @@ class Relay:
         try:
             return await reach(
                 passenger.endpoint,
+                trust=self._trust,
                 timeout_s=self.settings.connect_ms_max / 1000,
                 ping_s=self.settings.ping_interval_ms / 1000,
                 message_bytes_max=self.settings.message_bytes_max,
@@ -139,8 +141,11 @@ class Relay:
             self.log.begin(live)
         admitted, began_s = opened.passenger.admitted, asyncio.get_running_loop().time()
         log.info("%s: begins, %s, model %r, client %r", opened.id, admitted.kind, admitted.model, opened.client.id)
-        runs = leg.run() if isinstance(leg, TransportLeg) else _gone(leg)
-        carrying = asyncio.create_task(runs, name=f"client's leg of {opened.id}")
+        carrying: asyncio.Future[None]
+        if isinstance(leg, TransportLeg):
+            carrying = asyncio.create_task(leg.run(), name=f"client's leg of {opened.id}")
+        else:
+            carrying = leg.gone
 
         def join(client: Ear, service: Ear) -> None:
             opened.service.join(service)
@@ -156,7 +161,8 @@ class Relay:
                 self.log.end(live, record)
             over.set_result(record)
             await self._tapes.end(opened.id)
-            await carrying
+            await asyncio.wait((carrying,))
+            carrying.result()
             lasted_s = asyncio.get_running_loop().time() - began_s
             log.info("%s: has ended after %.1f s: %s%s", opened.id, lasted_s, passage.ended_by, _costs(passage))
 
@@ -211,11 +217,9 @@ class Relay:
 
     def metrics(self) -> str:
         """What the relay has done, as Prometheus reads it."""
-        counters = self.ledger.counters
-        counters.messages.update({"client": 0, "service": 0})
         for passage in self._passages.values():
             self._count(passage)
-        return exposition(counters, len(self))
+        return self.ledger.counters.text()
 
     # --- leaves -------------------------------------------------------------------------------------------------------
 
@@ -275,23 +279,23 @@ class Relay:
         return policies
 
     def _warned(self) -> None:
-        self.ledger.counters.warnings += 1
+        self.ledger.counters.warnings.add(1)
 
     def _called(self) -> None:
-        self.ledger.counters.tool_calls += 1
+        self.ledger.counters.tool_calls.add(1)
 
     def _count(self, passage: Passage) -> None:
         """Move what a passage has counted to the relay's counters."""
         counters = self.ledger.counters
-        counters.messages["client"] += passage.messages_up
-        counters.messages["service"] += passage.messages_down
-        counters.message_bytes["client"] += passage.bytes_up
-        counters.message_bytes["service"] += passage.bytes_down
+        counters.messages.add(passage.messages_up, "client")
+        counters.messages.add(passage.messages_down, "service")
+        counters.message_bytes.add(passage.bytes_up, "client")
+        counters.message_bytes.add(passage.bytes_down, "service")
         passage.messages_up = passage.messages_down = passage.bytes_up = passage.bytes_down = 0
 
     def _settle(self, passage: Passage) -> None:
         self._count(passage)
-        self.ledger.counters.ends[passage.ended_by] += 1
+        self.ledger.counters.ends.add(1, passage.ended_by)
 
 
 async def _gone(leg: SocketLeg) -> None:

@@ -12,17 +12,13 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
-
-import uvicorn
 
 from vivavoce.client.endpoint import shown
 from vivavoce.client.tools import Tool
-from vivavoce.server.serve import Uvicorn, listening, loop_factory, silence_libraries, told_by_signals
+from vivavoce.server.hosting import Hosting, hosted, listening
+from vivavoce.server.serve import loop_factory, silence_libraries, told_by_signals
 
 from .app import app_of
-from .door import RelayDoor
 from .legs import CLOSE_S_MAX
 from .policy import PolicyFactory
 from .relay import Relay
@@ -53,19 +49,15 @@ async def running(
     `environment` None is that of the process; it has the service's key where the settings have none.
     """
     relay = Relay(settings, policies=policies, tools=tools, environment=environment)
+    how = Hosting(
+        message_bytes_max=settings.message_bytes_max, ping_s=settings.ping_interval_ms / 1000, stop_s=CLOSE_S_MAX
+    )
     with listening(settings.host, settings.port) as listener:
-        host, port = listener.getsockname()[:2]
+        port = listener.getsockname()[1]
         relay.server = f"{socket.gethostname()}:{port}"
         relay.open_log()
-        server = Uvicorn(_config(relay))
-        serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving of the relay")
-        try:
-            await server.listens.wait()
-            yield Running(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1", port, relay)
-        finally:
-            await relay.drain()
-            server.stop()
-            await serving
+        async with hosted(app_of(relay), listener, how, ends=relay.drain) as url:
+            yield Running(f"{url}/v1", port, relay)
 
 
 def serve(settings: RelaySettings, *, tools: Sequence[Tool] = ()) -> int:
@@ -87,19 +79,3 @@ async def _until_stopped(settings: RelaySettings, tools: Sequence[Tool]) -> int:
             await stopped.wait()
             log.info("stopping")
     return 0
-
-
-def _config(relay: Relay) -> uvicorn.Config:
-    door: Any = partial(RelayDoor, relay)
-    return uvicorn.Config(
-        app_of(relay),
-        http=door,
-        ws="websockets-sansio",  # never made: the door takes WebSockets before
-        lifespan="off",
-        log_config=None,
-        log_level=logging.WARNING,  # its lower levels log whole URLs, and with them keys
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=round(CLOSE_S_MAX),
-    )

@@ -8,6 +8,7 @@ key.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ssl import SSLContext, create_default_context
 from typing import Any
 
 import msgspec
@@ -26,7 +27,17 @@ _CLOSES: Mapping[int, int] = {400: REQUEST, 404: REQUEST, 422: REQUEST, 429: TRY
 MESSAGE_CHARS_MAX = 1_000
 
 
-async def reach(endpoint: Endpoint, *, timeout_s: float, ping_s: float, message_bytes_max: int) -> SocketLeg:
+def trust_of(upstream: str) -> SSLContext | None:
+    """The authorities that a service is believed by, or None for one without TLS.
+
+    To read them takes 50 ms, in which nothing else is done: so that is for the start of a relay, not for each session.
+    """
+    return None if upstream.startswith(("http:", "ws:")) else create_default_context()
+
+
+async def reach(
+    endpoint: Endpoint, *, trust: SSLContext | None, timeout_s: float, ping_s: float, message_bytes_max: int
+) -> SocketLeg:
     """A leg to the service. Raises `Refusal`."""
     try:
         headers = await endpoint.headers_now()
@@ -35,6 +46,7 @@ async def reach(endpoint: Endpoint, *, timeout_s: float, ping_s: float, message_
             lambda: SocketLeg(message_bytes_max),
             headers=headers,
             subprotocols=endpoint.subprotocols,
+            ssl=trust,
             open_timeout_s=timeout_s,
             message_bytes_max=message_bytes_max,
             ping_s=ping_s,
