@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated
 
 import msgspec
+import numpy as np
 from msgspec import Meta
 
 from vivavoce.engines import NoiseField, SpokenPart, TranscriptionHints
@@ -72,11 +72,8 @@ class _LevelStream:
         self._frames += 1
         if self._frames == self._settings.fail_at_frame:
             raise failure(f"frame {self._frames}")
-        samples = array("h", frame)
-        if sys.byteorder == "big":
-            samples.byteswap()
-        power = math.hypot(*samples) ** 2 / len(samples)
-        return 1.0 if power >= self._power_min else 0.0
+        samples = np.frombuffer(frame, "<i2").astype(np.float64)  # in which the sum of all squares is exact
+        return 1.0 if samples.dot(samples) >= self._power_min * len(samples) else 0.0
 
 
 # --- noise reduction and end of turn ----------------------------------------------------------------------------------
