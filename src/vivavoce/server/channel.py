@@ -127,9 +127,9 @@ class Channel(Generic[T]):
         self._rouse()
 
     def _hand_over(self, message: T) -> bool:
-        """Give the message to who waits for it, if it is the next one; say whether."""
+        """Give the message to who waits for it, if somebody does; say whether. Who waits has nothing else to get."""
         getter, at_once = self._getter, self._at_once
-        if at_once is None or getter is None or getter.done() or self._messages or self._handed_over >= IN_A_ROW_MAX:
+        if at_once is None or getter is None or getter.done() or self._handed_over >= IN_A_ROW_MAX:
             return False
         self._getter = None  # nobody waits while this one is looked at: what comes meanwhile is put behind it
         self._handed_over += 1
