@@ -62,6 +62,9 @@ _TIMED = frozenset(
 )
 """The inputs that reach a step."""
 
+_TOLD = frozenset({Generate, Speak, Cancel, StopPlayback})
+"""The effects that do, or end the wait for one."""
+
 
 class Watch(Protocol):
     """What a server wants to be told of one of its sessions."""
@@ -182,6 +185,8 @@ class Stopwatch:
 
     def asked(self, effect: Any, now_ms: int) -> None:
         """An effect that is no event."""
+        if type(effect) not in _TOLD:
+            return
         match effect:
             case Generate():
                 self._run(effect.response_id).reach("prompted", now_ms)

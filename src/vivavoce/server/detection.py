@@ -8,7 +8,7 @@ sample is taken once, in order, or the engine has failed and stays silent until 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from vivavoce.audio.convert import Converter
@@ -25,9 +25,11 @@ SLICE_MS = 400
 """Audio that is converted or scored without letting others run: a few milliseconds of CPU."""
 
 
-def slices(audio: bytes, format: Format) -> Iterator[bytes]:
+def slices(audio: bytes, format: Format) -> Iterable[bytes]:
     """`audio` in slices of `SLICE_MS`."""
     step = format.bytes_of(SLICE_MS)
+    if len(audio) <= step:
+        return (audio,)  # which it nearly always is
     return (audio[start : start + step] for start in range(0, len(audio), step))
 
 
