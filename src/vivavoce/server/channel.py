@@ -36,7 +36,7 @@ class Channel(Generic[T]):
         self.messages_max = messages_max
         self.bytes = 0
         self._messages: deque[tuple[T, int]] = deque()
-        self._waiting: deque[tuple[asyncio.Future[bool], T, int]] = deque()
+        self._waiting: list[tuple[asyncio.Future[bool], T, int]] = []  # few and seldom: an empty deque takes 600 bytes
         self._getter: asyncio.Future[None] | None = None
         self._at_once = at_once
         self._handed_over = 0
@@ -116,7 +116,7 @@ class Channel(Generic[T]):
 
     def _admit(self) -> None:
         while self._waiting and not self.is_full:
-            admitted, message, size = self._waiting.popleft()
+            admitted, message, size = self._waiting.pop(0)
             if not admitted.done():
                 self._add(message, size)
                 admitted.set_result(True)

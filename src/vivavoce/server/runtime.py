@@ -53,6 +53,9 @@ from .work import ToolServers, Work
 
 log = logging.getLogger(__name__)
 
+LOOKS = frozenset({DetectSpeech, ReduceNoise})
+"""Looks at the audio, many times a second."""
+
 FAILED = Close(1011, "The server has failed.")
 UNDETECTED = "Turns are not found any more; commit them, or clear the buffer to begin anew."
 
@@ -94,7 +97,7 @@ class Machine(Protocol):
         ...
 
     def deadline(self) -> int | None:
-        """When to be woken."""
+        """When to be woken. It comes nearer only with an input that has an effect beyond a look at the audio."""
         ...
 
 
@@ -293,7 +296,6 @@ class Runtime:
         try:
             await _done(self._handle(Opened()))
             while True:
-                self._set_alarm()
                 await _done(self._handle(await self._inbox.get()))
         except ConnectionClosed:
             self.session.handle(Gone(), self._now_ms)  # nothing to one that has closed
@@ -311,7 +313,6 @@ class Runtime:
         try:
             if (wait := self._context.run(next, steps, None)) is not None:
                 return partial(_done, steps, wait)
-            self._set_alarm()
         except Exception as error:
             return partial(_raise, error)
         return None
@@ -324,8 +325,10 @@ class Runtime:
         if isinstance(first, WakeUp):
             self._is_woken = False
         inputs = deque([first])
+        is_due_anew = self._alarm is None
         while inputs:
             for effect in self.session.handle(inputs.popleft(), self._now_ms):
+                is_due_anew = is_due_anew or type(effect) not in LOOKS
                 match effect:
                     case Send() | StopPlayback() if self._media is not None and self._media.perform(effect):
                         pass
@@ -344,6 +347,8 @@ class Runtime:
                         return
                     case _:
                         self._begin(effect)
+        if is_due_anew:
+            self._set_alarm()
 
     def _begin(self, effect: Effect) -> None:
         """Begin or end engine work."""
