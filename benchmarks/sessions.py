@@ -217,7 +217,7 @@ async def measure(plan: Plan, server: Serving) -> Outcome:
 async def _watch(plan: Plan, server: Serving, load: Load, process: psutil.Process, idle_bytes: int) -> Outcome:
     await asyncio.to_thread(server.ask, "begin")
     load.late_ms.clear()
-    sent, received, cpu, waited = load.sent, load.received, _cpu_s(process), _waited_s(process)
+    sent, received, cpu, waited = load.sent, load.received, _cpu_s(process), waited_s(process)
     began = time.perf_counter()
     await asyncio.sleep(plan.seconds)
     sent, received, cpu = load.sent - sent, load.received - received, _cpu_s(process) - cpu
@@ -235,7 +235,7 @@ async def _watch(plan: Plan, server: Serving, load: Load, process: psutil.Proces
         loop_late_max_ms=late["max_ms"],
         idle_kb_per_session=idle_bytes / plan.sessions / 1024,
         load_late_p99_ms=sorted(load.late_ms)[int(len(load.late_ms) * 0.99)],
-        waited_share=(_waited_s(process) - waited) / lasted,
+        waited_share=(waited_s(process) - waited) / lasted,
     )
 
 
@@ -244,7 +244,7 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _waited_s(process: psutil.Process) -> float:
+def waited_s(process: psutil.Process) -> float:
     """How long it has waited for a core so far, where the system tells."""
     try:
         return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[1]) / 1e9

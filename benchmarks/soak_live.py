@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from sessions import waited_s
 
 from vivavoce.testing import sounds
 from vivavoce.testing.serving import Serving, serving
@@ -30,14 +31,17 @@ INTERRUPTION_S = 0.5
 LISTENED_S = 1.0
 """How long an answer is listened to before it is interrupted."""
 BREAK_S = 0.5
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
+"""For an event to come; long, since another program may keep the server from running."""
 SAMPLE_S = 10.0
 WARM_S_MAX = 120.0
 WARM_SHARE = 0.2
 """Memory is compared with what it was after so long, or after this part of a shorter run."""
 GROWTH_MAX = 0.05
+PARTS = 6
+"""Into how many parts a run is cut when memory is told."""
 SETTLE_S = 5.0
-SERVER_PATIENCE_S = 60.0
+SERVER_PATIENCE_S = 300.0
 DELTA = b'{"type":"response.output_audio.delta"'
 LONG = "and so on " * 20
 MIB = 1024 * 1024
@@ -188,7 +192,8 @@ class Server:
     serving: Serving
     began_s: float = field(default_factory=time.monotonic)
     memory: list[tuple[float, int]] = field(default_factory=list)
-    late_ms: list[float] = field(default_factory=list)
+    late_ms: list[tuple[float, float]] = field(default_factory=list)
+    """p99 and worst of every sample."""
 
     def __post_init__(self) -> None:
         self._process = psutil.Process(self.serving.process.pid)
@@ -207,7 +212,13 @@ class Server:
         while True:
             await asyncio.sleep(SAMPLE_S)
             self.memory.append((time.monotonic() - self.began_s, self._process.memory_info().rss))
-            self.late_ms.append((await self._report())["p99_ms"])
+            report = await self._report()
+            self.late_ms.append((report["p99_ms"], report["max_ms"]))
+
+    @property
+    def waited_share(self) -> float:
+        """The part of its life in which it was ready to run and another program ran."""
+        return waited_s(self._process) / (time.monotonic() - self.began_s)
 
     def rss_at(self, seconds: float) -> int:
         """Its resident set then, in bytes: the median of the samples around, since it goes up and down with calls."""
@@ -245,11 +256,14 @@ async def _end_of(task: asyncio.Task[None]) -> BaseException | None:
 
 def _tell_memory(server: Server, minutes: float, found: list[str]) -> None:
     warm_s = min(WARM_S_MAX, minutes * 60 * WARM_SHARE)
-    for seconds in (warm_s, minutes * 20, minutes * 40, minutes * 60):
+    for seconds in (warm_s, *(minutes * 60 * part / PARTS for part in range(1, PARTS + 1))):
         print(f"  resident set at {seconds / 60:4.1f} min: {server.rss_at(seconds) / MIB:.1f} MiB")
     growth = server.rss_at(minutes * 60) / server.rss_at(warm_s) - 1
     print(f"  growth since it was warm: {growth:+.1%} (at most {GROWTH_MAX:.0%})")
-    print(f"  event loop late: {statistics.median(server.late_ms):.1f} ms, the median of p99s of {SAMPLE_S:.0f} s each")
+    p99s, worst = zip(*server.late_ms, strict=True)
+    late = f"{statistics.median(p99s):.1f} ms (median p99 of {SAMPLE_S:.0f} s), {max(worst):.0f} at worst"
+    print(f"  event loop late: {late}")
+    print(f"  other programs kept the server from running for {server.waited_share:.0%} of the time")
     if growth >= GROWTH_MAX:
         found.append(f"memory has grown by {growth:.1%}")
 
