@@ -51,9 +51,8 @@ def test_a_message_is_handed_over_only_where_somebody_waits_for_it() -> None:
         taking = asyncio.create_task(taker.run())
         await asyncio.sleep(0)
         assert taker.channel.offer(2, 0)
-        taker.channel.push(3)
-        await taker.channel.put(4)
-        assert taker.seen == ["1 later", "2 now", "3 now", "4 now"]
+        await taker.channel.put(3)
+        assert taker.seen == ["1 later", "2 now", "3 now"]
         assert (len(taker.channel), taker.channel.bytes) == (0, 0)
         taking.cancel()
         await asyncio.gather(taking, return_exceptions=True)
@@ -65,15 +64,15 @@ def test_what_comes_while_a_message_is_handled_waits_behind_it() -> None:
     async def main() -> None:
         def answer(message: int) -> Rest | None:
             if message == 1:
-                taker.channel.push(2)
+                assert taker.channel.offer(2, 0)
                 assert taker.seen == ["1 now"]
             return None
 
         taker = Taker(answer)
         taking = asyncio.create_task(taker.run())
         await asyncio.sleep(0)
-        taker.channel.push(1)
-        taker.channel.push(3)
+        taker.channel.offer(1, 0)
+        taker.channel.offer(3, 0)
         await asyncio.sleep(0)
         assert taker.seen == ["1 now", "2 later", "3 later"]
         taking.cancel()
@@ -93,10 +92,10 @@ def test_the_rest_of_a_message_is_done_before_what_comes_later() -> None:
         taker = Taker(lambda message: rest if message == 1 else None)
         taking = asyncio.create_task(taker.run())
         await asyncio.sleep(0)
-        taker.channel.push(1)
-        taker.channel.push(2)
+        taker.channel.offer(1, 0)
+        taker.channel.offer(2, 0)
         await asyncio.sleep(0)
-        taker.channel.push(3)
+        taker.channel.offer(3, 0)
         await asyncio.sleep(0)
         assert taker.seen == ["1 now"]
         waited.set_result(None)
@@ -114,12 +113,28 @@ def test_after_so_many_in_a_row_others_come_first() -> None:
         taking = asyncio.create_task(taker.run())
         await asyncio.sleep(0)
         for number in range(IN_A_ROW_MAX + 2):
-            taker.channel.push(number)
+            taker.channel.offer(number, 0)
         assert taker.seen == [f"{number} now" for number in range(IN_A_ROW_MAX)]
         await asyncio.sleep(0)
         assert taker.seen[IN_A_ROW_MAX:] == [f"{IN_A_ROW_MAX} later", f"{IN_A_ROW_MAX + 1} later"]
-        taker.channel.push(-1)
+        taker.channel.offer(-1, 0)
         assert taker.seen[-1] == "-1 now"
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+
+    run(main())
+
+
+def test_what_the_owner_says_waits_until_he_is_done_with_what_he_does() -> None:
+    async def main() -> None:
+        taker = Taker()
+        taking = asyncio.create_task(taker.run())
+        await asyncio.sleep(0)
+        taker.channel.push(1)
+        assert taker.channel.offer(2, 0)
+        assert taker.seen == []
+        await asyncio.sleep(0)
+        assert taker.seen == ["1 later", "2 later"]
         taking.cancel()
         await asyncio.gather(taking, return_exceptions=True)
 
@@ -132,7 +147,7 @@ def test_nothing_is_handed_to_who_was_cancelled() -> None:
         taking = asyncio.create_task(taker.run())
         await asyncio.sleep(0)
         taking.cancel()
-        taker.channel.push(1)
+        taker.channel.offer(1, 0)
         await asyncio.gather(taking, return_exceptions=True)
         assert taker.seen == []
         assert await taker.channel.get() == 1
@@ -148,7 +163,7 @@ def test_an_end_that_comes_while_a_message_is_handled_ends_the_waiting() -> None
         taker = Taker(end)
         taking = asyncio.create_task(taker.run())
         await asyncio.sleep(0)
-        taker.channel.push(1)
+        taker.channel.offer(1, 0)
         with pytest.raises(ConnectionClosed, match="over"):
             await taking
 

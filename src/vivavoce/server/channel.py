@@ -27,8 +27,9 @@ IN_A_ROW_MAX = 32
 class Channel(Generic[T]):
     """Messages in order: at most `messages_max`, and no more are let in once they weigh `bytes_max` together.
 
-    With `at_once`, a message that is put while somebody waits in `get`, with nothing before it, is given to that
-    instead, by whoever puts it; it must not raise. A `Rest` that it returns is done in `get`, before what comes later.
+    With `at_once`, a message that is put or offered while somebody waits in `get`, with nothing before it, is given to
+    that instead, by whoever brings it; it must not raise. A `Rest` that it returns is done in `get`, before anything that
+    comes later.
     """
 
     def __init__(self, *, bytes_max: int, messages_max: int, at_once: Callable[[T], Rest | None] | None = None) -> None:
@@ -77,8 +78,11 @@ class Channel(Generic[T]):
             raise self._end
 
     def push(self, message: T, size: int = 0) -> None:
-        """Put at once, room or not: for the few messages that the owner itself has to say."""
-        if self._end is None and not self._hand_over(message):
+        """Put at once, room or not: for the few messages that the owner itself has to say.
+
+        It is never handed over: who says it may be in the midst of something.
+        """
+        if self._end is None:
             self._add(message, size)
 
     async def get(self) -> T:
