@@ -28,7 +28,7 @@ class Channel(Generic[T]):
     """Messages in order: at most `messages_max`, and no more are let in once they weigh `bytes_max` together.
 
     With `at_once`, a message that is put or offered while somebody waits in `get`, with nothing before it, is given to
-    that instead, by whoever brings it; it must not raise. A `Rest` that it returns is done in `get`, before anything that
+    that instead, by whoever brings it; it must not raise. A `Rest` that it returns is done in `get`, before whatever
     comes later.
     """
 
