@@ -68,10 +68,10 @@ class SpeechDetection:
         """
         if epoch != self._epoch:
             self._begin(epoch, format)
-        if self._converter is None or self._stream is None:
+        if self._stream is None:
             return None
         try:
-            ready = self._converter.push(audio)
+            ready = audio if self._converter is None else self._converter.push(audio)
             if self._batched is not None:
                 return Coming(epoch, ready)
             return self._scored(epoch, self._stream.push(ready))
@@ -95,9 +95,10 @@ class SpeechDetection:
     def _begin(self, epoch: int, format: Format) -> None:
         self._epoch = epoch
         self._stream = None
+        inner = pcm16(self._detector.rate_hz)
         # Telling speech from silence needs no clean spectrum; interpolation holds nothing back, and the end of a turn
         # is found that much sooner.
-        self._converter = Converter(format, pcm16(self._detector.rate_hz), "QQ")
+        self._converter = None if format == inner else Converter(format, inner, "QQ")
         self._stream = stream = self._detector.open()
         self._batched = stream if isinstance(stream, BatchedVoiceActivityStream) else None
 
