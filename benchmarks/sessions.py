@@ -1,12 +1,16 @@
 """What a session costs the server: CPU per session and per message, and how late its event loop gets.
 
     python benchmarks/sessions.py [--sessions 100] [--append-ms 20 100] [--json]
+    python benchmarks/sessions.py --together [--sessions 25]
     python benchmarks/sessions.py --capacity [--append-ms 20]
 
 N sessions at the pace of real time: each appends audio, while the server sends it an answer in deltas of 100 ms. The
 server runs in a process of its own, with scripted engines, so that nothing is measured but the server; the load comes
 from this process. Interleaved with it runs a reference (`sessions_server.py`): Starlette, uvicorn and pydantic, doing
 the same decoding and encoding with no session behind it. Only the ratio of the two means anything on another machine.
+
+With `--together` all servers run at once, each with its own sessions, and are compared second by second: on a machine
+that is not ours alone, what disturbs one then disturbs all of them.
 
 With `--capacity` it looks for the most sessions that one core carries: as long as a timer of the server's event loop
 comes less than 20 ms late in 99 of 100 cases, and every append is answered for within the window.
@@ -22,6 +26,7 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -169,11 +174,25 @@ class Load:
         """Messages of all sessions so far."""
         return sum(peer.received for peer in self.peers)
 
+    @property
+    def messages(self) -> int:
+        """In both directions."""
+        return self.sent + self.received
+
     def check(self) -> None:
         """Raise for an error that a session was told, or a connection that is gone."""
         for peer in self.peers:
             if peer.error:
                 raise RuntimeError(f"a session has failed: {peer.error}")
+
+
+async def begun(plan: Plan, peers: list[Peer]) -> Load:
+    """All sessions, each with its answer begun: not in one moment, or all would send their deltas in the same."""
+    for peer in peers:
+        for event in setup(plan):
+            peer.say(event)
+        await asyncio.sleep(BEGIN_S / plan.sessions)
+    return Load(peers, append_frame(plan.append_ms), plan.append_ms / 1000)
 
 
 async def connected(plan: Plan, url: str) -> list[Peer]:
@@ -193,12 +212,7 @@ async def measure(plan: Plan, server: Serving) -> Outcome:
     empty_bytes = process.memory_info().rss
     peers = await connected(plan, server.url)
     idle_bytes = process.memory_info().rss - empty_bytes
-    for peer in peers:
-        for event in setup(plan):
-            peer.say(event)
-        # Users do not begin in one moment; if they did, all answers would send their deltas in the same one.
-        await asyncio.sleep(BEGIN_S / plan.sessions)
-    load = Load(peers, append_frame(plan.append_ms), plan.append_ms / 1000)
+    load = await begun(plan, peers)
     appending = asyncio.create_task(load.run())
     try:
         async with asyncio.timeout(SETUP_SECONDS_MAX):
@@ -217,7 +231,7 @@ async def measure(plan: Plan, server: Serving) -> Outcome:
 async def _watch(plan: Plan, server: Serving, load: Load, process: psutil.Process, idle_bytes: int) -> Outcome:
     await asyncio.to_thread(server.ask, "begin")
     load.late_ms.clear()
-    sent, received, cpu, waited = load.sent, load.received, _cpu_s(process), _waited_s(process)
+    sent, received, cpu, waited = load.sent, load.received, _cpu_s(process), waited_s(process)
     began = time.perf_counter()
     await asyncio.sleep(plan.seconds)
     sent, received, cpu = load.sent - sent, load.received - received, _cpu_s(process) - cpu
@@ -235,7 +249,7 @@ async def _watch(plan: Plan, server: Serving, load: Load, process: psutil.Proces
         loop_late_max_ms=late["max_ms"],
         idle_kb_per_session=idle_bytes / plan.sessions / 1024,
         load_late_p99_ms=sorted(load.late_ms)[int(len(load.late_ms) * 0.99)],
-        waited_share=(_waited_s(process) - waited) / lasted,
+        waited_share=(waited_s(process) - waited) / lasted,
     )
 
 
@@ -244,7 +258,7 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _waited_s(process: psutil.Process) -> float:
+def waited_s(process: psutil.Process) -> float:
     """How long it has waited for a core so far, where the system tells."""
     try:
         return int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[1]) / 1e9
@@ -334,6 +348,39 @@ def show(outcomes: Sequence[Outcome], sessions: int) -> None:
     print(f"The load itself was late by {late:.1f} ms (p99) in its worst run; above 20 ms, distrust the figures.")
 
 
+def together(plans: Sequence[Plan]) -> dict[str, list[float]]:
+    """µs of CPU per message of each variant, for every second in which all of them run at once."""
+    program = str(Path(__file__).with_name("sessions_server.py"))
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving([program, plan.variant.partition(",")[0]])) for plan in plans]
+        return uvloop.run(_compare(plans, servers))
+
+
+async def _compare(plans: Sequence[Plan], servers: Sequence[Serving]) -> dict[str, list[float]]:
+    processes = [psutil.Process(server.process.pid) for server in servers]
+    loads = [await begun(plan, await connected(plan, server.url)) for plan, server in zip(plans, servers, strict=True)]
+    appending = [asyncio.create_task(load.run()) for load in loads]
+    await asyncio.sleep(plans[0].warm_up_s)
+    found: dict[str, list[float]] = {plan.variant: [] for plan in plans}
+    for _ in range(round(plans[0].seconds)):
+        before = [(_cpu_s(process), load.messages) for process, load in zip(processes, loads, strict=True)]
+        await asyncio.sleep(1)
+        for plan, process, load, (cpu, messages) in zip(plans, processes, loads, before, strict=True):
+            load.check()
+            found[plan.variant].append((_cpu_s(process) - cpu) / (load.messages - messages) * 1e6)
+    for task in appending:
+        task.cancel()
+    return found
+
+
+def show_together(found: dict[str, list[float]], sessions: int, append_ms: int) -> None:
+    """Medians over the seconds; the ratio is that of each second."""
+    print(f"\n{sessions} sessions at each, appends of {append_ms} ms, deltas of 100 ms; medians")
+    for variant, us in found.items():
+        ratio = statistics.median(one / base for one, base in zip(us, found[REFERENCE], strict=True))
+        print(f"{variant:30}{statistics.median(us):10.1f} µs/message{ratio:8.2f}")
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -345,6 +392,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=float, default=2.0, help="seconds before it (default 2)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each variant, interleaved (default 3)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="what to run")
+    parser.add_argument("--together", action="store_true", help="all servers at once, second by second")
     parser.add_argument("--capacity", action="store_true", help="look for the most sessions that one core carries")
     parser.add_argument("--json", action="store_true", help="print every run as a line of JSON, no table")
     arguments = parser.parse_args()
@@ -367,6 +415,14 @@ def main() -> None:
                 plan = Plan(variant, 0, append_ms, arguments.warm_up, arguments.seconds)
                 found.append(f"{variant:30}{append_ms:4} ms{capacity(plan):6} sessions a core")
         print("\n" + "\n".join(found))
+        return
+    if arguments.together:
+        variants = dict.fromkeys([*arguments.variants, REFERENCE])
+        for append_ms in arguments.append_ms:
+            plans = [
+                Plan(name, arguments.sessions, append_ms, arguments.warm_up, arguments.seconds) for name in variants
+            ]
+            show_together(together(plans), arguments.sessions, append_ms)
         return
     outcomes = []
     for _ in range(arguments.runs):

@@ -3,10 +3,10 @@
     python sessions_server.py uvicorn|picows|reference
 
 says its address, then answers each line on standard input with a line of JSON: how late the event loop was since the
-line before. Ends with its standard input. `uvicorn` and `picows` are our server, speaking WebSocket by the one or the
-other, with scripted engines that answer in real time; `reference` is what one writes in an afternoon: Starlette,
-uvicorn and the pydantic types of the `openai` package as they come, decoding the audio of each append and sending as
-much audio back, without any session behind it.
+line before, and how many tasks there are. Ends with its standard input. `uvicorn` and `picows` are our server, speaking
+WebSocket by the one or the other, with scripted engines that answer in real time; `reference` is what one writes in an
+afternoon: Starlette, uvicorn and the pydantic types of the `openai` package as they come, decoding the audio of each
+append and sending as much audio back, without any session behind it.
 """
 
 from __future__ import annotations
@@ -46,12 +46,10 @@ class LoopClock:
             due = max(due + TICK_S, now)
 
     def report(self) -> str:
-        """Percentiles since the last report."""
-        late, self._late_ms = sorted(self._late_ms), []
-        if not late:
-            return json.dumps({"p50_ms": 0.0, "p99_ms": 0.0, "max_ms": 0.0})
-        at = [late[min(int(len(late) * share), len(late) - 1)] for share in (0.5, 0.99)]
-        return json.dumps({"p50_ms": at[0], "p99_ms": at[1], "max_ms": late[-1]})
+        """Percentiles since the last report, and the tasks of the loop."""
+        late, self._late_ms = sorted(self._late_ms) or [0.0], []
+        p50, p99 = (late[min(int(len(late) * share), len(late) - 1)] for share in (0.5, 0.99))
+        return json.dumps({"p50_ms": p50, "p99_ms": p99, "max_ms": late[-1], "tasks": len(asyncio.all_tasks())})
 
 
 async def serve_vivavoce(door: str, stop: asyncio.Event) -> None:

@@ -1,11 +1,14 @@
 """How the server stands damaged frames and bad days: no promise broken, nothing left behind, memory bounded.
 
     python benchmarks/soak.py [--frames 100000] [--seeds 0:1000]
+    python benchmarks/soak.py --minutes 30 [--sessions 20] [--door picows]
 
 First damaged frames, through the real runtime and every codec; each must have exactly its answer. Then conversations
 from seeds, with weather and failing engines; each must keep every promise. Both on virtual time, in this process. What
 is left of memory is measured by the resident set as the run goes on, and by tracemalloc for single conversations. Ends
 with status 1 where anything was found, and says the seed, so that it can be looked at again.
+
+With `--minutes` neither of them, but real users of a real server, for so long (`soak_live.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+from soak_live import live
 
 from vivavoce.testing.damage import Vocabulary
 from vivavoce.testing.fuzzing import Tally, fuzz
@@ -41,6 +45,8 @@ MEASURED = 40
 WARM_SHARE = 0.2
 """Part of a run after which memory should grow no more."""
 MIB = 1024 * 1024
+MINUTES_MAX = 24 * 60
+SESSIONS_MAX = 500
 
 
 @dataclass(slots=True)
@@ -181,7 +187,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--frames", type=int, default=100_000, help="damaged frames in all (default: 100000)")
     parser.add_argument("--seeds", default="0:1000", help="seeds of the conversations (default: 0:1000)")
+    parser.add_argument("--minutes", type=float, help="hold real sessions for so long, and nothing else")
+    parser.add_argument("--sessions", type=int, default=20, help="how many of them at once (default: 20)")
+    parser.add_argument("--door", choices=("uvicorn", "picows"), default="picows", help="at which door")
     wanted = parser.parse_args()
+    if wanted.minutes is not None:
+        if not 0 < wanted.minutes <= MINUTES_MAX or not 1 <= wanted.sessions <= SESSIONS_MAX:
+            parser.error(f"--minutes: up to {MINUTES_MAX}; --sessions: 1 to {SESSIONS_MAX}")
+        print(f"{wanted.sessions} sessions in real time, {wanted.minutes:g} min")
+        return verdict(holding(wanted))
     first, _, last = wanted.seeds.partition(":")
     seeds, found, opened = range(int(first), int(last)), list[str](), psutil.Process().num_fds()
     if wanted.frames:
@@ -194,6 +208,18 @@ def main() -> int:
         measuring(seeds[:MEASURED])
     # Tasks and complaints in the log are counted as violations where they happen.
     print(f"open files: {opened} before, {psutil.Process().num_fds()} after")
+    return verdict(found)
+
+
+def holding(wanted: argparse.Namespace) -> list[str]:
+    """Real sessions; what was found."""
+    found = list[str]()
+    live(wanted.minutes, wanted.sessions, wanted.door, found)
+    return found
+
+
+def verdict(found: list[str]) -> int:
+    """Say what was found; the status to end with."""
     print(f"violations: {len(found)}")
     for one in found:
         print(f"  {one}")

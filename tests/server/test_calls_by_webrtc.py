@@ -264,7 +264,7 @@ def test_operators_see_calls_and_others_do_not() -> None:
             (listed,) = (await sessions_listed(server)).json()["data"]
             assert listed["state"] == "speaking"
             assert listed["output_tokens"] > 0
-            assert (listed["waiting_inputs"], listed["latency_last_ms"] >= 0) == (0, True)
+            assert listed["waiting_inputs"] == 0
             refused = await sessions_listed(server, KEY)
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "insufficient_permissions")
             assert (await sessions_listed(server, "sk-wrong")).status_code == 401

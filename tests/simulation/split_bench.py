@@ -42,7 +42,7 @@ from vivavoce.engines import NoiseField, Pipeline, TranscriptionHints
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol import events as ev
-from vivavoce.server.detection import NoiseReduction, SpeechDetection, slices
+from vivavoce.server.detection import Coming, NoiseReduction, SpeechDetection, slices
 from vivavoce.server.surroundings import abilities
 from vivavoce.testing.playbook import counting_ids
 from vivavoce.testing.sounds import silence, tone
@@ -184,7 +184,10 @@ class Bench:
                         inputs.extend(NoiseReduced(effect.epoch, clean) for clean in cleaned if clean)
                     case DetectSpeech():
                         for audio in slices(effect.audio, effect.format):
-                            if scored := asyncio.run(self._detection.push(effect.epoch, audio, effect.format)):
+                            scored = self._detection.push(effect.epoch, audio, effect.format)
+                            if isinstance(scored, Coming):
+                                scored = asyncio.run(self._detection.score(scored))
+                            if scored is not None:
                                 inputs.append(scored)
                     case JudgeTurn():
                         self.seen.append((effect.item_id, effect.pause, fingerprint(effect.audio)))

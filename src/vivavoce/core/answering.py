@@ -108,9 +108,11 @@ class Answering:
     @property
     def deadline_ms(self) -> int | None:
         """When the engines will have been silent for too long."""
-        if not self._runs:
-            return None
-        return min([run.heard_at_ms for run in self._runs.values()]) + self._desk.limits.engine_silence_ms_max
+        since = None
+        for run in self._runs.values():
+            if since is None or run.heard_at_ms < since:
+                since = run.heard_at_ms
+        return None if since is None else since + self._desk.limits.engine_silence_ms_max
 
     # --- begin --------------------------------------------------------------------------------------------------------
 
@@ -314,8 +316,11 @@ class Answering:
 
     def forget_done(self) -> list[RunningResponse]:
         """Let go of what is done; gives it back for the last time."""
-        if not self._runs:
-            return []
+        for run in self._runs.values():
+            if run.done:
+                break
+        else:
+            return []  # which it is after nearly every input
         done = [run for run in self._runs.values() if run.done]
         for run in done:
             del self._runs[run.id]

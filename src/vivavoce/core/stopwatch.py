@@ -42,6 +42,7 @@ ARRIVALS_MAX = 32
 """Moments of the input audio that are remembered."""
 ARRIVAL_MS = 200
 """How far they are apart, in audio; between two of them audio is taken to have come evenly."""
+_ARRIVAL_TICKS = ticks_of(ARRIVAL_MS)
 TRANSCRIPTS_MAX = 64
 """Transcripts whose time is remembered."""
 RUNS_MAX = 64
@@ -61,6 +62,9 @@ _TIMED = frozenset(
     }
 )
 """The inputs that reach a step."""
+
+_TOLD = frozenset({Generate, Speak, Cancel, StopPlayback})
+"""The effects that do, or end the wait for one."""
 
 
 class Watch(Protocol):
@@ -88,9 +92,9 @@ class Arrivals:
 
     def note(self, tick: int, now_ms: int) -> None:
         """The audio up to this tick is there."""
-        if not self._known or tick - self._known[-1][0] >= ticks_of(ARRIVAL_MS):
-            self._known.append((tick, now_ms))
-        self._last = (tick, now_ms)
+        self._last = last = (tick, now_ms)
+        if not self._known or tick - self._known[-1][0] >= _ARRIVAL_TICKS:
+            self._known.append(last)
 
     def when(self, tick: int) -> int:
         """When the audio up to this tick was there, in wall time."""
@@ -188,6 +192,8 @@ class Stopwatch:
 
     def asked(self, effect: Any, now_ms: int) -> None:
         """An effect that is no event."""
+        if type(effect) not in _TOLD:
+            return
         match effect:
             case Generate():
                 self._run(effect.response_id).reach("prompted", now_ms)

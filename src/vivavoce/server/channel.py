@@ -1,31 +1,47 @@
 """A queue between tasks that is bounded in bytes: the inbox and the outbox of a session.
 
 Whoever puts waits while the channel is full; that is how back-pressure travels from a slow peer to the engines. Several
-tasks may put, one gets. Invariants: order is that of the putting; what is held exceeds `bytes_max` by one message at
-most; nobody waits on a channel that has ended.
+tasks may put, one gets, or has a message handed to it in the moment in which it is put. Invariants: order is that of
+the putting, one message at a time; what is held exceeds `bytes_max` by one message at most; nobody waits on a channel
+that has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from vivavoce.errors import ConnectionClosed
 
 T = TypeVar("T")
 
+Rest = Callable[[], Awaitable[None]]
+"""What is left to be done about a message that was handed over."""
+
+IN_A_ROW_MAX = 32
+"""Messages that are handed over without a turn of the event loop. The next waits for one, so that nobody hogs it."""
+
 
 class Channel(Generic[T]):
-    """Messages in order: at most `messages_max`, and no more are let in once they weigh `bytes_max` together."""
+    """Messages in order: at most `messages_max`, and no more are let in once they weigh `bytes_max` together.
 
-    def __init__(self, *, bytes_max: int, messages_max: int) -> None:
+    With `at_once`, a message that is put or offered while somebody waits in `get`, with nothing before it, is given to
+    that instead, by whoever brings it; it must not raise. A `Rest` that it returns is done in `get`, before whatever
+    comes later.
+    """
+
+    def __init__(self, *, bytes_max: int, messages_max: int, at_once: Callable[[T], Rest | None] | None = None) -> None:
         self.bytes_max = bytes_max
         self.messages_max = messages_max
         self.bytes = 0
         self._messages: deque[tuple[T, int]] = deque()
-        self._waiting: deque[tuple[asyncio.Future[bool], T, int]] = deque()
+        self._waiting: list[tuple[asyncio.Future[bool], T, int]] = []  # few and seldom: an empty deque takes 600 bytes
         self._getter: asyncio.Future[None] | None = None
+        self._at_once = at_once
+        self._handed_over = 0
+        self._rest: Rest | None = None
         self._end: ConnectionClosed | None = None
 
     def __len__(self) -> int:
@@ -45,12 +61,11 @@ class Channel(Generic[T]):
         """Put at once where there is room and nobody waits; say whether. Raises `ConnectionClosed` after the end."""
         if self._end is not None:
             raise self._end
+        if self._hand_over(message):
+            return True
         if self._waiting or self.is_full:
             return False
-        self._messages.append((message, size))
-        self.bytes += size
-        if self._getter is not None:
-            self._rouse()
+        self._add(message, size)
         return True
 
     async def put(self, message: T, size: int = 0) -> None:
@@ -63,12 +78,12 @@ class Channel(Generic[T]):
             raise self._end
 
     def push(self, message: T, size: int = 0) -> None:
-        """Put at once, room or not: for the few messages that the owner itself has to say."""
-        if self._end is not None:
-            return
-        self._messages.append((message, size))
-        self.bytes += size
-        self._rouse()
+        """Put at once, room or not: for the few messages that the owner itself has to say.
+
+        It is never handed over: who says it may be in the midst of something.
+        """
+        if self._end is None:
+            self._add(message, size)
 
     async def get(self) -> T:
         """The next message. Raises `ConnectionClosed` after the end, also where messages are left."""
@@ -78,6 +93,10 @@ class Channel(Generic[T]):
                 await self._getter
             finally:
                 self._getter = None
+            self._handed_over = 0
+            if (rest := self._rest) is not None:
+                self._rest = None
+                await rest()
         if self._end is not None:
             raise self._end
         message, size = self._messages.popleft()
@@ -101,10 +120,28 @@ class Channel(Generic[T]):
 
     def _admit(self) -> None:
         while self._waiting and not self.is_full:
-            admitted, message, size = self._waiting.popleft()
+            admitted, message, size = self._waiting.pop(0)
             if not admitted.done():
-                self.push(message, size)
+                self._add(message, size)
                 admitted.set_result(True)
+
+    def _add(self, message: T, size: int) -> None:
+        self._messages.append((message, size))
+        self.bytes += size
+        self._rouse()
+
+    def _hand_over(self, message: T) -> bool:
+        """Give the message to who waits for it, if somebody does; say whether. Who waits has nothing else to get."""
+        getter, at_once = self._getter, self._at_once
+        if at_once is None or getter is None or getter.done() or self._handed_over >= IN_A_ROW_MAX:
+            return False
+        self._getter = None  # nobody waits while this one is looked at: what comes meanwhile is put behind it
+        self._handed_over += 1
+        self._rest = at_once(message)
+        self._getter = getter
+        if self._rest is not None or self._messages or self._end is not None:
+            self._rouse()
+        return True
 
     def _rouse(self) -> None:
         if self._getter is not None and not self._getter.done():

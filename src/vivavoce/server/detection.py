@@ -1,14 +1,15 @@
 """Noise reduction and speech detection for one session: the client's audio to clean audio, and to probabilities.
 
-On the session's own task: cheap enough to run inline, so that what is said about audio and audio keep one order. Who
-has much audio hands it in by `slices` and lets the event loop breathe between them. Invariant: within an epoch every
+Cheap enough to run inline, so that what is said about audio and audio keep one order. Who has much audio hands it in by
+`slices` and lets the event loop breathe between them. Invariant: within an epoch every
 sample is taken once, in order, or the engine has failed and stays silent until the next epoch.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from vivavoce.audio.convert import Converter
 from vivavoce.audio.formats import Format, pcm16
@@ -24,9 +25,11 @@ SLICE_MS = 400
 """Audio that is converted or scored without letting others run: a few milliseconds of CPU."""
 
 
-def slices(audio: bytes, format: Format) -> Iterator[bytes]:
+def slices(audio: bytes, format: Format) -> Iterable[bytes]:
     """`audio` in slices of `SLICE_MS`."""
     step = format.bytes_of(SLICE_MS)
+    if len(audio) <= step:
+        return (audio,)  # which it nearly always is
     return (audio[start : start + step] for start in range(0, len(audio), step))
 
 
@@ -40,6 +43,13 @@ async def converted(audio: bytes, source: Format, rate_hz: int) -> bytes:
     return b"".join((*pieces, converter.flush()))
 
 
+class Coming(NamedTuple):
+    """Audio at the detector's rate, whose scores have to be waited for."""
+
+    epoch: int
+    audio: bytes
+
+
 class SpeechDetection:
     """The stream that is being scored, anew for every epoch."""
 
@@ -50,29 +60,45 @@ class SpeechDetection:
         self._stream: VoiceActivityStream | None = None
         self._batched: BatchedVoiceActivityStream | None = None
 
-    async def push(self, epoch: int, audio: bytes, format: Format) -> SpeechScored | None:
-        """Scores of the frames that this audio completes, if any; together with other sessions' where that is cheaper.
+    def push(self, epoch: int, audio: bytes, format: Format) -> SpeechScored | Coming | None:
+        """Scores of the frames that this audio completes, if any.
 
-        Raises what the detector raises, once an epoch; after that the epoch has no scores.
+        Where they are cheaper to have together with other sessions', they are `Coming`: to be had by `score`, before
+        more is pushed. Raises what the detector raises, once an epoch; after that the epoch has no scores.
         """
         if epoch != self._epoch:
             self._begin(epoch, format)
-        if self._converter is None or self._stream is None:
+        if self._stream is None:
             return None
         try:
-            ready = self._converter.push(audio)
-            probabilities = await self._batched.score(ready) if self._batched else self._stream.push(ready)
+            ready = audio if self._converter is None else self._converter.push(audio)
+            if self._batched is not None:
+                return Coming(epoch, ready)
+            return self._scored(epoch, self._stream.push(ready))
         except Exception:
             self._stream = None
             raise
+
+    async def score(self, coming: Coming) -> SpeechScored | None:
+        """What `push` could not say at once. Raises likewise."""
+        if self._batched is None or self._stream is None:
+            return None
+        try:
+            return self._scored(coming.epoch, await self._batched.score(coming.audio))
+        except Exception:
+            self._stream = None
+            raise
+
+    def _scored(self, epoch: int, probabilities: Sequence[float]) -> SpeechScored | None:
         return SpeechScored(epoch, self._detector.frame_ms, tuple(probabilities)) if probabilities else None
 
     def _begin(self, epoch: int, format: Format) -> None:
         self._epoch = epoch
         self._stream = None
+        inner = pcm16(self._detector.rate_hz)
         # Telling speech from silence needs no clean spectrum; interpolation holds nothing back, and the end of a turn
         # is found that much sooner.
-        self._converter = Converter(format, pcm16(self._detector.rate_hz), "QQ")
+        self._converter = None if format == inner else Converter(format, inner, "QQ")
         self._stream = stream = self._detector.open()
         self._batched = stream if isinstance(stream, BatchedVoiceActivityStream) else None
 

@@ -1,8 +1,9 @@
 """One session alive: the only interpreter of effects, between a transport, the session machine and the engines.
 
-transport → codec → inbox → `Session.handle` → effects → outbox → transport; engines report into the same inbox. One
-task calls `handle`. Time is that of the event loop, in ms since the session opened. Invariant: when `run` returns, no
-task of the session is left but engines that ignored their cancellation, and those are in the log.
+transport → codec → inbox → `Session.handle` → effects → outbox → transport; engines report into the same inbox. Inputs
+are handled one at a time: where none waits, at once by whoever brings it, otherwise by the session's own task, which
+also does all the waiting. Time is that of the event loop, in ms since the session opened. Invariant: when `run`
+returns, no task of the session is left but engines that ignored their cancellation, and those are in the log.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from vivavoce.core.messages import (
@@ -44,12 +47,15 @@ from vivavoce.errors import ConnectionClosed, EngineError
 from vivavoce.protocol.events import ErrorDetail
 from vivavoce.transports import Transport
 
-from .channel import Channel
-from .detection import NoiseReduction, SpeechDetection, slices
+from .channel import Channel, Rest
+from .detection import Coming, NoiseReduction, SpeechDetection, slices
 from .outbox import Outbox
 from .work import ToolServers, Work
 
 log = logging.getLogger(__name__)
+
+LOOKS = frozenset({DetectSpeech, ReduceNoise})
+"""Looks at the audio, many times a second."""
 
 FAILED = Close(1011, "The server has failed.")
 UNDETECTED = "Turns are not found any more; commit them, or clear the buffer to begin anew."
@@ -92,7 +98,7 @@ class Machine(Protocol):
         ...
 
     def deadline(self) -> int | None:
-        """When to be woken."""
+        """When to be woken. It comes nearer only with an input that has an effect beyond a look at the audio."""
         ...
 
 
@@ -144,7 +150,9 @@ class Runtime:
         self._codec = codec
         self._transport = transport
         self.session_id = session_id
-        self._inbox: Channel[Input] = Channel(bytes_max=limits.inbox_bytes_max, messages_max=limits.inbox_inputs_max)
+        self._inbox: Channel[Input] = Channel(
+            bytes_max=limits.inbox_bytes_max, messages_max=limits.inbox_inputs_max, at_once=self._handle_at_once
+        )
         self._outbox = Outbox(
             transport,
             self._lost,
@@ -164,17 +172,19 @@ class Runtime:
         self._sending: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._is_woken = False
+        self._context = copy_context()
         self.ended = ""
         """Why it is over; empty while it is not."""
 
     async def run(self) -> None:
         """Live until the connection is closed, from either end. Never raises because of the peer or an engine."""
         self._clock = asyncio.get_running_loop().time
+        self._context = copy_context()
         self._opened_s = self._active_s = self._clock()
         if self._media is not None:
             self._media.begin(self._inbox)
         # In a task of its own: a wake-up goes through every await above it, of which an ASGI app has a dozen.
-        living = asyncio.create_task(self._live(), name=f"life of {self.session_id}")
+        living = asyncio.create_task(self._live(), name=f"life of {self.session_id}", context=self._context)
         self._sending = sending = asyncio.create_task(self._outbox.run(), name=f"sending of {self.session_id}")
         reading = asyncio.create_task(self._read(sending), name=f"reading of {self.session_id}")
         try:
@@ -300,76 +310,98 @@ class Runtime:
             self._is_woken = True
             self._inbox.push(WakeUp())
 
-    # --- the session's task -------------------------------------------------------------------------------------------
+    # --- handling -----------------------------------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        """Handle one input after the other, until the session closes or the peer is gone."""
-        input: Input = Opened()
+        """The session's task: handle what nobody could hand over at once, until it closes or the peer is gone."""
         try:
-            while not await self._handle(input):
-                self._set_alarm()
-                input = await self._inbox.get()
-                if isinstance(input, WakeUp):
-                    self._is_woken = False
-                else:
-                    self._active_s = self._clock()
+            await _done(self._handle(Opened()))
+            while True:
+                await _done(self._handle(await self._inbox.get()))
         except ConnectionClosed:
-            self.session.handle(Gone(), self._now_ms)
+            self.session.handle(Gone(), self._now_ms)  # nothing to one that has closed
         except Exception:
             log.exception("%s: the session has failed", self.session_id)
             self._note_end(FAILED.reason, FAILED.code)
             self._outbox.close(FAILED)
 
-    async def _handle(self, first: Input) -> bool:
-        """Hand an input to the machine and do what it asks for; say whether that was the end.
+    def _handle_at_once(self, input: Input) -> Rest | None:
+        """Handle an input that comes while the session's task waits for one; the rest is for that task.
+
+        Whoever brought it goes on with it, and so what is begun here must not inherit from him.
+        """
+        steps = self._handle(input)
+        try:
+            if (wait := self._context.run(next, steps, None)) is not None:
+                return partial(_done, steps, wait)
+        except Exception as error:
+            return partial(_raise, error)
+        return None
+
+    def _handle(self, first: Input) -> Iterator[Rest]:
+        """Hand an input to the machine and do what it asks for; gives what has to be waited for, before it goes on.
 
         What the detector says about audio is an input as well, and is handled before any later one.
         """
+        if isinstance(first, WakeUp):
+            self._is_woken = False
+        else:
+            self._active_s = self._clock()
         inputs = deque([first])
+        is_due_anew = self._alarm is None
         while inputs:
             for effect in self.session.handle(inputs.popleft(), self._now_ms):
+                is_due_anew = is_due_anew or type(effect) not in LOOKS
                 match effect:
                     case Send() | StopPlayback() if self._media is not None and self._media.perform(effect):
                         pass
                     case Send():
                         frame = self._codec.encode(effect.event)
                         if frame is not None and not self._outbox.offer(frame):
-                            await self._outbox.put(frame)
+                            yield partial(self._outbox.put, frame)
                     case DetectSpeech():
-                        await self._detect(effect, inputs)
+                        yield from self._detect(effect, inputs)
                     case ReduceNoise():
-                        await self._clean(effect, inputs)
-                    case JudgeTurn():
-                        self._work.judge(effect)
-                    case ListMcpTools():
-                        self._work.list_tools(effect)
-                    case CallMcpTool():
-                        self._work.call_tool(effect)
-                    case Listen():
-                        self._work.listen(effect)
-                    case StopListening():
-                        self._work.stop_listening()
-                    case Transcribe():
-                        self._work.transcribe(effect)
-                    case Generate():
-                        self._work.generate(effect)
-                    case Prepare():
-                        self._work.prepare(effect.wanted)
-                    case Speak():
-                        self._work.speak(effect)
-                    case Cancel():
-                        self._work.cancel(effect.owner_id)
+                        yield from self._clean(effect, inputs)
                     case Close():
                         self._note_end(effect.reason, effect.code)
                         self._outbox.close(effect)
-                        return True
-        return False
+                        self._inbox.end(ConnectionClosed(effect.code, effect.reason))
+                        return
+                    case _:
+                        self._begin(effect)
+        if is_due_anew:
+            self._set_alarm()
 
-    async def _clean(self, wanted: ReduceNoise, inputs: deque[Input]) -> None:
+    def _begin(self, effect: Effect) -> None:
+        """Begin or end engine work."""
+        match effect:
+            case JudgeTurn():
+                self._work.judge(effect)
+            case ListMcpTools():
+                self._work.list_tools(effect)
+            case CallMcpTool():
+                self._work.call_tool(effect)
+            case Listen():
+                self._work.listen(effect)
+            case StopListening():
+                self._work.stop_listening()
+            case Transcribe():
+                self._work.transcribe(effect)
+            case Generate():
+                self._work.generate(effect)
+            case Prepare():
+                self._work.prepare(effect.wanted)
+            case Speak():
+                self._work.speak(effect)
+            case Cancel():
+                self._work.cancel(effect.owner_id)
+
+    def _clean(self, wanted: ReduceNoise, inputs: deque[Input]) -> Iterator[Rest]:
         """Clean the audio. A reducer that fails is told to the client as an error; audio stays as it came."""
         for number, audio in enumerate(slices(wanted.audio, wanted.format)):
             if number:
-                await asyncio.sleep(0)
+                yield _breath
             try:
                 clean = self._cleaning.push(wanted, audio)
                 self._health.worked("noise_reducer")
@@ -382,21 +414,55 @@ class Runtime:
             if clean:
                 inputs.append(NoiseReduced(wanted.epoch, clean))
 
-    async def _detect(self, wanted: DetectSpeech, inputs: deque[Input]) -> None:
+    def _detect(self, wanted: DetectSpeech, inputs: deque[Input]) -> Iterator[Rest]:
         """Score the audio. A detector that fails is told to the client as an error, once an epoch."""
         for number, audio in enumerate(slices(wanted.audio, wanted.format)):
             if number:
-                await asyncio.sleep(0)
+                yield _breath
             try:
-                scored = await self._detection.push(wanted.epoch, audio, wanted.format)
-                self._health.worked("vad")
+                scored = self._detection.push(wanted.epoch, audio, wanted.format)
             except Exception as error:
-                self._health.failed("vad", getattr(error, "code", "engine_error"))
-                log.exception("%s: speech detection has failed", self.session_id)
-                inputs.append(_failed(error, "Turn detection", UNDETECTED))
+                self._undetected(error, inputs)
                 return
+            if isinstance(scored, Coming):
+                yield partial(self._score, scored, inputs)
+                continue
+            self._health.worked("vad")
             if scored is not None:
                 inputs.append(scored)
+
+    async def _score(self, coming: Coming, inputs: deque[Input]) -> None:
+        """Scores that have to be waited for."""
+        try:
+            scored = await self._detection.score(coming)
+        except Exception as error:
+            self._undetected(error, inputs)
+        else:
+            self._health.worked("vad")
+            if scored is not None:
+                inputs.append(scored)
+
+    def _undetected(self, error: Exception, inputs: deque[Input]) -> None:
+        self._health.failed("vad", getattr(error, "code", "engine_error"))
+        log.exception("%s: speech detection has failed", self.session_id)
+        inputs.append(_failed(error, "Turn detection", UNDETECTED))
+
+
+async def _done(steps: Iterator[Rest], wait: Rest | None = None) -> None:
+    """Take every step that is left, and wait between them."""
+    if wait is not None:
+        await wait()
+    for wait in steps:
+        await wait()
+
+
+async def _raise(error: Exception) -> None:
+    raise error
+
+
+async def _breath() -> None:
+    """Let others run."""
+    await asyncio.sleep(0)
 
 
 def _failed(error: Exception, what: str, consequence: str) -> ErrorDetail:
