@@ -19,6 +19,7 @@ import secrets
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ from vivavoce.engines.cores import URGENCY, Cores, Urgency
 from vivavoce.engines.gguf import metadata
 from vivavoce.engines.llama_run import Counts, Run
 from vivavoce.engines.options import read_options
+from vivavoce.engines.pace import Pace
 from vivavoce.engines.requantized import cache_folder, requantized
 from vivavoce.engines.schemas import arguments_schema
 from vivavoce.engines.slots import Slots, known_lines
@@ -113,6 +115,7 @@ class SmolLM:
         self._server: Any = None
         self._loading = threading.Lock()
         self._slots = Slots(self._settings.slots)
+        self._pace = Pace(self._settings.slots)
         self._waiting = 0
         self._preparing: Run | None = None
         self._changes: list[asyncio.Future[None]] = []
@@ -400,12 +403,20 @@ class SmolLM:
         room = context - ANSWER_TOKENS_MIN
         return iter([joined(fitting(chat, room >> attempt, count)) for attempt in range(ATTEMPTS_MAX)])
 
+    def _keep_pace(self, run: Run) -> None:
+        """In a thread, with every token: let no more answers begin than are written faster than they are spoken."""
+        before, run.wrote_at = run.wrote_at, (now := time.monotonic())
+        if before is not None:
+            self._pace.wrote(now - before, self._threads.running)
+            self._threads.allow(self._pace.most)
+
     def _work(self, prompts: Iterable[Chat], body: dict[str, Any], run: Run, say: Any) -> None:
         """In a thread: run the model, with the next prompt where it refuses one as too long."""
 
         def take(chunk: Any) -> bool:
             if text := run.take(chunk):
                 say((text, run.latest))
+                self._keep_pace(run)
             return run.is_stopped
 
         server = self._server
