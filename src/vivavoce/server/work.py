@@ -60,6 +60,10 @@ TASKS_MAX = 64
 AHEAD_MAX = 16
 """Responses of one session of which it is known how far they are ahead. Of older ones the speech begins at once."""
 
+WORDS_MAX = 8
+"""Turns of which words wait to be reported; those of one turn are joined meanwhile. Of more turns words are left out:
+their transcripts come whole when they have ended."""
+
 TRANSCRIPTION_BYTES_MAX = 64 * 1024 * 1024
 """Audio of one session that is being transcribed or waits for it. More is refused as failed."""
 
@@ -326,9 +330,13 @@ class Work:
         await self._report(TranscriptEnded(wanted.item_id))
 
     def _told(self, item_id: str, text: str) -> None:
-        self._words.append(WordsHeard(item_id, text))
-        if len(self._words) == 1:
-            self._track(asyncio.create_task(self._tell_words(), name=f"words of {item_id}"))
+        waiting = self._words
+        if len(waiting) > 1 and waiting[-1].item_id == item_id:  # the first is being reported already
+            waiting[-1] = WordsHeard(item_id, waiting[-1].text + text)
+        elif len(waiting) < WORDS_MAX:
+            waiting.append(WordsHeard(item_id, text))
+            if len(waiting) == 1:
+                self._track(asyncio.create_task(self._tell_words(), name=f"words of {item_id}"))
 
     async def _tell_words(self) -> None:
         with suppress(ConnectionClosed):

@@ -182,7 +182,7 @@ class Conversation:
     # --- interruptions ------------------------------------------------------------------------------------------------
 
     async def interrupt(self, said: Sequence[Utterance], after_ms: int) -> list[BargeIn]:
-        """Speak each utterance into the answer to the one before, `after_ms` after that is first heard.
+        """Speak each utterance into the answer to the one before: the first sound `after_ms` after that is first heard.
 
         One result for each but the first, and fewer where there was no answer to interrupt.
         """
@@ -194,7 +194,7 @@ class Conversation:
             await self._microphone.hear(LEAD_IN_MS)
             for utterance in said:
                 if answered is not None:
-                    await self._microphone.hear(after_ms)
+                    await self._microphone.hear(max(after_ms - utterance.begin_ms, 0))
                 began_at, ended_at = self._microphone.say(utterance)
                 if answered is not None:
                     done.append(self._barge(utterance.name, began_at, answered))
