@@ -40,7 +40,7 @@ class Urgency(IntEnum):
     """What is done ahead and may be in vain: drafts of a turn that is still spoken, a prompt that is being prepared."""
 
 
-WITHIN_S = {Urgency.NOW: 0.5, Urgency.SOON: 2.0, Urgency.SPARE: 10.0}
+WITHIN_S = {Urgency.NOW: 0.5, Urgency.SOON: 2.0, Urgency.SPARE: 30.0}
 """How long after it was asked for a result is due, where nobody knows better. Those who wait in silence wait so much
 longer rather than that an answer which is being heard has a gap."""
 

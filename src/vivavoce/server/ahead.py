@@ -15,8 +15,9 @@ ANSWER_CHARS = 300
 """How long an answer is expected to be that is written slower than it is spoken."""
 CHAR_S = 0.06
 """How long a character sounds, before any was heard."""
-SLOWER = 1.5
-"""How much slower than until now the language model may become: others begin to be answered too."""
+SLOWER_PER_S = 1.0
+"""How much slower than until now the language model may become in a second, since others begin to be answered too: what
+takes half a second may take three quarters, and what takes two may take six."""
 SYNTHESIS_SHARE = 2.0
 """How much longer the synthesizer takes for a phrase than it took for the shorter first one."""
 SPARE_S = 0.2
@@ -104,10 +105,11 @@ class Ahead:
             return True
         needed_s = SPARE_S + SYNTHESIS_SHARE * self._synthesis_s
         if not self._is_written:
-            char_s = SLOWER * self._char_written_s(now)
+            char_s = self._char_written_s(now)
             unwritten = 0 if waiting else max(NEXT_PHRASE_CHARS - (self._chars - self._asked_chars), 0)
             to_come = max(ANSWER_CHARS - self._chars, 0)
-            needed_s += max(unwritten * char_s, to_come * (char_s - self._char_spoken_s))
+            next_s, behind_s = unwritten * char_s, to_come * (char_s - self._char_spoken_s)
+            needed_s += max(next_s * (1 + SLOWER_PER_S * next_s), behind_s)
         return there_s >= needed_s
 
     def _char_written_s(self, now: float) -> float:
