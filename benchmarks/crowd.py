@@ -7,7 +7,7 @@ when the answer before it has been played; a session falls behind as a listener'
 that began at the first audio ran out of it before the answer was complete, and must be 0. CPU is the server's.
 
 Then each engine alone, in this process, on a machine of one core as far as it knows: from closing its stream to the
-moment at which its thread has given back the core.
+moment at which its thread has given back the core, and what CPU the process takes in the half second before and after.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -41,6 +41,7 @@ SPEECH_SECONDS_MAX = 12.0
 PROMPT = "You are the voice of a railway company, and you help passengers to find their trains. " * 8
 STORY = "Tell me a very long story about a train that is late, and about everybody who waits for it."
 REPEATS = 7
+CPU_SECONDS = 0.5
 
 
 def crowd(said: list[Utterance], sessions: int, seconds: float, silence_ms: int) -> Loaded:
@@ -73,19 +74,30 @@ def told(loaded: Loaded) -> dict[str, Any]:
 # --- until it is silent -----------------------------------------------------------------------------------------------
 
 
+class Silence(NamedTuple):
+    """One interruption: ms until the core was free; the cores that were busy before it, and in `CPU_SECONDS` after."""
+
+    ms: float
+    cores_before: float
+    cores_after: float
+
+
 async def until_silent(
     cores: Cores, begin: Callable[[], AsyncIterator[Any]], reached: Callable[[AsyncIterator[Any]], Awaitable[object]]
-) -> float:
-    """Begin, go on until `reached`, close: ms until the only core is free."""
+) -> Silence:
+    """Begin, go on until `reached`, close: how long until the only core is free, and what CPU is still taken."""
     probe = cores.share("probe", 1)
     stream = begin()
+    began, cpu = time.perf_counter(), time.process_time()
     await reached(stream)
-    closed = time.perf_counter()
+    closed, cpu_closed = time.perf_counter(), time.process_time()
     await stream.aclose()  # type: ignore[attr-defined]
     place = await cores.take(probe, Urgency.NOW)
     silent_ms = (time.perf_counter() - closed) * 1000
     cores.give_back(place)
-    return silent_ms
+    await asyncio.sleep(max(closed + CPU_SECONDS - time.perf_counter(), 0))
+    after = (time.process_time() - cpu_closed) / (time.perf_counter() - closed)
+    return Silence(silent_ms, (cpu_closed - cpu) / (closed - began), after)
 
 
 async def first_piece(stream: AsyncIterator[Any]) -> None:
@@ -104,7 +116,7 @@ def after(seconds: float) -> Callable[[AsyncIterator[Any]], Awaitable[None]]:
     return reached
 
 
-async def interrupted(said: list[Utterance]) -> dict[str, list[float]]:
+async def interrupted(said: list[Utterance]) -> dict[str, list[Silence]]:
     """Each engine in the midst of its work, several times; the language model also while it reads its prompt."""
     cores = Cores(1)
     model, voice, ear = SmolLM(), Hibari(), Whisper()
@@ -124,7 +136,7 @@ async def interrupted(said: list[Utterance]) -> dict[str, list[float]]:
         "voice, in a phrase": (lambda: voice.speak(f"{STORY} {next(count)}", "alloy", 1.0), after(0.03)),
         "ear, in a turn": (lambda: ear.transcribe(audio, TranscriptionHints()), after(0.1)),
     }
-    found: dict[str, list[float]] = {name: [] for name in cases}
+    found: dict[str, list[Silence]] = {name: [] for name in cases}
     for _ in range(REPEATS):
         for name, (begin, reached) in cases.items():
             found[name].append(await until_silent(cores, begin, reached))
@@ -156,12 +168,17 @@ def main() -> int:
     found = told(crowd(said, arguments.sessions, arguments.seconds, arguments.silence_ms))
     silent = {} if arguments.no_interruptions else asyncio.run(interrupted(said))
     if arguments.json:
-        print(json.dumps({**found, "silent_ms": silent}))
+        plain = {name: [one._asdict() for one in times] for name, times in silent.items()}
+        print(json.dumps({**found, "silent": plain}))
     else:
         for name, value in found.items():
             print(f"{name:24} {value}")
         for name, times in silent.items():
-            print(f"{name:24} silent after {statistics.median(times):.0f} ms, at most {max(times):.0f} ms")
+            ms, before, after = (statistics.median(one) for one in zip(*times, strict=True))
+            most = max(one.ms for one in times)
+            print(
+                f"{name:24} silent after {ms:.0f} ms, at most {most:.0f}; {before:.2f} cores before, {after:.2f} after"
+            )
     return 0 if not found["gaps"] and found["answers"] else 1
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.engines.cores import PASSED_MAX, WAITING_MAX, Cores, ThreadShare, Urgency, core_count
+from vivavoce.engines.cores import DUE, WAITING_MAX, WITHIN_S, Cores, ThreadShare, Urgency, core_count
 from vivavoce.errors import EngineError
 from vivavoce.testing.virtual_time import run
 
@@ -101,18 +101,72 @@ def test_on_one_core_drafts_are_made_too() -> None:
     assert played(1, script).began == [("draft", 0.0)]
 
 
-@pytest.mark.parametrize(("urgency", "passed"), PASSED_MAX.items())
-def test_what_is_not_urgent_is_passed_over_a_bounded_number_of_times(urgency: Urgency, passed: int) -> None:
+@pytest.mark.parametrize("urgency", [SOON, SPARE])
+def test_what_is_not_urgent_is_passed_only_by_what_is_due_before(urgency: Urgency) -> None:
     async def script(engine: Scripted) -> None:
         share = engine.cores.share("voice", 4)
+
+        async def comes(name: str, at: int) -> None:
+            await asyncio.sleep(at)
+            await engine.compute(share, NOW, name, 1.0)
+
         busy = asyncio.create_task(engine.compute(share, NOW, "first", 1.0))
         await asyncio.sleep(0)
         patient = asyncio.create_task(engine.compute(share, urgency, "patient", 1.0))
-        urgent = [asyncio.create_task(engine.compute(share, NOW, "urgent", 1.0)) for _ in range(3 * passed)]
-        await asyncio.gather(busy, patient, *urgent)
+        await asyncio.gather(busy, patient, *(comes(f"urgent {at}", at) for at in range(20)))
 
-    names = [name for name, _ in played(1, script).began]
-    assert names.index("patient") == 1 + passed
+    began = dict(played(1, script).began)
+    last_s = WITHIN_S[urgency] - WITHIN_S[NOW]
+    assert [name for name, at in began.items() if name.startswith("urgent") and at < began["patient"]] == [
+        f"urgent {at}" for at in range(20) if at < last_s
+    ]
+
+
+def test_an_answer_that_is_about_to_run_out_goes_before_one_that_has_not_begun() -> None:
+    async def script(engine: Scripted) -> None:
+        share = engine.cores.share("voice", 4)
+
+        async def due(name: str, at: float) -> None:
+            DUE.set(at)
+            await engine.compute(share, SOON, name, 1.0)
+
+        busy = asyncio.create_task(engine.compute(share, NOW, "first", 1.0))
+        await asyncio.sleep(0)
+        calls = [engine.compute(share, NOW, "begin", 1.0), due("far", 5.0), due("near", 0.2), due("nearer", 0.1)]
+        await asyncio.gather(busy, *calls)
+
+    assert [name for name, _ in played(1, script).began] == ["first", "nearer", "near", "begin", "far"]
+
+
+def test_work_ahead_has_no_other_deadline() -> None:
+    async def script(engine: Scripted) -> None:
+        share = engine.cores.share("voice", 4)
+
+        async def draft() -> None:
+            DUE.set(0.0)
+            await engine.compute(share, SPARE, "draft", 1.0)
+
+        busy = asyncio.create_task(engine.compute(share, NOW, "first", 1.0))
+        await asyncio.sleep(0)
+        await asyncio.gather(busy, draft(), engine.compute(share, SOON, "phrase", 1.0))
+
+    assert [name for name, _ in played(1, script).began] == ["first", "phrase", "draft"]
+
+
+def test_an_engine_may_do_less_or_more_at_once_as_it_goes() -> None:
+    async def script(engine: Scripted) -> None:
+        share = engine.cores.share("model", 3, is_one=True)
+        calls = [asyncio.create_task(engine.compute(share, NOW, str(n), 10.0)) for n in range(5)]
+        await asyncio.sleep(1.0)
+        share.allow(0)  # at least one; what runs goes on
+        assert share.most == 1
+        await asyncio.sleep(10.0)
+        share.allow(9)  # no more than in the beginning
+        assert share.most == 3
+        await asyncio.gather(*calls)
+
+    began = played(1, script).began
+    assert began == [("0", 0.0), ("1", 0.0), ("2", 0.0), ("3", 10.0), ("4", 11.0)]
 
 
 def test_what_computes_together_has_one_place_and_gives_it_back_with_the_last() -> None:

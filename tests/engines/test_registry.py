@@ -110,4 +110,4 @@ def test_loading_imports_no_engine() -> None:
         "print([name for name in sys.modules if name.startswith('vivavoce.engines.') or name == 'numpy'])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "['vivavoce.engines.cores', 'vivavoce.engines.registry']"
+    assert result.stdout.strip() == "['vivavoce.engines.health', 'vivavoce.engines.cores', 'vivavoce.engines.registry']"

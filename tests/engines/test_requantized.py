@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,41 @@ def test_a_file_that_is_not_whole_is_made_anew(original: Path, tmp_path: Path) -
     whole = made.read_bytes()
     made.write_bytes(whole[:-1])
     assert requantized(original, "made", tmp_path / "cache").read_bytes() == whole
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["made"]
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["made", "made.sha256"]
+
+
+def test_a_file_that_was_changed_is_made_anew(original: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = requantized(original, "made", tmp_path / "cache")
+    whole = made.read_bytes()
+    made.write_bytes(whole[:-40] + bytes(byte ^ 1 for byte in whole[-40:]))
+    os.utime(made, ns=(1, 1))
+    assert requantized(original, "made", tmp_path / "cache").read_bytes() == whole
+    assert "is not what was written there" in caplog.text
+
+
+def test_a_file_that_was_only_copied_is_compared_once(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = requantized(original, "made", tmp_path / "cache")
+    monkeypatch.setattr(module, "_write", None)
+    os.utime(made, ns=(1, 1))
+    assert requantized(original, "made", tmp_path / "cache") == made
+    monkeypatch.setattr(module, "_digest", None)
+    assert requantized(original, "made", tmp_path / "cache") == made
+
+
+@pytest.mark.parametrize("record", [None, b"", b"\xff", b"0000 1 1"])
+def test_without_a_record_that_can_be_read_it_is_made_anew(
+    record: bytes | None, original: Path, tmp_path: Path
+) -> None:
+    made = requantized(original, "made", tmp_path / "cache")
+    whole, beside = made.read_bytes(), made.with_name("made.sha256")
+    made.write_bytes(bytes(len(whole)))
+    if record is None:
+        beside.unlink()
+    else:
+        beside.write_bytes(record)
+    assert requantized(original, "made", tmp_path / "cache").read_bytes() == whole
 
 
 def test_large_tensors_are_taken_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

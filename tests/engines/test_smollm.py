@@ -421,6 +421,38 @@ def test_it_answers_counts_stops_and_calls() -> None:
     asyncio.run(hold())
 
 
+@pytest.mark.models
+def test_after_a_reading_that_was_left_it_says_what_it_would_have_said() -> None:
+    """What was computed by then is kept, and nothing else: against a model that was never interrupted."""
+    prompt = Prompt(LONG * 5, (user("Where do I find my train?"),), max_output_tokens=24)
+
+    async def said(model: SmolLM) -> tuple[str, Finish]:
+        *text, finish = await collect(model.generate(prompt))
+        assert isinstance(finish, Finish)
+        return "".join(piece.text for piece in text if isinstance(piece, TextPiece)), finish
+
+    async def talk() -> None:
+        calm, model = create({"context_tokens": 512, "slots": 1}), create({"context_tokens": 512, "slots": 1})
+        try:
+            await calm.warm_up()
+            await model.warm_up()
+            for _ in range(3):
+                reading = asyncio.create_task(collect(model.generate(prompt)))
+                await asyncio.wait([reading], timeout=0.2)
+                reading.cancel()
+                await asyncio.wait([reading])
+                assert reading.cancelled(), "it takes longer than that to read so much"
+            (text, finish), (expected, whole) = await said(model), await said(calm)
+            assert text == expected
+            assert finish.cached_tokens > whole.cached_tokens, "what was read is not read again"
+            assert finish.input_tokens == whole.input_tokens
+        finally:
+            await calm.close()
+            await model.close()
+
+    asyncio.run(talk())
+
+
 def listening() -> set[str]:
     """Ports that this process listens on, and socket files of its own that somebody could open."""
     connections = psutil.Process().net_connections("all")

@@ -16,6 +16,7 @@ from vivavoce.core.messages import (
     TranscriptEnded,
     TranscriptFailed,
     TurnJudged,
+    WordsHeard,
 )
 from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
 from vivavoce.server import work
@@ -98,5 +99,32 @@ def test_a_judgement_that_cannot_be_stopped_counts_as_undecided_in_time(monkeypa
         await asyncio.wait((left, *reported))
         assert not busy._tasks
         await busy.end(1)
+
+    asyncio.run(main())
+
+
+def test_words_of_a_turn_are_joined_while_nobody_takes_them_and_those_of_many_turns_are_limited() -> None:
+    async def main() -> None:
+        taking, reports = asyncio.Event(), []
+
+        async def report(report: EngineReport) -> None:
+            reports.append(report)
+            await taking.wait()
+
+        busy = Work(scripted_pipeline(), report, "session")
+        for word in ("one", " two", " three"):
+            busy._told("first", word, "")
+        for number in range(work.WORDS_MAX):
+            busy._told(f"turn {number}", "a", "")
+            busy._told(f"turn {number}", "b", "")
+        await asyncio.sleep(0)
+        assert reports == [WordsHeard("first", "one")]
+        taking.set()
+        await busy.end(1)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        told = [(told.item_id, told.text) for told in reports if isinstance(told, WordsHeard)]
+        assert told[:3] == [("first", "one"), ("first", " two three"), ("turn 0", "ab")]
+        assert len(told) == work.WORDS_MAX
 
     asyncio.run(main())

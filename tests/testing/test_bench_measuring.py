@@ -220,6 +220,14 @@ def test_an_answer_that_was_complete_cannot_be_stopped() -> None:
     assert found["speech_started"]["median_ms"] == 20, "a client stops playing at that, whatever was sent"
 
 
+def test_an_endpoint_that_is_between_two_phrases_has_nothing_to_stop_sending() -> None:
+    """Each delta comes 900 ms after the one before, but the user speaks up after 400."""
+    (one,) = run(interrupt_rounds([PlayedEndpoint(deltas=100, every_ms=900).endpoint], [a_tone()], 3, ASKING))
+    found = figures.of_barge_ins(one)
+    assert (found["counted"], found["sent_nothing"], found["too_late"]) == (3, 3, 0)
+    assert found["last_audio"] is None
+
+
 def test_without_an_answer_there_is_nothing_to_interrupt() -> None:
     (one,) = run(interrupt_rounds([PlayedEndpoint(mute=True).endpoint], [a_tone()], 2, ASKING))
     assert one.barge_ins == []

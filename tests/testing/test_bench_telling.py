@@ -83,6 +83,12 @@ def test_interruptions_are_in_the_table() -> None:
     assert re.search(r"onset of speech → last audio +90 \(90\)", shown)
     assert re.search(r"interruptions counted +1 of 3", shown)
     assert re.search(r"answer complete before, failed +1, 1", shown)
+    assert "nothing sent after" not in shown
+    between = BargeIn("q", "r", 0.0, {"speech_started": 80.0, "done": 120.0}, "cancelled")
+    of = figures.of_barge_ins(Interrupted(Endpoint("x"), 4, [*done, between]))
+    shown = lines(report.table([{"letter": "A", "name": "x", "barge_in": of}]))
+    assert re.search(r"onset of speech → last audio +90 \(90\)", shown)
+    assert re.search(r"of these, nothing sent after +1", shown)
 
 
 def test_a_line_says_what_happened_in_a_turn() -> None:

@@ -205,7 +205,11 @@ class _Result:
                 report=lambda endpoint, turn: self._tell(report.turn_line(turn, self._letters[id(endpoint)])),
             )
         if options.barge_ins:
-            asking = replace(options.asking(), instructions=options.instructions or rounds.AT_LENGTH)
+            asking = replace(
+                options.asking(),
+                instructions=options.instructions or rounds.AT_LENGTH,
+                max_output_tokens=rounds.AT_LENGTH_TOKENS,
+            )
             self._interrupted = await rounds.interrupt_rounds(
                 self._endpoints,
                 said,

@@ -1,9 +1,10 @@
 """The machine's cores, lent to engines: who computes next when more wants to than can.
 
 Engines compute in threads of their own. Before a thread begins it needs a place, and there are as many places as cores,
-so that what somebody waits for in silence never shares a core with what could wait. Within an urgency, first come,
-first served. Invariants: no more places are lent than there are; a place comes back when its thread has ended, not when
-nobody waits for it any more; whoever waits is passed over a bounded number of times.
+so that what somebody waits for in silence never shares a core with what could wait. The earliest deadline is the first:
+the moment at which a listener has heard all that there is, or so long after the asking as its urgency says. Invariants:
+no more places are lent than there are; a place comes back when its thread has ended, not when nobody waits for it any
+more; whoever waits is passed only by what is due before.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections import deque
+from bisect import insort
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -20,7 +21,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from vivavoce.errors import EngineError
 
-__all__ = ["URGENCY", "Cores", "SharesCores", "ThreadShare", "Urgency", "core_count"]
+__all__ = ["DUE", "URGENCY", "Cores", "SharesCores", "ThreadShare", "Urgency", "core_count"]
 
 WAITING_MAX = 256
 """Calls that wait for a place; more are refused."""
@@ -39,11 +40,16 @@ class Urgency(IntEnum):
     """What is done ahead and may be in vain: drafts of a turn that is still spoken, a prompt that is being prepared."""
 
 
-PASSED_MAX = {Urgency.SOON: 4, Urgency.SPARE: 16}
-"""After more urgent work has been preferred so often, the first of the less urgent is next."""
+WITHIN_S = {Urgency.NOW: 0.5, Urgency.SOON: 2.0, Urgency.SPARE: 30.0}
+"""How long after it was asked for a result is due, where nobody knows better. Those who wait in silence wait so much
+longer rather than that an answer which is being heard has a gap."""
 
 URGENCY: ContextVar[Urgency] = ContextVar("urgency", default=Urgency.NOW)
 """How urgent what the current task asks of an engine is, where the engine itself cannot know."""
+
+DUE: ContextVar[float | None] = ContextVar("due", default=None)
+"""When what the current task asks of an engine is due, in seconds of the event loop's clock: then a listener has heard
+all that there is. None: as its urgency says. Work ahead has no other deadline than that."""
 
 
 def core_count() -> int:
@@ -71,6 +77,9 @@ class _Place:
         self.share = share
         self.urgency = urgency
         self.loop = asyncio.get_running_loop()
+        self.due = self.loop.time() + WITHIN_S[urgency]
+        if urgency is not Urgency.SPARE and (due := DUE.get()) is not None:
+            self.due = due
         self.granted: asyncio.Future[None] = self.loop.create_future()
         self.is_lent = False
         self.has_begun = False
@@ -87,8 +96,8 @@ class Cores:
         self._free = self.count
         self._ahead = 0
         """Places that are lent to work ahead."""
-        self._waiting: dict[Urgency, deque[_Place]] = {urgency: deque() for urgency in Urgency}
-        self._passed = dict.fromkeys(Urgency, 0)
+        self._waiting: list[_Place] = []
+        """By deadline."""
         self._lock = threading.Lock()
 
     def share(self, name: str, most: int, *, is_one: bool = False) -> ThreadShare:
@@ -98,7 +107,7 @@ class Cores:
     @property
     def waiting(self) -> int:
         """Calls that wait for a place."""
-        return sum(map(len, self._waiting.values()))
+        return len(self._waiting)
 
     async def take(self, share: ThreadShare, urgency: Urgency) -> _Place:
         """Wait for a place. Raises `EngineError` (`engine_busy`) where too many wait."""
@@ -106,7 +115,7 @@ class Cores:
         with self._lock:
             if self.waiting >= WAITING_MAX:
                 raise EngineError(f"{share.name}: {WAITING_MAX} calls are waiting for a core", code="engine_busy")
-            self._waiting[urgency].append(place)
+            insort(self._waiting, place, key=_due)
             self._lend()
         if not place.is_lent:
             try:
@@ -131,7 +140,13 @@ class Cores:
             if place.is_lent:
                 self._free_up(place)
             else:
-                self._waiting[place.urgency].remove(place)
+                self._waiting.remove(place)
+            self._lend()
+
+    def allow(self, share: ThreadShare, most: int) -> None:
+        """From any thread: the engine computes `most` things at once from now on; what runs already goes on."""
+        with self._lock:
+            share.most = most
             self._lend()
 
     # --- under the lock -----------------------------------------------------------------------------------------------
@@ -139,7 +154,7 @@ class Cores:
     def _lend(self) -> None:
         """Lend what is free, to whom it is due."""
         while (place := self._next()) is not None:
-            self._waiting[place.urgency].remove(place)
+            self._waiting.remove(place)
             self._free -= place.share.cost
             self._ahead += place.urgency is Urgency.SPARE
             place.share.running += 1
@@ -156,35 +171,26 @@ class Cores:
         self._free += place.share.cost
 
     def _next(self) -> _Place | None:
-        """The first of the most urgent that fits, or of those that were passed over often enough."""
-        fitting = [first for waiting in self._waiting.values() if (first := self._first(waiting)) is not None]
-        if not fitting:
-            return None
-        overdue = [place for place in fitting[1:] if self._passed[place.urgency] >= PASSED_MAX[place.urgency]]
-        chosen = overdue[-1] if overdue else fitting[0]
-        self._passed[chosen.urgency] = 0
-        for place in fitting:
-            self._passed[place.urgency] += place.urgency > chosen.urgency
-        return chosen
-
-    def _first(self, waiting: deque[_Place]) -> _Place | None:
-        for place in waiting:
-            share, is_ahead = place.share, place.urgency is Urgency.SPARE
-            if is_ahead and self._ahead >= max(1, self.count - 1):
-                return None
+        """The first of those that fit."""
+        leaves_one = self._ahead >= max(1, self.count - 1)
+        for place in self._waiting:
+            share = place.share
+            if place.urgency is Urgency.SPARE and leaves_one:
+                continue
             if share.running < share.most and share.cost <= self._free:
                 return place
         return None
 
 
 class ThreadShare:
-    """One engine's threads: `most` of them, each of which runs only while it has a place.
+    """One engine's threads: `most` of them at once, each of which runs only while it has a place.
 
     `is_one`: they wait for something that computes for all of them together on one core, and have one place together.
     """
 
     def __init__(self, cores: Cores, name: str, most: int, *, is_one: bool = False) -> None:
         self.name, self.most, self.is_one = name, most, is_one
+        self._threads_max = most
         self.running = 0
         """Places lent to it; kept by the `Cores`."""
         self._cores = cores
@@ -220,6 +226,12 @@ class ThreadShare:
         finally:
             self._cores.give_back(place, unless_begun=True)
 
+    def allow(self, most: int) -> None:
+        """From any thread: run so many at once from now on, at least one and no more than in the beginning."""
+        most = min(max(most, 1), self._threads_max)
+        if most != self.most:
+            self._cores.allow(self, most)
+
     async def close(self) -> None:
         """Wait for the threads; what is still waiting for a place fails."""
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
@@ -228,3 +240,7 @@ class ThreadShare:
 def _wake(granted: asyncio.Future[None]) -> None:
     if not granted.done():
         granted.set_result(None)
+
+
+def _due(place: _Place) -> float:
+    return place.due

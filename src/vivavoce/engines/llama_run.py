@@ -32,6 +32,8 @@ class Run:
         self.is_stopped = False
         self.has_begun = False
         """Whether a thread of the model's has taken it up."""
+        self.wrote_at: float | None = None
+        """When its latest token came, in seconds of the monotonic clock."""
         self.counts: Counts = {}
         self.latest: Counts = {}
         self._own_tokens_max = own_tokens_max

@@ -1,13 +1,14 @@
 """A language model's 4-bit weights (Q4_1) written anew with 8 bits (Q8_0), which llama.cpp reads prompts faster with.
 
 It has fast products of matrices for Q8_0 on CPUs and none for Q4_1; writing an answer takes as long as before. The file
-is made once and kept in the user's cache, since it is larger than what a package would carry. Invariants: every value
-is what it was to within 1/254 of the greatest of its 32; a file in the cache is whole; without a cache nothing is lost
-but that time.
+is made once and kept in the user's cache, since it is larger than what a package would carry. Its digest lies beside
+it, with the size and time of the file that was compared with it. Invariants: every value is what it was to within 1/254
+of the greatest of its 32; a file that is used is the one that was made; without a cache nothing is lost but that time.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import mmap
 import os
@@ -15,7 +16,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,29 +60,65 @@ def requantized(path: Path, name: str, folder: Path) -> Path:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         old = layout_of(data)
         new = _with_q8_0(old)
-        if _size(wanted) == new.size:
+        if _is_made(wanted, new.size):
             return wanted
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(dir=folder, prefix=f"{name}.")
-            try:
-                with open(handle, "wb") as out:
-                    _write(out, data, old, new)
-                Path(part).replace(wanted)
-            finally:
-                with suppress(OSError):
-                    Path(part).unlink()
+            with _replacing(wanted) as out:
+                _write(out, data, old, new)
+            _record(wanted, _digest(wanted))
         except OSError as error:
             log.info("%s is used as it is, since %s cannot be written: %s", path.name, wanted, error)
             return path
     return wanted
 
 
-def _size(path: Path) -> int:
+def _is_made(path: Path, size: int) -> bool:
+    """Whether it is the file that was made. It is read only where its time or size says that it was touched since."""
     try:
-        return path.stat().st_size
-    except OSError:
-        return -1
+        digest, *stamp = _beside(path).read_text(encoding="ascii").split()
+        if path.stat().st_size != size:
+            return False
+        if stamp != _stamp(path):
+            if _digest(path) != digest:
+                log.warning("%s is not what was written there; it is made anew", path)
+                return False
+            _record(path, digest)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _record(path: Path, digest: str) -> None:
+    with _replacing(_beside(path)) as out:
+        out.write(" ".join((digest, *_stamp(path))).encode("ascii"))
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _stamp(path: Path) -> list[str]:
+    found = path.stat()
+    return [str(found.st_size), str(found.st_mtime_ns)]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of the one at `path` once it is whole."""
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    try:
+        with open(handle, "wb") as out:
+            yield out
+        Path(part).replace(path)
+    finally:
+        with suppress(OSError):
+            Path(part).unlink()
 
 
 def _with_q8_0(old: Layout) -> Layout:

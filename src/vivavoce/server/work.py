@@ -1,15 +1,15 @@
 """Engine work of one session: tasks that belong to a response or an item, report into the inbox, and end with it.
 
-The runtime starts and cancels; nothing here waits for an engine, except `end`. Phrases of one response are spoken one
-after the other. Invariants: whatever an engine does becomes a report; an engine that ignores its cancellation is left
-behind after a grace, and said so in the log.
+The runtime starts and cancels; nothing here waits for an engine, except `end`. How far each answer is ahead of its
+listener is kept here too (`Ahead`), since both its text and its speech pass. Invariants: whatever an engine does is a
+report; an engine that ignores its cancellation is left behind after a grace, and said so in the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,10 +17,11 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from vivavoce.core.messages import (
-    AudioSynthesized,
     CallMcpTool,
+    CallStarted,
     EngineReport,
     Generate,
+    GenerationEnded,
     GenerationFailed,
     JudgeTurn,
     Listen,
@@ -28,9 +29,9 @@ from vivavoce.core.messages import (
     McpCallEnded,
     McpListFailed,
     McpToolsListed,
-    PhraseSpoken,
     Speak,
     SynthesisFailed,
+    TextGenerated,
     Transcribe,
     TranscriptDelta,
     TranscriptEnded,
@@ -45,17 +46,25 @@ from vivavoce.engines import (
     TranscriptionHints,
     TurnDetector,
 )
-from vivavoce.engines.cores import URGENCY, Urgency
 from vivavoce.errors import ConnectionClosed, EngineError
 from vivavoce.protocol.config import McpTool
 from vivavoce.protocol.items import McpError, McpListedTool, McpToolExecutionError
 
+from .ahead import Ahead
 from .along import Along
-from .asking import closing, generation, prompt_of, speech, transcription
+from .asking import closing, generation, prompt_of, transcription
 from .detection import converted
+from .speaking import Speaking
 
 TASKS_MAX = 64
 """Engine tasks of one session, those included that are being cancelled. More work than that is refused as failed."""
+
+AHEAD_MAX = 16
+"""Responses of one session of which it is known how far they are ahead. Of older ones the speech begins at once."""
+
+WORDS_MAX = 8
+"""Turns of which words wait to be reported; those of one turn are joined meanwhile. Of more turns words are left out:
+their transcripts come whole when they have ended."""
 
 TRANSCRIPTION_BYTES_MAX = 64 * 1024 * 1024
 """Audio of one session that is being transcribed or waits for it. More is refused as failed."""
@@ -116,7 +125,8 @@ class Work:
         self._session_id = session_id
         self._tasks: set[asyncio.Task[Any]] = set()
         self._owned: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
-        self._phrases: dict[str, deque[Speak]] = {}
+        self._ahead: OrderedDict[str, Ahead] = OrderedDict()
+        self._speaking: dict[str, Speaking] = {}
         self._bytes = 0
         transcriber = pipeline.transcriber
         self._incremental = transcriber if isinstance(transcriber, IncrementalTranscriber) else None
@@ -199,6 +209,9 @@ class Work:
 
     def generate(self, wanted: Generate) -> None:
         """Begin; the outcome is reported."""
+        self._ahead[wanted.response_id] = Ahead(asyncio.get_running_loop().time())
+        if len(self._ahead) > AHEAD_MAX:
+            self._ahead.popitem(last=False)
         self._start(
             (wanted.response_id,),
             Job("generation", "language_model"),
@@ -209,24 +222,27 @@ class Work:
     def speak(self, wanted: Speak) -> None:
         """Speak the phrase after those of the same item that are still to be spoken."""
         item_id, response_id = wanted.item_id, wanted.response_id
-        if item_id in self._phrases:
-            self._phrases[item_id].append(wanted)
+        if item_id in self._speaking:
+            self._speaking[item_id].add(wanted)
             return
-        self._phrases[item_id] = phrases = deque([wanted])
+        ahead = self._ahead.get(response_id)
+        self._speaking[item_id] = speaking = Speaking(
+            wanted, self._pipeline.synthesizer, self._report, self._room, ahead
+        )
 
         def failed(code: str, message: str) -> SynthesisFailed:
-            self._phrases.pop(item_id, None)  # of phrases that wait behind one that failed nobody wants to hear
+            self._forget_speech(speaking)  # of phrases that wait behind one that failed nobody wants to hear
             return SynthesisFailed(response_id, item_id, code, message)
 
-        self._start((response_id, item_id), Job("speech", "synthesizer"), lambda: self._speak_all(phrases), failed)
+        job = Job("speech", "synthesizer")
+        self._start((response_id, item_id), job, lambda: self._speak(speaking), failed)
 
     def cancel(self, owner_id: str) -> None:
         """Stop all work of the response or item, without waiting for it."""
-        self._phrases = {
-            item_id: phrases
-            for item_id, phrases in self._phrases.items()
-            if owner_id not in (item_id, phrases[0].response_id)
-        }
+        self._ahead.pop(owner_id, None)
+        for speaking in list(self._speaking.values()):
+            if owner_id in (speaking.item_id, speaking.response_id):
+                self._forget_speech(speaking)
         for task in self._owned.pop(owner_id, ()):
             task.cancel()
 
@@ -338,9 +354,13 @@ class Work:
         await self._report(TranscriptEnded(wanted.item_id))
 
     def _told(self, item_id: str, text: str, guess: str) -> None:
-        self._words.append(WordsHeard(item_id, text, guess))
-        if len(self._words) == 1:
-            self._track(asyncio.create_task(self._tell_words(), name=f"words of {item_id}"))
+        waiting = self._words
+        if len(waiting) > 1 and waiting[-1].item_id == item_id:  # the first is being reported already
+            waiting[-1] = WordsHeard(item_id, waiting[-1].text + text, guess)
+        elif len(waiting) < WORDS_MAX:
+            waiting.append(WordsHeard(item_id, text, guess))
+            if len(waiting) == 1:
+                self._track(asyncio.create_task(self._tell_words(), name=f"words of {item_id}"))
 
     async def _tell_words(self) -> None:
         with suppress(ConnectionClosed):
@@ -400,25 +420,32 @@ class Work:
     async def _generate(self, wanted: Generate) -> None:
         async with closing(generation(self._pipeline.language_model, wanted)) as reports:
             async for report in reports:
+                self._note_text(wanted.response_id, report)
                 await self._report(report)
 
     # --- speech -------------------------------------------------------------------------------------------------------
 
-    async def _speak_all(self, phrases: deque[Speak]) -> None:
+    def _note_text(self, response_id: str, report: EngineReport) -> None:
+        """So that the speech of it knows when to begin."""
+        if (ahead := self._ahead.get(response_id)) is None:
+            return
+        match report:
+            case TextGenerated():
+                ahead.wrote(len(report.text), asyncio.get_running_loop().time())
+            case CallStarted() | GenerationEnded():
+                ahead.written()
+        for speaking in self._speaking.values():
+            if speaking.response_id == response_id:
+                speaking.notice()
+
+    async def _speak(self, speaking: Speaking) -> None:
         """Speak until no phrase is left; a later one starts a task of its own."""
-        response_id, item_id = phrases[0].response_id, phrases[0].item_id
-        while phrases:
-            wanted = phrases[0]
-            URGENCY.set(Urgency.SOON if wanted.phrase else Urgency.NOW)
-            async with closing(speech(self._pipeline.synthesizer, wanted)) as chunks:
-                async for audio in chunks:
-                    if self._room is not None:
-                        await self._room()
-                    await self._report(AudioSynthesized(response_id, item_id, audio))
-            await self._report(PhraseSpoken(response_id, item_id, wanted.phrase))
-            phrases.popleft()
-        if self._phrases.get(item_id) is phrases:
-            del self._phrases[item_id]
+        await speaking.run()
+        self._forget_speech(speaking)
+
+    def _forget_speech(self, speaking: Speaking) -> None:
+        if self._speaking.get(speaking.item_id) is speaking:
+            del self._speaking[speaking.item_id]
 
 
 class _NoServers:

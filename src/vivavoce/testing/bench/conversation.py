@@ -68,11 +68,13 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What is asked of every endpoint alike. `transcription_model` None leaves out transcripts."""
+    """What is asked of every endpoint alike. `transcription_model` None leaves out transcripts, `max_output_tokens`
+    None the length of an answer to the endpoint."""
 
     silence_ms: int = 500
     instructions: str | None = None
     transcription_model: str | None = "whisper-1"
+    max_output_tokens: int | None = None
 
     def configuration(self) -> cfg.RealtimeSession:
         """As a session is configured with it."""
@@ -80,7 +82,11 @@ class Asking:
         detection = cfg.ServerVad(silence_duration_ms=self.silence_ms)
         listening = cfg.AudioInput(transcription=transcription, turn_detection=detection)
         instructions = UNSET if self.instructions is None else self.instructions
-        return cfg.RealtimeSession(audio=cfg.AudioConfig(input=listening), instructions=instructions)
+        return cfg.RealtimeSession(
+            audio=cfg.AudioConfig(input=listening),
+            instructions=instructions,
+            max_output_tokens=UNSET if self.max_output_tokens is None else self.max_output_tokens,
+        )
 
 
 class Conversation:
@@ -176,7 +182,7 @@ class Conversation:
     # --- interruptions ------------------------------------------------------------------------------------------------
 
     async def interrupt(self, said: Sequence[Utterance], after_ms: int) -> list[BargeIn]:
-        """Speak each utterance into the answer to the one before, `after_ms` after that is first heard.
+        """Speak each utterance into the answer to the one before: the first sound `after_ms` after that is first heard.
 
         One result for each but the first, and fewer where there was no answer to interrupt.
         """
@@ -188,7 +194,7 @@ class Conversation:
             await self._microphone.hear(LEAD_IN_MS)
             for utterance in said:
                 if answered is not None:
-                    await self._microphone.hear(after_ms)
+                    await self._microphone.hear(max(after_ms - utterance.begin_ms, 0))
                 began_at, ended_at = self._microphone.say(utterance)
                 if answered is not None:
                     done.append(self._barge(utterance.name, began_at, answered))

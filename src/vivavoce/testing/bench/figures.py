@@ -92,7 +92,10 @@ def stopped(barge_ins: Sequence[BargeIn]) -> list[BargeIn]:
 
 
 def of_barge_ins(interrupted: Interrupted) -> Figures:
-    """How soon an endpoint fell silent; answers that were complete before they were interrupted are counted apart."""
+    """How soon an endpoint fell silent, where it was sending when the user began to speak.
+
+    Counted apart are answers that were complete before, and those of which nothing was sent at that time.
+    """
     there = interrupted.barge_ins
     good = stopped(there)
     return {
@@ -100,6 +103,7 @@ def of_barge_ins(interrupted: Interrupted) -> Figures:
         "counted": len(good),
         "too_late": sum(one.was_late for one in there),
         "failed": interrupted.asked - len(good) - sum(one.was_late for one in there),
+        "sent_nothing": sum("last_audio" not in one.stages for one in good),
         "cancelled": sum(one.status == "cancelled" for one in good),
         "speech_started": spread(one.stages.get("speech_started") for one in there),
         "last_audio": spread(one.stages.get("last_audio") for one in good),

@@ -121,6 +121,8 @@ def _barge_ins(of: Sequence[Figures], letters: Sequence[str]) -> Iterator[str]:
     for key, name in REACTION.items():
         yield _line(f"onset of speech → {name}", [_cell(one[key]) for one in of])
     yield _line("interruptions counted", [f"{one['counted']} of {one['interruptions']}" for one in of])
+    if any(one["sent_nothing"] for one in of):
+        yield _line("of these, nothing sent after", [str(one["sent_nothing"]) for one in of])
     if any(one["too_late"] or one["failed"] for one in of):
         yield _line("answer complete before, failed", [f"{one['too_late']}, {one['failed']}" for one in of])
 

@@ -16,14 +16,25 @@ from .conversation import Asking, Conversation, Endpoint
 from .speech import Utterance
 from .turn import BargeIn, Turn
 
-__all__ = ["BARGE_IN_AFTER_MS", "Held", "Interrupted", "hold_rounds", "in_order", "interrupt_rounds"]
+__all__ = [
+    "AT_LENGTH",
+    "AT_LENGTH_TOKENS",
+    "BARGE_IN_AFTER_MS",
+    "Held",
+    "Interrupted",
+    "hold_rounds",
+    "in_order",
+    "interrupt_rounds",
+]
 
 BARGE_IN_AFTER_MS = 400
 """How much of an answer is heard before it is interrupted."""
 CHAIN_MAX = 4
 """Interruptions in one session, before the other endpoint has its turn."""
 AT_LENGTH = "You are a storyteller. Answer everything with a long story of at least ten sentences."
-"""An answer that is over before it is interrupted shows nothing."""
+AT_LENGTH_TOKENS = 1_000
+"""An answer that is over before it is interrupted shows nothing. The limit is named, for some endpoints (ours) end an
+answer of which nothing is said sooner."""
 
 
 @dataclass

@@ -149,7 +149,8 @@ class BargeIn:
     response_id: str
     onset_at: float
     stages: dict[str, float] = field(default_factory=dict)
-    """`speech_started`, and `last_audio` and `done` of the interrupted answer; none is below 0."""
+    """`speech_started`, and `last_audio` and `done` of the interrupted answer; none is below 0. There is no
+    `last_audio` where the endpoint sent none of the answer after the onset: it was ahead, and between two phrases."""
     status: str = ""
     """How the interrupted answer ended; empty while it has not."""
     was_late: bool = False
@@ -161,10 +162,9 @@ class BargeIn:
         match event:
             case ev.InputAudioBufferSpeechStarted():
                 self.stages.setdefault("speech_started", ms)
-            case ev.ResponseOutputAudioDelta() if event.response_id == self.response_id:
+            case ev.ResponseOutputAudioDelta() if event.response_id == self.response_id and now > self.onset_at:
                 self.stages["last_audio"] = ms
             case ev.ResponseDone() if event.response.id == self.response_id:
                 self.was_late = now < self.onset_at
-                self.stages.setdefault("last_audio", 0.0)
                 self.stages["done"] = ms
                 self.status = given(event.response.status, "")

@@ -1,0 +1,166 @@
+"""Speech that might run out is held until it will not; then it comes in order, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+import pytest
+
+from vivavoce.audio.formats import PCM16_24K
+from vivavoce.core.messages import (
+    AudioSynthesized,
+    EngineReport,
+    Generate,
+    GenerationEnded,
+    PhraseSpoken,
+    Speak,
+    SynthesisFailed,
+)
+from vivavoce.engines import Finish, Piece, Prompt, TextPiece
+from vivavoce.engines.cores import DUE, URGENCY, Urgency
+from vivavoce.engines.scripted import ScriptedLanguageModel, scripted_pipeline
+from vivavoce.errors import EngineError
+from vivavoce.server.speaking import HELD_S_MAX
+from vivavoce.server.work import Work
+from vivavoce.testing.virtual_time import run
+
+
+class Slow(ScriptedLanguageModel):
+    """Writes ten characters at each of these times, and ends with the last; or never, where it `stalls`."""
+
+    def __init__(self, times: Sequence[float], *, stalls: bool = False) -> None:
+        super().__init__()
+        self.times, self.stalls = times, stalls
+
+    async def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
+        began = asyncio.get_running_loop().time()
+        for time in self.times:
+            await asyncio.sleep(began + time - asyncio.get_running_loop().time())
+            yield TextPiece("0123456789")
+        if self.stalls:
+            await asyncio.Event().wait()
+        yield Finish("stop")
+
+
+class Voice:
+    """A second of silence for each phrase, but for those that fail; notes how urgent each was and when it is due."""
+
+    rate_hz = 24_000
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Urgency, float | None]] = []
+
+    async def warm_up(self) -> None:
+        """Nothing to load."""
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+    async def speak(self, text: str, voice: str, speed: float) -> AsyncIterator[bytes]:
+        self.asked.append((text, URGENCY.get(), DUE.get()))
+        if text == "fails":
+            raise EngineError("no voice", code="synthesis_failed")
+        for _ in range(10):
+            yield bytes(4_800)
+
+
+class Answer:
+    """One response of a session's `Work`: what is reported, and when."""
+
+    def __init__(self, model: Slow) -> None:
+        self.voice = Voice()
+        self.told: list[tuple[float, EngineReport]] = []
+        self.work = Work(replace(scripted_pipeline(), language_model=model, synthesizer=self.voice), self._tell, "s")
+        self.work.generate(Generate("resp", "", ()))
+
+    async def _tell(self, report: EngineReport) -> None:
+        self.told.append((asyncio.get_running_loop().time(), report))
+
+    async def speak_at(self, time: float, number: int, text: str = "Well.") -> None:
+        await asyncio.sleep(time - asyncio.get_running_loop().time())
+        self.work.speak(Speak("resp", "item", number, text, "alloy", 1.0, PCM16_24K))
+
+    def heard(self) -> list[tuple[float, str]]:
+        """When each phrase began, ended or failed."""
+        events: list[tuple[float, str]] = []
+        for time, report in self.told:
+            match report:
+                case AudioSynthesized() if not events or not events[-1][1].startswith("audio"):
+                    events.append((time, "audio"))
+                case PhraseSpoken():
+                    events.append((time, f"spoken {report.phrase}"))
+                case SynthesisFailed():
+                    events.append((time, "failed"))
+        return events
+
+
+def test_speech_waits_for_slow_text_and_then_comes_whole_and_in_order() -> None:
+    async def talk() -> Answer:
+        answer = Answer(Slow([0.5 * n for n in range(9)]))
+        await answer.speak_at(1.0, 0)
+        await answer.speak_at(2.0, 1)
+        await asyncio.sleep(10.0)
+        await answer.work.end(1.0)
+        return answer
+
+    answer = run(talk())
+    assert answer.heard() == [(4.0, "audio"), (4.0, "spoken 0"), (4.0, "audio"), (4.0, "spoken 1")]
+    assert [urgency for _, urgency, _ in answer.voice.asked] == [Urgency.NOW, Urgency.NOW], "nothing is heard yet"
+    assert isinstance(answer.told[-1][1], PhraseSpoken), "the end of the text let it begin"
+
+
+def test_what_comes_later_is_due_when_all_has_been_heard() -> None:
+    async def talk() -> Answer:
+        answer = Answer(Slow([0.01 * n for n in range(60)]))
+        await answer.speak_at(0.1, 0)
+        await answer.speak_at(0.3, 1)
+        await answer.speak_at(0.4, 2)
+        await asyncio.sleep(10.0)
+        await answer.work.end(1.0)
+        return answer
+
+    answer = run(talk())
+    assert [at for at, what in answer.heard() if what == "audio"] == [0.1, 0.3, 0.4]
+    assert [urgency for _, urgency, _ in answer.voice.asked] == [Urgency.NOW, Urgency.SOON, Urgency.SOON]
+    assert [due for _, _, due in answer.voice.asked] == [None, pytest.approx(1.1), pytest.approx(2.1)]
+
+
+def test_a_text_that_does_not_go_on_is_not_waited_for_for_ever() -> None:
+    async def talk() -> Answer:
+        answer = Answer(Slow([0.0, 1.0], stalls=True))
+        await answer.speak_at(1.0, 0)
+        await asyncio.sleep(100.0)
+        await answer.work.end(1.0)
+        return answer
+
+    assert run(talk()).heard() == [(1.0 + HELD_S_MAX, "audio"), (1.0 + HELD_S_MAX, "spoken 0")]
+
+
+def test_where_a_later_phrase_fails_the_first_is_heard() -> None:
+    async def talk() -> Answer:
+        answer = Answer(Slow([0.0, 1.0], stalls=True))
+        await answer.speak_at(1.0, 0)
+        await answer.speak_at(2.0, 1, "fails")
+        await asyncio.sleep(1.0)
+        await answer.work.end(1.0)
+        return answer
+
+    assert run(talk()).heard() == [(2.0, "audio"), (2.0, "spoken 0"), (2.0, "failed")]
+
+
+def test_what_is_cancelled_while_it_is_held_is_never_heard() -> None:
+    async def talk() -> Answer:
+        answer = Answer(Slow([0.5 * n for n in range(9)]))
+        await answer.speak_at(1.0, 0)
+        await asyncio.sleep(1.0)
+        answer.work.cancel("resp")
+        await asyncio.sleep(100.0)
+        assert not answer.work._speaking
+        await answer.work.end(1.0)
+        return answer
+
+    answer = run(talk())
+    assert answer.heard() == []
+    assert not any(isinstance(report, GenerationEnded) for _, report in answer.told)
