@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vivavoce.engines import ArgumentsPiece, CallPiece, Finish, Piece, Prompt, TextPiece, TranscriptionHints
 from vivavoce.engines.scripted import (
@@ -24,6 +26,7 @@ from vivavoce.engines.scripted import (
     create_vad,
     scripted_pipeline,
 )
+from vivavoce.engines.scripted.hearing import squares
 from vivavoce.errors import EngineError, SettingsError
 from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction
 from vivavoce.protocol.items import (
@@ -354,3 +357,8 @@ def test_the_pipeline_has_settings_for_each_engine() -> None:
         await pipeline.close()
 
     asyncio.run(run())
+
+
+@given(st.binary(max_size=960).map(lambda pcm: pcm[: len(pcm) // 2 * 2]))
+def test_levels_are_the_same_with_numpy_and_without(pcm: bytes) -> None:
+    assert squares(with_numpy=False)(pcm) == squares()(pcm)

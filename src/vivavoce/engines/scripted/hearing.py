@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Annotated
+from operator import mul
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -54,9 +56,7 @@ class _LevelStream:
     """One stream of audio, cut into frames."""
 
     def __init__(self, settings: ScriptedVadSettings) -> None:
-        import numpy  # not above: the test kit imports this module, and is light
-
-        self._numpy = numpy
+        self._squares = squares()
         self._settings = settings
         self._frame_bytes = FORMAT.bytes_of(VAD_FRAME_MS)
         self._power_min = settings.speech_rms_min**2
@@ -76,9 +76,31 @@ class _LevelStream:
         self._frames += 1
         if self._frames == self._settings.fail_at_frame:
             raise failure(f"frame {self._frames}")
-        numpy = self._numpy
-        samples = numpy.frombuffer(frame, "<i2").astype(numpy.float64)  # in which the sum of all squares is exact
-        return 1.0 if samples.dot(samples) >= self._power_min * len(samples) else 0.0
+        samples = len(frame) // FORMAT.sample_bytes
+        return 1.0 if self._squares(frame) >= self._power_min * samples else 0.0
+
+
+def squares(*, with_numpy: bool = True) -> Callable[[bytes], float]:
+    """What sums up the squares of PCM16 samples, exactly; in a tenth of the time where numpy is installed.
+
+    It is asked for here, and not when this module is imported, since the test kit does that, and is light.
+    """
+    try:
+        numpy: Any = importlib.import_module("numpy") if with_numpy else None
+    except ImportError:
+        numpy = None
+
+    def by_numpy(pcm: bytes) -> float:
+        samples = numpy.frombuffer(pcm, "<i2").astype(numpy.float64)
+        return float(samples.dot(samples))
+
+    def plain(pcm: bytes) -> float:
+        samples = array("h", pcm)
+        if sys.byteorder == "big":
+            samples.byteswap()
+        return float(sum(map(mul, samples, samples)))
+
+    return plain if numpy is None else by_numpy
 
 
 # --- noise reduction and end of turn ----------------------------------------------------------------------------------
