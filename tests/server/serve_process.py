@@ -6,56 +6,63 @@ import os
 import re
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from served import SERVED
 
-START_S_MAX = 30.0
+START_S_MAX = 120.0
 LISTENS = re.compile(r"listening on (ws://([0-9.]+):(\d+)/v1/realtime)")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ServeProcess:
-    """One that listens."""
+    """One that listens, and what it has logged so far."""
 
-    process: subprocess.Popen[bytes]
-    url: str
-    host: str
-    port: int
-    log: Path
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+    listens: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+    host: str = ""
+    port: int = 0
 
-    def lines(self) -> list[str]:
-        """What it has logged so far."""
-        return self.log.read_text(encoding="utf-8").splitlines()
+    def read(self) -> None:
+        """Take every line that it logs, until it ends; in a thread of its own."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if (found := LISTENS.search(line)) is not None:
+                self.url, self.host, self.port = found[1], found[2], int(found[3])
+                self.listens.set()
+        self.listens.set()
 
 
 @contextmanager
-def serve_process(folder: Path, *options: str, port: int = 0, **variables: str) -> Iterator[ServeProcess]:
-    """It serves with the scripted engines until the block ends; what it logs is in a file of the folder."""
-    log = folder / f"log-{len(list(folder.iterdir()))}.txt"
+def serve_process(*options: str, port: int = 0, **variables: str) -> Iterator[ServeProcess]:
+    """It serves with the scripted engines until the block ends; then all that it has logged is in `lines`."""
     command = (sys.executable, "-m", "vivavoce", "serve", "--model", "scripted", "--port", str(port), *options)
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            (*command, "--websocket", SERVED["websocket"]), stdout=out, stderr=out, env={**_environment(), **variables}
-        )
+    process = subprocess.Popen(
+        (*command, "--websocket", SERVED["websocket"]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        env={**_environment(), **variables},
+    )
+    served = ServeProcess(process)
+    reading = threading.Thread(target=served.read, daemon=True)
+    reading.start()
     try:
-        found = _listening(process, log)
-        yield ServeProcess(process, found[1], found[2], int(found[3]), log)
+        assert served.listens.wait(START_S_MAX), "it does not listen"
+        assert served.port, served.lines
+        yield served
     finally:
         process.kill()
         process.wait()
-
-
-def _listening(process: subprocess.Popen[bytes], log: Path) -> re.Match[str]:
-    until = time.monotonic() + START_S_MAX
-    while (found := LISTENS.search(log.read_text(encoding="utf-8"))) is None:
-        assert process.poll() is None, log.read_text(encoding="utf-8")
-        assert time.monotonic() < until, "it does not listen"
-    return found
+        reading.join()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def _environment() -> Mapping[str, str]:

@@ -26,6 +26,7 @@ KEYS = {
 }
 SAMPLES = bytes(range(256)) * 64
 AUDIO = base64.b64encode(SAMPLES).decode()
+PATIENCE_S = 120.0
 WORDS = "the number of my card is four"
 
 
@@ -154,11 +155,11 @@ async def everything(server: ServeProcess) -> str:
 def test_no_line_at_any_level_has_a_key_or_audio_or_a_word(form: str, tmp_path: Path) -> None:
     keys = {"VIVAVOCE_API_KEYS": KEYS["right"], "VIVAVOCE_ADMIN_KEYS": KEYS["operator"]}
     options = ("--log-format", form, "--log-level", "debug", "--session-log", str(tmp_path / "sessions.db"))
-    with serve_process(tmp_path, *options, **keys) as server:
-        session_id = asyncio.run(asyncio.wait_for(everything(server), 30))
+    with serve_process(*options, **keys) as server:
+        session_id = asyncio.run(asyncio.wait_for(everything(server), PATIENCE_S))
         server.process.terminate()
-        assert server.process.wait(20) == 0
-        lines = server.lines()
+        assert server.process.wait(PATIENCE_S) == 0
+    lines = server.lines
     whole = "\n".join(lines)
     for name, key in KEYS.items():
         assert key not in whole, name

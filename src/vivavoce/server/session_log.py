@@ -162,13 +162,13 @@ class SessionLog:
         while self._live:
             await asyncio.sleep(REFRESH_S)
             now = self._wall_s()
-            for live in self._live:
-                self._put(live.record(now))
+            self._put(*[live.record(now) for live in self._live])
 
-    def _put(self, record: SessionRecord) -> None:
+    def _put(self, *records: SessionRecord) -> None:
         with self._changed:
-            self._pending.pop(record.id, None)
-            self._pending[record.id] = record
+            for record in records:
+                self._pending.pop(record.id, None)
+                self._pending[record.id] = record
             self._bound()
             self._changed.notify_all()
 
