@@ -149,6 +149,7 @@ def append_frame(append_ms: int) -> bytes:
 class Load:
     """All sessions of a run, and the one clock by which they append."""
 
+    variant: str
     peers: list[Peer]
     frame: bytes
     interval_s: float
@@ -183,7 +184,7 @@ class Load:
         """Raise for an error that a session was told, or a connection that is gone."""
         for peer in self.peers:
             if peer.error:
-                raise RuntimeError(f"a session has failed: {peer.error}")
+                raise RuntimeError(f"a session of {self.variant} has failed: {peer.error}")
 
 
 async def begun(plan: Plan, peers: list[Peer]) -> Load:
@@ -192,7 +193,7 @@ async def begun(plan: Plan, peers: list[Peer]) -> Load:
         for event in setup(plan):
             peer.say(event)
         await asyncio.sleep(BEGIN_S / plan.sessions)
-    return Load(peers, append_frame(plan.append_ms), plan.append_ms / 1000)
+    return Load(plan.variant, peers, append_frame(plan.append_ms), plan.append_ms / 1000)
 
 
 async def connected(plan: Plan, url: str) -> list[Peer]:

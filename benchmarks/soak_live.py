@@ -34,9 +34,9 @@ BREAK_S = 0.5
 PATIENCE_S = 300.0
 """For an event to come; long, since another program may keep the server from running."""
 SAMPLE_S = 10.0
-WARM_S_MAX = 120.0
+WARM_S_MAX = 300.0
 WARM_SHARE = 0.2
-"""Memory is compared with what it was after so long, or after this part of a shorter run."""
+"""Memory is compared with what it was after so long, when all have called again, or this part of a shorter run."""
 GROWTH_MAX = 0.05
 PARTS = 6
 """Into how many parts a run is cut when memory is told."""
@@ -91,7 +91,7 @@ class Line(WSListener):
 async def call(url: str) -> Line:
     """An open line."""
     line = Line()
-    await ws_connect(lambda: line, f"{url}/v1/realtime?model=gpt-realtime")
+    await ws_connect(lambda: line, f"{url}/v1/realtime?model=gpt-realtime", websocket_handshake_timeout=PATIENCE_S)
     return line
 
 
