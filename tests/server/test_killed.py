@@ -32,8 +32,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def row_of(path: Path, revision: int) -> dict[str, Any]:
     """The one session that there is, once it has been written so often. The server may be making the table still."""
-    until = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < until:
+    latest = time.monotonic() + PATIENCE_S
+    while time.monotonic() < latest:
         with suppress(sqlite3.OperationalError):
             if (found := rows(path)) and found[0]["revision"] >= revision:
                 (one,) = found
