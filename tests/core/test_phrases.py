@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.core.phrases import FIRST_CHARS_MAX, LATER_CHARS_MAX, UNBROKEN_CHARS_MAX, Phrases
+from vivavoce.core.phrases import LENGTHS, UNBROKEN_CHARS_MAX, Phrases
 
 
 def split(*deltas: str) -> list[str]:
@@ -37,6 +37,23 @@ def test_the_phrases_joined_are_the_text(deltas: list[str]) -> None:
         ("The weavers have mastered a craft.", ["The weavers have mastered ", "a craft."]),
         ("I was wandering a lot.", ["I was wandering ", "a lot."]),
         ("I went there since the road is good.", ["I went there since the road is good."]),
+        (
+            "Welcome, this one is a longer clause, which goes on and on until it breathes for a moment there.",
+            [
+                "Welcome, ",
+                "this one is a longer clause, ",
+                "which goes on and on until it breathes for a moment there.",
+            ],
+        ),
+        (
+            "Welcome, here are some words that go on and on without any marks at all for a moment. So it is.",
+            [
+                "Welcome, ",
+                "here are some words that go on and on without any marks ",
+                "at all for a moment. ",
+                "So it is.",
+            ],
+        ),
         ("", [""]),
     ],
 )
@@ -46,13 +63,13 @@ def test_where_phrases_end(text: str, phrases: list[str]) -> None:
 
 def test_the_first_phrase_does_not_wait_for_the_end_of_a_long_sentence() -> None:
     first, *_ = split("word " * 60)
-    assert len(first) <= FIRST_CHARS_MAX + len("word ")
+    assert len(first) <= LENGTHS[0].longest + len("word ")
 
 
 def test_later_phrases_are_sentences_but_not_without_end() -> None:
     _, second, *rest = split("Certainly, of course. " + "word " * 100)
     assert second == "of course. "
-    assert len(rest[0]) <= LATER_CHARS_MAX + len("word ")
+    assert len(rest[0]) <= LENGTHS[-1].longest + len("word ")
 
 
 def test_no_phrase_is_longer_than_a_synthesizer_can_be_given() -> None:

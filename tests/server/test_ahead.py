@@ -21,14 +21,14 @@ def test_what_is_written_fast_begins_at_once() -> None:
 
 
 def test_what_is_written_slower_waits_until_the_next_phrase_is_nearly_written() -> None:
-    ahead = begun(60, 0.5)
-    assert not ahead.may_begin(0.5)
-    assert ahead.runs_out(0.5) is None
-    ahead.wrote(60, 1.5)
-    assert not ahead.may_begin(1.5)
+    ahead = begun(30, 1.0)
+    assert not ahead.may_begin(1.0)
+    assert ahead.runs_out(1.0) is None
     ahead.wrote(30, 2.0)
-    assert ahead.may_begin(2.0)
-    assert ahead.runs_out(2.0) == 3.5
+    assert not ahead.may_begin(2.0)
+    ahead.wrote(30, 3.0)
+    assert ahead.may_begin(3.0)
+    assert ahead.runs_out(3.0) == 4.5
 
 
 def test_a_phrase_that_waits_for_its_speech_needs_no_more_text() -> None:

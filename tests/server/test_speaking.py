@@ -98,7 +98,7 @@ class Answer:
 
 def test_speech_waits_for_slow_text_and_then_comes_whole_and_in_order() -> None:
     async def talk() -> Answer:
-        answer = Answer(Slow([0.5 * n for n in range(9)]))
+        answer = Answer(Slow([1.0 * n for n in range(9)]))
         await answer.speak_at(1.0, 0)
         await answer.speak_at(2.0, 1)
         await asyncio.sleep(10.0)
@@ -106,7 +106,7 @@ def test_speech_waits_for_slow_text_and_then_comes_whole_and_in_order() -> None:
         return answer
 
     answer = run(talk())
-    assert answer.heard() == [(4.0, "audio"), (4.0, "spoken 0"), (4.0, "audio"), (4.0, "spoken 1")]
+    assert answer.heard() == [(8.0, "audio"), (8.0, "spoken 0"), (8.0, "audio"), (8.0, "spoken 1")]
     assert [urgency for _, urgency, _ in answer.voice.asked] == [Urgency.NOW, Urgency.NOW], "nothing is heard yet"
     assert isinstance(answer.told[-1][1], PhraseSpoken), "the end of the text let it begin"
 

@@ -1,29 +1,40 @@
 """Text deltas → phrases that can be spoken on their own.
 
-The first phrase decides how soon the assistant is heard, so it may be as short as a clause; later ones are cut at
-sentences, where the voice falls anyway. Invariant: the phrases joined are the text, nothing added, nothing lost.
+The first phrase decides how soon the assistant is heard, so it may be as short as a clause, and the second a little
+longer; later ones are cut at sentences, where the voice falls anyway. Invariant: the phrases joined are the text,
+nothing added, nothing lost.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 SENTENCE_ENDS = ".!?…"
 CLAUSE_ENDS = ",;:—"
-FIRST_CHARS_MIN = 8
-"""A first clause shorter than this ("Well,") waits for more: alone it would sound cut off."""
-FIRST_CHARS_MAX = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a phrase is, in characters."""
+
+    clause_min: int
+    """Where it ends at a mark within a sentence."""
+    joint_min: int
+    """Where it ends without a mark, in front of a word at which a speaker may breathe."""
+    longest: int
+    """Then it ends at any space."""
+
+
+LENGTHS = (Length(8, 16, 60), Length(24, 48, 100), Length(80, 200, 200))
+"""Of the first, the second, and all later phrases. The first decides how soon the assistant is heard, the second has to
+be there when the first was; but "Well," alone would sound cut off."""
 JOINTS = (
     " about after and as at because before but by for from if in into like of on or since so than that through to "
     "until when where which while who with without "
 )
-"""Before these words a speaker may breathe: there the first phrase may end without a mark."""
+"""Words in front of which a speaker may breathe."""
 DETERMINERS = " a an another any each every her his its my no our some that the their these this those your "
-"""Before these as well, but not behind one of the others: "with a lot"."""
-FIRST_JOINT_CHARS_MIN = 16
-"""But not sooner: "I'm here to help", and then "with anything"."""
-LATER_CLAUSE_CHARS_MIN = 80
-"""A later phrase is cut at a clause only when it is this long already."""
-LATER_CHARS_MAX = 200
-"""Without any mark, a phrase ends at a space once it is longer than the maximum."""
+"""These as well, but not behind one of the others: "with a lot"."""
 UNBROKEN_CHARS_MAX = 400
 """Without even a space, a phrase ends here: no synthesizer is given more at once."""
 WIDE_SENTENCE_ENDS = "。！？"
@@ -39,7 +50,7 @@ class Phrases:
         self._text = ""
         self._seen = 0
         """No phrase ends before this index, whatever comes: so text without any end is looked at only once."""
-        self._first = True
+        self._number = 0
 
     def push(self, delta: str) -> list[str]:
         """Take text; give the phrases that it completed."""
@@ -49,7 +60,7 @@ class Phrases:
             complete.append(self._text[:end])
             self._text = self._text[end:]
             self._seen = 0
-            self._first = False
+            self._number += 1
         return complete
 
     def flush(self) -> str:
@@ -63,32 +74,31 @@ class Phrases:
         A mark counts only with a space behind it: "3.5" and "e.g." do not end a phrase, and half a number is not known
         to be one.
         """
-        clause_min = FIRST_CHARS_MIN if self._first else LATER_CLAUSE_CHARS_MIN
-        longest = FIRST_CHARS_MAX if self._first else LATER_CHARS_MAX
+        length = LENGTHS[min(self._number, len(LENGTHS) - 1)]
         for index in range(self._seen, len(self._text)):
             char = self._text[index]
-            if char in WIDE_SENTENCE_ENDS or (char in WIDE_CLAUSE_ENDS and index >= clause_min):
+            if char in WIDE_SENTENCE_ENDS or (char in WIDE_CLAUSE_ENDS and index >= length.clause_min):
                 return index + 1
             if index + 1 >= UNBROKEN_CHARS_MAX:
                 return index + 1
             if not char.isspace():
                 continue
-            if self._first and (joint := self._joint(index)):
+            if joint := self._joint(index, length.joint_min):
                 return joint
             said = self._text[:index].rstrip(CLOSERS)
             if not said.strip():
                 continue
-            if char == "\n" or said[-1] in SENTENCE_ENDS or (said[-1] in CLAUSE_ENDS and index >= clause_min):
+            if char == "\n" or said[-1] in SENTENCE_ENDS or (said[-1] in CLAUSE_ENDS and index >= length.clause_min):
                 return index + 1
-            if index >= longest:
+            if index >= length.longest:
                 return index + 1
         self._seen = len(self._text)
         return 0
 
-    def _joint(self, index: int) -> int:
-        """Where the word that ends at `index` begins, if a first phrase may end in front of it; else 0."""
+    def _joint(self, index: int, least: int) -> int:
+        """Where the word that ends at `index` begins, if a phrase may end there, at `least` or later; else 0."""
         begin = self._text.rfind(" ", 0, index) + 1
-        if begin < FIRST_JOINT_CHARS_MIN:
+        if begin < least:
             return 0
         word = f" {self._text[begin:index].lower()} "
         before = f" {self._text[self._text.rfind(' ', 0, begin - 1) + 1 : begin - 1].lower()} "

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from vivavoce.audio.levels import rms_db
@@ -45,10 +45,14 @@ TURN_MS_MAX = 30 * 60_000
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """A draft of one stretch: its tokens and its text; empty where nothing was said."""
+    """A draft of one stretch: its tokens and its text; empty where nothing was said.
+
+    One that is not `is_sure` may be better, or may be something at all, with `is_final`.
+    """
 
     tokens: tuple[int, ...]
     text: str
+    is_sure: bool = True
 
 
 class Ear(Protocol):
@@ -87,14 +91,12 @@ class _Live:
     sketch: Sketch | None = None
     speech_ms: int = 0
     """How much voice the sketch has heard."""
-    is_final: bool = False
-    """Whether it was made with the care of a last one."""
     told: tuple[int, ...] = ()
 
     def covers(self, stretch: Stretch, *, is_final: bool) -> bool:
-        """Whether the sketch has heard all that was said in `stretch`."""
-        is_good = self.is_final or not is_final
-        return self.sketch is not None and self.speech_ms == stretch.speech_ms and is_good
+        """Whether the sketch has heard all that was said in `stretch`, and need not be better."""
+        sketch = self.sketch
+        return sketch is not None and self.speech_ms == stretch.speech_ms and (sketch.is_sure or not is_final)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class _Reading:
 
     task: asyncio.Task[Sketch]
     stopped: threading.Event
-    is_final: bool
+    is_urgent: bool
 
     def stop(self) -> None:
         """At once where it waits; else its thread ends soon, and nobody waits for that."""
@@ -192,7 +194,7 @@ class IncrementalListening:
         """
         self._wanted = False
         self._make_way()
-        await self._draft(is_final=True)
+        await self._draft(is_urgent=True, is_final=True)
         texts = [self._done[start] for start in sorted(self._done)]
         if self._live is not None and self._live.sketch is not None:
             texts.append(self._live.sketch.text)
@@ -211,8 +213,8 @@ class IncrementalListening:
             await asyncio.wait([self._job])
 
     def _make_way(self) -> None:
-        """Stop a draft that is being made and is not a last one: now a last one is wanted, and soon."""
-        if self._in_thread is not None and not self._in_thread.is_final:
+        """Stop a draft that was begun while somebody spoke: now one of the whole is wanted, and soon."""
+        if self._in_thread is not None and not self._in_thread.is_urgent:
             self._in_thread.stop()
 
     def _is_worth_a_draft(self) -> bool:
@@ -226,48 +228,50 @@ class IncrementalListening:
             self._wanted = False
             # A draft that fails is not missed: `settle` tries again, and says why.
             with suppress(EngineError):
-                await self._draft(is_final=self._sound.is_quiet())
+                await self._draft(is_urgent=self._sound.is_quiet())
 
-    async def _draft(self, *, is_final: bool) -> None:
-        """Bring the drafts up to what was pushed."""
+    async def _draft(self, *, is_urgent: bool, is_final: bool = False) -> None:
+        """Bring the drafts up to what was pushed. `is_final`: whatever it takes, since no better one will follow."""
         async with self._drafting:
             sound = self._sound
             self._drafted_ms = len(sound.probabilities) * sound.frame_ms
             stretches = find_stretches(sound.probabilities, sound.frame_ms)
             for stretch in stretches[:-1]:
-                await self._complete(stretch)
+                await self._complete(stretch, is_urgent)
             if stretches and not self._is_cancelled:
-                await self._sketch_live(stretches[-1], is_final)
+                await self._sketch_live(stretches[-1], is_urgent, is_final)
 
-    async def _complete(self, stretch: Stretch) -> None:
+    async def _complete(self, stretch: Stretch, is_urgent: bool) -> None:
         """Write down a stretch behind which another has begun: once."""
         if stretch.start_ms in self._done or self._is_cancelled:
             return
         live = self._live_of(stretch)
         sketch = live.sketch
         if sketch is None or not live.covers(stretch, is_final=True):
-            sketch = await self._sketched(stretch, live, is_final=True)
+            sketch = await self._sketched(stretch, live, is_urgent=is_urgent, is_final=True)
         if sketch is None:
             return
         self._done[stretch.start_ms] = sketch.text
         self._tell(sketch.tokens[len(live.told) :])
         self._live = None
 
-    async def _sketch_live(self, stretch: Stretch, is_final: bool) -> None:
+    async def _sketch_live(self, stretch: Stretch, is_urgent: bool, is_final: bool) -> None:
         live = self._live_of(stretch)
         if live.covers(stretch, is_final=is_final):
             return
         before = live.sketch
-        sketch = await self._sketched(stretch, live, is_final=is_final)
+        sketch = await self._sketched(stretch, live, is_urgent=is_urgent, is_final=is_final)
         if sketch is None:
             return
-        live.sketch, live.speech_ms, live.is_final = sketch, stretch.speech_ms, is_final
+        if is_final:
+            sketch = replace(sketch, is_sure=True)
+        live.sketch, live.speech_ms = sketch, stretch.speech_ms
         count = known = len(live.told)
         # A stretch that becomes too long is cut, not before this length; what was told must lie in front of the cut.
         if before is not None and stretch.end_ms - stretch.start_ms <= STRETCH_MS_MIN:
             count = max(known, agreed(before.tokens, sketch.tokens, self._ear.starts_word, UNTOLD_WORDS))
         # The last word may still be half of one, unless nobody speaks any more.
-        end = len(sketch.tokens) if is_final else self._last_word(sketch.tokens)
+        end = len(sketch.tokens) if is_urgent else self._last_word(sketch.tokens)
         self._tell(sketch.tokens[known:count], sketch.tokens[count : max(count, end)])
         if self._told is not None:
             live.told = sketch.tokens[:count]
@@ -276,16 +280,16 @@ class IncrementalListening:
         """Where the last word of them begins."""
         return max((index for index, token in enumerate(tokens) if self._ear.starts_word(token)), default=0)
 
-    async def _sketched(self, stretch: Stretch, live: _Live, *, is_final: bool) -> Sketch | None:
+    async def _sketched(self, stretch: Stretch, live: _Live, *, is_urgent: bool, is_final: bool) -> Sketch | None:
         """None where it was stopped."""
         guess = live.sketch.tokens[len(live.told) :] if live.sketch else ()
         stopped = threading.Event()
-        urgency = Urgency.NOW if is_final else Urgency.SPARE
+        urgency = Urgency.NOW if is_urgent else Urgency.SPARE
         part, speech_s = self._sound.part(stretch), stretch.speech_ms / 1000
         call = self._threads.run(
             urgency, self._ear.sketch, part, speech_s, self._hints, live.told, guess, stopped, is_final
         )
-        self._in_thread = reading = _Reading(asyncio.ensure_future(call), stopped, is_final)
+        self._in_thread = reading = _Reading(asyncio.ensure_future(call), stopped, is_urgent)
         try:
             await asyncio.wait([reading.task])
             return None if stopped.is_set() else reading.task.result()

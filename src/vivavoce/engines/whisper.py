@@ -280,7 +280,7 @@ class _Model:
         is_final: bool,
     ) -> Sketch:
         """The speech of one stretch, which begins with `known` and probably goes on with `guess`; see `incremental`."""
-        nothing = Sketch(tuple(known), self.text(known))
+        nothing = Sketch(tuple(known), self.text(known), is_sure=False)
         if cancelled.is_set():
             return nothing
         samples = self._numpy.frombuffer(audio, "<i2", len(audio) // 2).astype(self._numpy.float32) / 32_768.0
@@ -299,7 +299,7 @@ class _Model:
         except Exception as error:
             raise EngineError(f"whisper: {error}", code="transcription_failed") from error
         if noise(heard.draft) or (is_in_doubt and not is_final):
-            return nothing
+            return replace(nothing, is_sure=not is_in_doubt)
         if known and list(heard.tokens[: len(known)]) != list(known):
             # The guard cut a repetition out of what was told; the rest of it is not better.
             return nothing

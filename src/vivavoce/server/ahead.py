@@ -9,8 +9,9 @@ from __future__ import annotations
 
 __all__ = ["Ahead"]
 
-NEXT_PHRASE_CHARS = 120
-"""How long the next phrase is expected to be while it is being written: five of six are no longer."""
+NEXT_PHRASE_CHARS = 64
+"""How long the second phrase is expected to be while it is being written: it may end in front of many a word from 48
+on, see `core.phrases`."""
 ANSWER_CHARS = 300
 """How long an answer is expected to be that is written slower than it is spoken."""
 CHAR_S = 0.06
