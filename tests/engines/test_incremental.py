@@ -16,7 +16,7 @@ from vivavoce.errors import EngineError
 FRAME_MS = 32
 BYTES_PER_MS = 32
 FRAME = FRAME_MS * BYTES_PER_MS
-WORD_FRAMES = 10
+WORD_FRAMES = 5
 
 
 class Activity:
@@ -35,7 +35,7 @@ class Activity:
 
 
 class EarDouble:
-    """Hears the token n where the byte n is spoken for ten frames; of a word cut short it makes token 200."""
+    """Hears the token n where the byte n is spoken for five frames; of a word cut short it makes token 200."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, tuple[int, ...], tuple[int, ...], bool]] = []
@@ -120,7 +120,7 @@ def played(script: Callable[[Turn], Awaitable[None]], *, is_told: bool = True) -
 def test_at_a_pause_the_text_is_there_before_it_is_asked_for() -> None:
     async def script(turn: Turn) -> None:
         await turn.speak(words(1, 2) + pause(100))
-        assert turn.ear.calls == [(640, (), (), False)]
+        assert turn.ear.calls == [(320, (), (), False)]
         assert await turn.listening.settle() == "1 2"
         assert len(turn.ear.calls) == 1, "nothing was left to do"
 
@@ -162,7 +162,7 @@ def test_each_draft_is_the_guess_of_the_next() -> None:
 
 def test_a_silence_is_noticed_by_its_level_before_voice_activity_falls() -> None:
     async def script(turn: Turn) -> None:
-        await turn.speak(noise(1, 320) + words(50, 51) + noise(1, 70))
+        await turn.speak(noise(1, 160) + words(50, 51) + noise(1, 70))
         assert len(turn.ear.calls) == 1, "though the double of voice activity takes any noise for speech"
         await turn.speak(pause(100))
         await turn.listening.settle()
@@ -173,7 +173,7 @@ def test_a_silence_is_noticed_by_its_level_before_voice_activity_falls() -> None
 
 def test_where_the_noise_is_nearly_as_loud_as_the_voice_levels_say_nothing() -> None:
     async def script(turn: Turn) -> None:
-        await turn.speak(noise(1_500, 320) + words(50, 51) + noise(1_500, 200))
+        await turn.speak(noise(1_500, 160) + words(50, 51) + noise(1_500, 100))
         assert turn.ear.calls == []
 
     played(script)

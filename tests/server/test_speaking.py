@@ -106,9 +106,9 @@ def test_speech_waits_for_slow_text_and_then_comes_whole_and_in_order() -> None:
         return answer
 
     answer = run(talk())
-    assert answer.heard() == [(8.0, "audio"), (8.0, "spoken 0"), (8.0, "audio"), (8.0, "spoken 1")]
+    assert answer.heard() == [(6.0, "audio"), (6.0, "spoken 0"), (6.0, "audio"), (6.0, "spoken 1")]
     assert [urgency for _, urgency, _ in answer.voice.asked] == [Urgency.NOW, Urgency.NOW], "nothing is heard yet"
-    assert isinstance(answer.told[-1][1], PhraseSpoken), "the end of the text let it begin"
+    assert isinstance(answer.told[-1][1], GenerationEnded), "the third phrase was nearly written"
 
 
 def test_what_comes_later_is_due_when_all_has_been_heard() -> None:

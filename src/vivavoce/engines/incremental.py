@@ -33,7 +33,7 @@ falls 100 ms late, half of it can be saved."""
 VOICE_ABOVE_QUIET_DB = 25.0
 """Where the noise is nearer to the voice than this, levels say nothing."""
 LEVELS_PER_FRAME = 3
-DRAFT_SPEECH_MS = 1_200
+DRAFT_SPEECH_MS = 600
 """Where nobody pauses, a draft is made after so much new speech …"""
 DRAFT_SPEECH_SHARE = 8
 """… and one part of so many of what was said before: a longer stretch costs more each time."""
@@ -106,6 +106,7 @@ class _Reading:
     task: asyncio.Task[Sketch]
     stopped: threading.Event
     is_urgent: bool
+    speech_ms: int
 
     def stop(self) -> None:
         """At once where it waits; else its thread ends soon, and nobody waits for that."""
@@ -213,9 +214,12 @@ class IncrementalListening:
             await asyncio.wait([self._job])
 
     def _make_way(self) -> None:
-        """Stop a draft that was begun while somebody spoke: now one of the whole is wanted, and soon."""
-        if self._in_thread is not None and not self._in_thread.is_urgent:
-            self._in_thread.stop()
+        """Stop a draft that was begun before all was said: now one of the whole is wanted, and soon."""
+        reading, sound = self._in_thread, self._sound
+        stretches = find_stretches(sound.probabilities, sound.frame_ms)
+        said_ms = stretches[-1].speech_ms if stretches else 0
+        if reading is not None and not (reading.is_urgent and reading.speech_ms == said_ms):
+            reading.stop()
 
     def _is_worth_a_draft(self) -> bool:
         sound = self._sound
@@ -289,7 +293,7 @@ class IncrementalListening:
         call = self._threads.run(
             urgency, self._ear.sketch, part, speech_s, self._hints, live.told, guess, stopped, is_final
         )
-        self._in_thread = reading = _Reading(asyncio.ensure_future(call), stopped, is_urgent)
+        self._in_thread = reading = _Reading(asyncio.ensure_future(call), stopped, is_urgent, stretch.speech_ms)
         try:
             await asyncio.wait([reading.task])
             return None if stopped.is_set() else reading.task.result()
