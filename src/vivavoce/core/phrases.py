@@ -25,9 +25,10 @@ class Length:
     """Then it ends at any space."""
 
 
-LENGTHS = (Length(8, 16, 60), Length(24, 48, 100), Length(80, 200, 200))
-"""Of the first, the second, and all later phrases. The first decides how soon the assistant is heard, the second has to
-be there when the first was; but "Well," alone would sound cut off."""
+LENGTHS = (Length(8, 16, 60), Length(24, 48, 100), Length(48, 96, 150), Length(80, 200, 200))
+"""Of the first, the second, the third, and all later phrases. The first decides how soon the assistant is heard, but
+"Well," alone would sound cut off; the others have to be there when the one before was heard, and so are at most twice
+as long, since text comes at least twice as fast as it is spoken."""
 JOINTS = (
     " about after and as at because before but by for from if in into like of on or since so than that through to "
     "until when where which while who with without "
