@@ -83,6 +83,16 @@ def test_the_key_may_be_in_the_environment_and_a_wrong_one_is_said_to_be_wrong(
     assert (code, "There is no session 'sess_nobody'" in printed.err) == (1, True)
 
 
+def test_a_key_that_came_with_a_newline_is_taken_and_an_impossible_one_is_not_shown(
+    server: RealServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told(capsys, server, "list", key=f"{ADMIN}\n")[0] == 0
+    for key in ("sk-se\ncret", "sk-sécret"):
+        code, printed = told(capsys, server, "list", key=key)
+        assert (code, "has characters that no key has" in printed.err) == (1, True)
+        assert "cret" not in printed.err + printed.out
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "http://[", "nonsense"])
 def test_where_there_is_no_server_that_is_said(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sessions", "list", "--url", url]) == 1

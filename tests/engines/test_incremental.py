@@ -41,6 +41,9 @@ class EarDouble:
         self.calls: list[tuple[int, tuple[int, ...], tuple[int, ...], bool]] = []
         self.failures = 0
         self.is_sure = True
+        self.gate: threading.Event | None = None
+        """Closed until it is set."""
+        self.began = threading.Event()
 
     def sketch(
         self,
@@ -53,6 +56,9 @@ class EarDouble:
         is_final: bool,
     ) -> Sketch:
         self.calls.append((round(speech_s * 1000), tuple(known), tuple(guess), is_final))
+        if self.gate is not None:
+            self.began.set()
+            self.gate.wait()
         if self.failures:
             self.failures -= 1
             raise EngineError("broken", code="transcription_failed")
@@ -299,6 +305,48 @@ def test_a_draft_that_waits_for_a_core_leaves_the_queue_when_the_last_one_is_wan
         assert [call[3] for call in turn.ear.calls] == [True], "the draft was never made"
         assert turn.cores.waiting == 0
         turn.cores.give_back(ahead)
+
+    played(script)
+
+
+def test_what_is_settled_goes_on_though_more_comes_meanwhile() -> None:
+    async def script(turn: Turn) -> None:
+        turn.ear.gate = threading.Event()
+        turn.listening.push(words(1, 2))
+        settling = asyncio.ensure_future(turn.listening.settle())
+        await asyncio.to_thread(turn.ear.began.wait)
+        turn.listening.push(words(3, 3) + pause(100))
+        turn.ear.gate.set()
+        assert await settling == "1 2"
+        await turn.listening.idle()
+        assert await turn.listening.settle() == "1 2 3"
+
+    played(script)
+
+
+def test_a_stretch_is_completed_and_told_once_though_a_pause_comes_meanwhile() -> None:
+    async def script(turn: Turn) -> None:
+        turn.ear.is_sure = False
+        await turn.speak(words(1, 3) + pause(1_500))
+        turn.ear.gate, calls = threading.Event(), len(turn.ear.calls)
+        turn.listening.push(words(4, 8))
+        await asyncio.to_thread(turn.ear.began.wait)
+        turn.listening.push(pause(100))
+        turn.ear.gate.set()
+        await turn.listening.idle()
+        assert "".join(turn.told) == "1 2 3 4 5 6"
+        assert await turn.listening.settle() == "1 2 3 4 5 6 7 8"
+        assert len([call for call in turn.ear.calls[calls:] if call[0] == 480]) == 1, "the first stretch, once"
+
+    played(script)
+
+
+def test_a_click_does_not_make_a_quiet_voice_silent() -> None:
+    async def script(turn: Turn) -> None:
+        click = (32_000).to_bytes(2, "little") * (FRAME // 2)
+        quiet = (300).to_bytes(2, "little") * (64 * FRAME // 2)
+        await turn.speak(noise(1, 320) + click + quiet)
+        assert min(turn.listening._sound.probabilities[11:]) > 0
 
     played(script)
 

@@ -87,6 +87,16 @@ def test_a_client_writes_no_lines_of_its_own_and_no_endless_ones() -> None:
     assert len(TextLines().format(line_of("x" * 10**6))) < CHARS_MAX + 100
 
 
+def test_what_a_peer_said_in_a_traceback_is_no_line_either() -> None:
+    try:
+        raise ValueError("bye\n2026-01-01 ERROR vivavoce: \x1b[31mlies")
+    except ValueError:
+        record = logging.LogRecord("vivavoce.some", logging.ERROR, __file__, 1, "failed", (), sys.exc_info())
+    _, *traceback = TextLines().format(record).split("\n")
+    assert all(line.startswith("    ") for line in traceback)
+    assert "\x1b" not in "".join(traceback)
+
+
 def test_engines_and_tasks_of_a_session_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever logs in a task of the session: here its reading, its engines and a refusal that is nobody's."""
     seen: list[tuple[str, str]] = []

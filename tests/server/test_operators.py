@@ -154,6 +154,7 @@ BAD = {
     f"?limit={operators.LISTED_MAX + 1}": "limit",
     "?limit=%C2%B2": "limit",
     f"?limit={'9' * 5_000}": "limit",
+    "?limit=0000010009999": "limit",
     "?status=dead": "status",
     "?since=yesterday": "since",
     "?since=nan": "since",

@@ -51,6 +51,7 @@ class Voice:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Urgency, float | None]] = []
+        self.is_mute = False
 
     async def warm_up(self) -> None:
         """Nothing to load."""
@@ -62,7 +63,7 @@ class Voice:
         self.asked.append((text, URGENCY.get(), DUE.get()))
         if text == "fails":
             raise EngineError("no voice", code="synthesis_failed")
-        for _ in range(10):
+        for _ in range(0 if self.is_mute else 10):
             yield bytes(4_800)
 
 
@@ -109,6 +110,18 @@ def test_speech_waits_for_slow_text_and_then_comes_whole_and_in_order() -> None:
     assert answer.heard() == [(6.0, "audio"), (6.0, "spoken 0"), (6.0, "audio"), (6.0, "spoken 1")]
     assert [urgency for _, urgency, _ in answer.voice.asked] == [Urgency.NOW, Urgency.NOW], "nothing is heard yet"
     assert isinstance(answer.told[-1][1], GenerationEnded), "the third phrase was nearly written"
+
+
+def test_a_phrase_without_sound_holds_nothing_up() -> None:
+    async def talk() -> Answer:
+        answer = Answer(Slow([0.0, 0.5]))
+        answer.voice.is_mute = True
+        await answer.speak_at(1.0, 0, "…")
+        await asyncio.sleep(0.5)
+        await answer.work.end(1.0)
+        return answer
+
+    assert run(talk()).heard() == [(1.0, "spoken 0")]
 
 
 def test_what_comes_later_is_due_when_all_has_been_heard() -> None:

@@ -96,7 +96,10 @@ class _Server:
     def __init__(self, url: str, key: str | None) -> None:
         web = url.replace("ws", "http", 1) if url.startswith("ws") else url
         self._base = f"{web.rstrip('/').removesuffix('/realtime')}/realtime/sessions"
-        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        key = (key or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise VivavoceError(f"the admin key (--admin-key or {KEY_VARIABLE}) has characters that no key has")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def ask(self, method: str, path: str = "", query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The body of the answer. Raises `VivavoceError`, in the server's words where it has some."""
@@ -111,9 +114,10 @@ class _Server:
                 timeout=TIMEOUT_S,
                 follow_redirects=False,
             )
-            body = answer.json()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise VivavoceError(f"{self._base} cannot be reached: {error}") from None
+        try:
+            body = answer.json()
         except ValueError:
             raise VivavoceError(f"{self._base} answers {answer.status_code}, and not as a vivavoce server") from None
         if not answer.is_success or not isinstance(body, dict):

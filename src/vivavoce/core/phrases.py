@@ -1,8 +1,8 @@
 """Text deltas → phrases that can be spoken on their own.
 
-The first phrase decides how soon the assistant is heard, so it may be as short as a clause, and the second a little
-longer; later ones are cut at sentences, where the voice falls anyway. Invariant: the phrases joined are the text,
-nothing added, nothing lost.
+The first phrase decides how soon the assistant is heard, so it may be as short as a clause; those behind it may be
+longer each time, and end at sentences, where the voice falls anyway, if these are not too long. Invariant: the phrases
+joined are the text, nothing added, nothing lost.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Length:
 
 LENGTHS = (Length(8, 16, 60), Length(24, 48, 100), Length(48, 96, 150), Length(80, 200, 200))
 """Of the first, the second, the third, and all later phrases. The first decides how soon the assistant is heard, but
-"Well," alone would sound cut off; the others have to be there when the one before was heard, and so are at most twice
-as long, since text comes at least twice as fast as it is spoken."""
+"Well," alone would sound cut off; the others have to be there when the one before was heard, and so are about
+twice as long at most, since text comes at least twice as fast as it is spoken."""
 JOINTS = (
     " about after and as at because before but by for from if in into like of on or since so than that through to "
     "until when where which while who with without "

@@ -28,10 +28,12 @@ LEVELS_MAX = 96
 """Frames, three seconds of them, whose levels tell the voice from what is behind it."""
 QUIET_BELOW_VOICE_DB = 35.0
 QUIET_ABOVE_NOISE_DB = 6.0
-"""A frame so far below the loudest, or so little above the quietest, is silence whatever voice activity says: that
+"""A frame so far below the voice, or so little above the quietest, is silence whatever voice activity says: that
 falls 100 ms late, half of it can be saved."""
 VOICE_ABOVE_QUIET_DB = 25.0
 """Where the noise is nearer to the voice than this, levels say nothing."""
+VOICE_FRAMES = 8
+"""The level that so many frames reach is the voice's: something that falls is over sooner."""
 LEVELS_PER_FRAME = 3
 DRAFT_SPEECH_MS = 600
 """Where nobody pauses, a draft is made after so much new speech …"""
@@ -106,6 +108,7 @@ class _Reading:
     task: asyncio.Task[Sketch]
     stopped: threading.Event
     is_urgent: bool
+    is_final: bool
     speech_ms: int
 
     def stop(self) -> None:
@@ -143,7 +146,9 @@ class Sound:
         part = size // LEVELS_PER_FRAME // 2 * 2
         level = max(rms_db(bytes(frame[at : at + part])) for at in range(0, part * LEVELS_PER_FRAME, part))
         self.levels.append(level)
-        voice = max(self.levels)
+        if len(self.levels) < VOICE_FRAMES:
+            return True
+        voice = sorted(self.levels)[-VOICE_FRAMES]
         quiet = max(voice - QUIET_BELOW_VOICE_DB, min(self.levels) + QUIET_ABOVE_NOISE_DB)
         return level >= quiet or quiet > voice - VOICE_ABOVE_QUIET_DB
 
@@ -195,7 +200,7 @@ class IncrementalListening:
         """
         self._wanted = False
         self._make_way()
-        await self._draft(is_urgent=True, is_final=True)
+        await self._draft(is_final=True)
         texts = [self._done[start] for start in sorted(self._done)]
         if self._live is not None and self._live.sketch is not None:
             texts.append(self._live.sketch.text)
@@ -216,9 +221,11 @@ class IncrementalListening:
     def _make_way(self) -> None:
         """Stop a draft that was begun before all was said: now one of the whole is wanted, and soon."""
         reading, sound = self._in_thread, self._sound
+        if reading is None or reading.is_final:
+            return
         stretches = find_stretches(sound.probabilities, sound.frame_ms)
         said_ms = stretches[-1].speech_ms if stretches else 0
-        if reading is not None and not (reading.is_urgent and reading.speech_ms == said_ms):
+        if not reading.is_urgent or reading.speech_ms != said_ms:
             reading.stop()
 
     def _is_worth_a_draft(self) -> bool:
@@ -232,12 +239,13 @@ class IncrementalListening:
             self._wanted = False
             # A draft that fails is not missed: `settle` tries again, and says why.
             with suppress(EngineError):
-                await self._draft(is_urgent=self._sound.is_quiet())
+                await self._draft()
 
-    async def _draft(self, *, is_urgent: bool, is_final: bool = False) -> None:
+    async def _draft(self, *, is_final: bool = False) -> None:
         """Bring the drafts up to what was pushed. `is_final`: whatever it takes, since no better one will follow."""
         async with self._drafting:
             sound = self._sound
+            is_urgent = is_final or sound.is_quiet()
             self._drafted_ms = len(sound.probabilities) * sound.frame_ms
             stretches = find_stretches(sound.probabilities, sound.frame_ms)
             for stretch in stretches[:-1]:
@@ -293,7 +301,9 @@ class IncrementalListening:
         call = self._threads.run(
             urgency, self._ear.sketch, part, speech_s, self._hints, live.told, guess, stopped, is_final
         )
-        self._in_thread = reading = _Reading(asyncio.ensure_future(call), stopped, is_urgent, stretch.speech_ms)
+        self._in_thread = reading = _Reading(
+            asyncio.ensure_future(call), stopped, is_urgent, is_final, stretch.speech_ms
+        )
         try:
             await asyncio.wait([reading.task])
             return None if stopped.is_set() else reading.task.result()

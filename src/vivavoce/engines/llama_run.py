@@ -6,7 +6,7 @@ told as cached, and nothing that was computed for this answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vivavoce.engines import Finish
@@ -36,6 +36,8 @@ class Run:
         """When its latest token came, in seconds of the monotonic clock."""
         self.counts: Counts = {}
         self.latest: Counts = {}
+        self.leave_queue: Callable[[], object] = lambda: None
+        """Ends it where no thread has taken it up."""
         self._own_tokens_max = own_tokens_max
         self._is_cut = False
         self._chances: list[dict[str, Any]] = []
@@ -53,6 +55,12 @@ class Run:
             text += choice.get("delta", {}).get("content") or ""
             self._chances += (choice.get("logprobs") or {}).get("content") or ()
         return text
+
+    def stop(self) -> None:
+        """Nobody wants it any more: it ends at the model's next step, or at once where it has not begun."""
+        self.is_stopped = True
+        if not self.has_begun:
+            self.leave_queue()
 
     def end(self) -> None:
         """The model came to its end by itself."""

@@ -83,7 +83,8 @@ def _is_made(path: Path, size: int) -> bool:
             if _digest(path) != digest:
                 log.warning("%s is not what was written there; it is made anew", path)
                 return False
-            _record(path, digest)
+            with suppress(OSError):  # else it is read again the next time
+                _record(path, digest)
     except (OSError, ValueError):
         return False
     return True

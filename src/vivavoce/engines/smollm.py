@@ -308,6 +308,7 @@ class SmolLM:
         pieces: asyncio.Queue[tuple[str, Counts] | None] = asyncio.Queue()
         self._waiting += not is_ahead
         working = asyncio.ensure_future(self._run(chat, body, run, pieces, is_ahead=is_ahead))
+        run.leave_queue = working.cancel
 
         def ended(working: asyncio.Task[None]) -> None:
             if not working.cancelled():
@@ -328,6 +329,8 @@ class SmolLM:
             run.is_stopped = run.is_stopped or not working.done()
             if not run.has_begun:
                 working.cancel()
+        if working.cancelled() and run.is_stopped:
+            return  # it has made way before it began
         await working
         run.end()
         if run.error is not None:
@@ -354,7 +357,7 @@ class SmolLM:
         while not is_ahead and self._preparing is not None:
             # It ends with the step that llama.cpp is at, before which nothing else begins either; what it has computed
             # may be the begin of this very prompt.
-            self._preparing.is_stopped = True
+            self._preparing.stop()
             await self._change()
         while any(other.is_stopped and known_lines(before, chat) for other, before in self._working.items()):
             # An answer that nobody wants any more still has the slot of this conversation, for one step at most.

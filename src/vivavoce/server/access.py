@@ -43,6 +43,9 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, noted)
+        except Exception:
+            status = status or 500  # which Starlette sends outside of this
+            raise
         finally:
             _note(scope, status, (clock() - began_s) * 1000)
 

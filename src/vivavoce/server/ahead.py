@@ -87,8 +87,9 @@ class Ahead:
         return None if self._began_at is None else max(self._began_at + self._made_s, now)
 
     def may_begin(self, now: float) -> bool:
-        """Whether what is there probably lasts until there is more, to the end. Begins, if so."""
-        if self._began_at is None and self._made_s and self._lasts(now):
+        """Whether what is there probably lasts until there is more, to the end, or is all there is. Begins, if so."""
+        is_silent = self._is_written and not self._unspoken
+        if self._began_at is None and (is_silent or (self._made_s and self._lasts(now))):
             self._began_at = now
         return self._began_at is not None
 

@@ -102,10 +102,12 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     finally:
         looking.cancel()
         await asyncio.wait((looking,))
-        await sessions.drain(app.state.settings.drain_ms_max / 1000)
-        await app.state.pipelines.close()
-        if sessions.log is not None:
-            await sessions.log.close()
+        try:
+            await sessions.drain(app.state.settings.drain_ms_max / 1000)
+            await app.state.pipelines.close()
+        finally:
+            if sessions.log is not None:
+                await sessions.log.close()
 
 
 def _cors(settings: Settings) -> Middleware:

@@ -53,6 +53,11 @@ class TextLines(logging.Formatter):
         record.message = (f"{session}: {message}" if session else message).translate(_CONTROLS)
         return super().formatMessage(record)
 
+    def formatException(self, ei: Any) -> str:
+        """The traceback, indented: what a peer said stands in it too, and shall not look like a line of ours."""
+        lines = super().formatException(ei)[-CHARS_MAX:].split("\n")
+        return "\n".join(f"    {line.translate(_CONTROLS)}" for line in lines)
+
 
 class JsonLines(logging.Formatter):
     """One object a line: `time` (UTC), `level`, `logger`, `message`, `session_id`, `exception`, and what came along."""

@@ -177,7 +177,7 @@ def _wanted(query: Mapping[str, str]) -> Wanted:
 
 
 def _limit(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= LISTED_MAX:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= LISTED_MAX:
         raise _invalid("limit", f"Invalid value: {text[:64]!r}. Expected a number from 1 to {LISTED_MAX}.")
     return int(text)
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vivavoce.errors import SettingsError
@@ -151,7 +152,10 @@ class SessionLog:
         self._live[live] = None
         self._put(live.record(self._wall_s()))
         if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(self._refresh(), name="refreshing the log of sessions")
+            # In a context of its own, since it outlives the session that it begins with.
+            self._refreshing = asyncio.create_task(
+                self._refresh(), name="refreshing the log of sessions", context=Context()
+            )
 
     def end(self, live: Recorded, record: SessionRecord) -> None:
         """It is over, with this record."""

@@ -1,8 +1,8 @@
 """The speech of one message: its phrases one after the other, begun when it will not run out (`Ahead`).
 
 `Work` gives it phrases as they are asked for, and wakes it when there is more text. Reports go into the inbox in order.
-Invariants: phrases are spoken in the order in which they came; the first audio is held for `HELD_S_MAX` at most, and no
-more of it than `Ahead` wants.
+Invariants: phrases are spoken in the order in which they came; the first audio is held for `HELD_S_MAX` at most, or
+until the synthesizer next says something, and no more of it than `Ahead` wants.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class Speaking:
 
     async def _released(self) -> bool:
         """Report what there is, if it may be heard."""
-        if self._holds and self._ahead is not None and not self._ahead.may_begin(self._clock()):
+        while self._held and isinstance(self._held[0], PhraseSpoken):  # of a phrase without sound
+            await self._report(self._held.popleft())
+        if self._holds and self._ahead is not None and not self._may_begin(self._ahead):
             return False
         self._holds = False
         while self._held:
@@ -102,10 +104,16 @@ class Speaking:
             await self._report(self._held.popleft())
         return True
 
+    def _may_begin(self, ahead: Ahead) -> bool:
+        now = self._clock()
+        if self._held and self._holds_until is None:
+            self._holds_until = now + HELD_S_MAX
+        if self._holds_until is not None and now >= self._holds_until:
+            ahead.begin(now)
+        return ahead.may_begin(now)
+
     async def _wait(self) -> None:
         """For more text, for another phrase, or until it has been held for long enough."""
-        if self._holds_until is None:
-            self._holds_until = self._clock() + HELD_S_MAX
         try:
             async with asyncio.timeout_at(self._holds_until):
                 await self._news.wait()
