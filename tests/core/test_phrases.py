@@ -16,9 +16,26 @@ def split(*deltas: str) -> list[str]:
 
 @given(st.lists(st.text(alphabet="abynti .,;!?\n。，1\u00a0", max_size=12), max_size=30))
 def test_the_phrases_joined_are_the_text(deltas: list[str]) -> None:
-    text = "".join(deltas)
-    assert "".join(split(*deltas)) == text
-    assert split(text) == split(*text)
+    assert "".join(split(*deltas)) == "".join(deltas)
+
+
+@given(st.text(alphabet="abynti .,;!?\n。，1\u00a0", max_size=12), st.lists(st.text(alphabet="abi .,", max_size=9)))
+def test_only_the_first_phrase_depends_on_where_deltas_end(text: str, deltas: list[str]) -> None:
+    def later(*deltas: str) -> list[str]:
+        phrases = Phrases()
+        assert phrases.push("Yes. ") == ["Yes. "]
+        return [phrase for delta in deltas for phrase in phrases.push(delta)] + [phrases.flush()]
+
+    assert later(text, *deltas) == later(*text, *"".join(deltas))
+
+
+def test_the_first_phrase_ends_as_soon_as_a_word_has_come_at_which_a_speaker_may_breathe() -> None:
+    phrases = Phrases()
+    assert phrases.push("The weather is fine") == []
+    assert phrases.push(" with") == ["The weather is fine "]
+    assert phrases.push(" a light breeze") == []
+    assert phrases.push(" that comes out of the morning and") == [], "later ones can wait for the whole word"
+    assert phrases.push(" is") == ["with a light breeze that comes out of the morning "]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +53,8 @@ def test_the_phrases_joined_are_the_text(deltas: list[str]) -> None:
         ("The rest of the answer without marks", ["The rest of the answer ", "without marks"]),
         ("The weavers have mastered a craft.", ["The weavers have mastered ", "a craft."]),
         ("I was wandering a lot.", ["I was wandering ", "a lot."]),
-        ("I went there since the road is good.", ["I went there since the road is good."]),
+        ("I went there since the road is good.", ["I went there ", "since the road is good."]),
+        ("I am there since the road is good.", ["I am there since the road is good."]),
         (
             "Welcome, this one is a longer clause, which goes on and on until it breathes for a moment there.",
             [

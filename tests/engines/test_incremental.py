@@ -177,6 +177,19 @@ def test_a_silence_is_noticed_by_its_level_before_voice_activity_falls() -> None
     played(script)
 
 
+def test_a_silence_is_noticed_wherever_the_frames_of_voice_activity_begin() -> None:
+    async def script(turn: Turn) -> None:
+        await turn.speak(noise(1, 160) + words(50, 51) + noise(257 * 51, 12) + noise(1, FRAME_MS - 4), piece=128)
+        assert turn.ear.calls == [], "a silence is as long as a frame at least"
+        await turn.speak(noise(1, 4))
+        assert len(turn.ear.calls) == 1, "though the frame is not complete before 16 ms more"
+        await turn.speak(noise(1, 60))
+        await turn.listening.settle()
+        assert len(turn.ear.calls) == 1, "nothing was left to do"
+
+    played(script)
+
+
 def test_where_the_noise_is_nearly_as_loud_as_the_voice_levels_say_nothing() -> None:
     async def script(turn: Turn) -> None:
         await turn.speak(noise(1_500, 160) + words(50, 51) + noise(1_500, 100))
@@ -207,13 +220,13 @@ def test_after_it_was_settled_more_may_be_said() -> None:
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
-def test_words_on_which_two_drafts_agree_are_told_but_not_the_last_ones() -> None:
+def test_words_on_which_three_drafts_agree_are_told_but_not_the_last_ones() -> None:
     async def script(turn: Turn) -> None:
-        await turn.speak(words(1, 3) + pause(100))
-        assert turn.told == [], "one draft agrees with none"
-        await turn.speak(words(4, 4) + pause(100))
-        assert turn.told == ["1 2"], "two of four are kept back"
-        await turn.speak(words(5, 12) + pause(100))
+        await turn.speak(words(1, 4) + pause(100))
+        assert turn.told == [], "two drafts agree on two words"
+        await turn.speak(words(5, 5) + pause(100))
+        assert turn.told == ["1 2"], "and so does a third"
+        await turn.speak(words(6, 13) + pause(100))
         text = await turn.listening.settle()
         assert len(turn.told) >= 2
         assert text.startswith("".join(turn.told))
@@ -227,7 +240,9 @@ def test_the_other_words_are_told_as_a_guess_but_not_one_that_may_be_cut_short()
         await turn.speak(words(1, 4))
         assert turn.guesses == ["1 2 3"]
         await turn.speak(pause(100))
-        assert (turn.told, turn.guesses[-1]) == (["1 2"], " 3 4")
+        assert (turn.told, turn.guesses[-1]) == ([], "1 2 3 4")
+        await turn.speak(words(5, 5) + pause(100))
+        assert (turn.told, turn.guesses[-1]) == (["1 2"], " 3 4 5")
 
     played(script)
 
@@ -334,7 +349,7 @@ def test_a_stretch_is_completed_and_told_once_though_a_pause_comes_meanwhile() -
         turn.listening.push(pause(100))
         turn.ear.gate.set()
         await turn.listening.idle()
-        assert "".join(turn.told) == "1 2 3 4 5 6"
+        assert "".join(turn.told) == "1 2 3"
         assert await turn.listening.settle() == "1 2 3 4 5 6 7 8"
         assert len([call for call in turn.ear.calls[calls:] if call[0] == 480]) == 1, "the first stretch, once"
 

@@ -25,7 +25,7 @@ class Length:
     """Then it ends at any space."""
 
 
-LENGTHS = (Length(8, 16, 60), Length(24, 48, 100), Length(48, 96, 150), Length(80, 200, 200))
+LENGTHS = (Length(8, 12, 60), Length(24, 48, 100), Length(48, 96, 150), Length(80, 200, 200))
 """Of the first, the second, the third, and all later phrases. The first decides how soon the assistant is heard, but
 "Well," alone would sound cut off; the others have to be there when the one before was heard, and so are about
 twice as long at most, since text comes at least twice as fast as it is spoken."""
@@ -54,7 +54,7 @@ class Phrases:
         self._number = 0
 
     def push(self, delta: str) -> list[str]:
-        """Take text; give the phrases that it completed."""
+        """Take text; give the phrases that it completed. Where the first one ends may depend on where a delta does."""
         self._text += delta
         complete = []
         while end := self._end():
@@ -94,7 +94,9 @@ class Phrases:
             if index >= length.longest:
                 return index + 1
         self._seen = len(self._text)
-        return 0
+        # Language models write word by word: the last is probably whole, and somebody waits for the first phrase. At
+        # worst it ends in front of another word.
+        return 0 if self._number else self._joint(self._seen, length.joint_min)
 
     def _joint(self, index: int, least: int) -> int:
         """Where the word that ends at `index` begins, if a phrase may end there, at `least` or later; else 0."""

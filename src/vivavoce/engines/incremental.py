@@ -1,8 +1,8 @@
 """Hearing a turn while it is spoken: drafts of the speech so far, so that at its end little is left to do.
 
 Audio is pushed as it comes; voice activity and level say when a draft is worth its cost: at a pause, because the turn
-may be over, and otherwise now and then. Each draft is the guess of the next; words on which two drafts agree are told,
-the others as what may follow. `settle` gives the text of everything pushed: at a pause that was seen, the draft is
+may be over, and otherwise now and then. Each draft is the guess of the next; words on which three drafts agree are
+told, the others as what may follow. `settle` gives the text of everything pushed: at a pause that was seen, the draft is
 there already. Invariant: what was told is the begin of what `settle` gives.
 """
 
@@ -28,8 +28,8 @@ LEVELS_MAX = 96
 """Frames, three seconds of them, whose levels tell the voice from what is behind it."""
 QUIET_BELOW_VOICE_DB = 35.0
 QUIET_ABOVE_NOISE_DB = 6.0
-"""A frame so far below the voice, or so little above the quietest, is silence whatever voice activity says: that
-falls 100 ms late, half of it can be saved."""
+"""As much as a frame that is so far below the voice, or so little above the quietest, is silence whatever voice
+activity says: that falls 100 ms late, half of it can be saved."""
 VOICE_ABOVE_QUIET_DB = 25.0
 """Where the noise is nearer to the voice than this, levels say nothing."""
 VOICE_FRAMES = 8
@@ -93,6 +93,8 @@ class _Live:
     sketch: Sketch | None = None
     speech_ms: int = 0
     """How much voice the sketch has heard."""
+    likely: tuple[int, ...] = ()
+    """On what the sketch and the one before agree."""
     told: tuple[int, ...] = ()
 
     def covers(self, stretch: Stretch, *, is_final: bool) -> bool:
@@ -129,32 +131,46 @@ class Sound:
     probabilities: list[float] = field(default_factory=list)
     """Of speech, one for each frame."""
     levels: deque[float] = field(default_factory=lambda: deque(maxlen=LEVELS_MAX))
+    is_quiet: bool = False
+    """Whether the turn may be over: as much as one frame without speech is enough to draft what was said."""
 
     def push(self, audio: bytes) -> bool:
-        """Whether a frame was completed."""
+        """Whether there is news: a frame was completed, or a silence has begun."""
+        was_quiet = self.is_quiet
         room = TURN_MS_MAX * self.bytes_per_ms - len(self.audio)
         self.audio += audio[: max(room, 0)]
         found = self.activity.push(audio[: max(room, 0)])
         for probability in found:
-            self.probabilities.append(probability if self._is_loud() else 0.0)
-        return bool(found)
+            level = self._level(len(self.probabilities) * self._frame_bytes)
+            self.levels.append(level)
+            self.probabilities.append(probability if self._is_loud(level) else 0.0)
+        self.is_quiet = self._ends_quiet()
+        return bool(found) or (self.is_quiet and not was_quiet)
 
-    def _is_loud(self) -> bool:
-        """Whether somebody may be speaking in the next frame, by its level; True where that cannot be told."""
-        size = self.frame_ms * self.bytes_per_ms
-        frame = self.audio[len(self.probabilities) * size :][:size]
-        part = size // LEVELS_PER_FRAME // 2 * 2
-        level = max(rms_db(bytes(frame[at : at + part])) for at in range(0, part * LEVELS_PER_FRAME, part))
-        self.levels.append(level)
+    @property
+    def _frame_bytes(self) -> int:
+        return self.frame_ms * self.bytes_per_ms
+
+    def _level(self, begin: int) -> float:
+        """Of as much as a frame: that of its loudest part."""
+        part = self._frame_bytes // LEVELS_PER_FRAME // 2 * 2
+        starts = range(begin, begin + part * LEVELS_PER_FRAME, part)
+        return max(rms_db(bytes(self.audio[start : start + part])) for start in starts)
+
+    def _is_loud(self, level: float) -> bool:
+        """Whether somebody may be speaking at this level; True where that cannot be told."""
         if len(self.levels) < VOICE_FRAMES:
             return True
         voice = sorted(self.levels)[-VOICE_FRAMES]
         quiet = max(voice - QUIET_BELOW_VOICE_DB, min(self.levels) + QUIET_ABOVE_NOISE_DB)
         return level >= quiet or quiet > voice - VOICE_ABOVE_QUIET_DB
 
-    def is_quiet(self) -> bool:
-        """Whether the turn may be over: one frame without speech is enough to draft what was said."""
-        return bool(self.probabilities) and self.probabilities[-1] < SPEECH_ENDS
+    def _ends_quiet(self) -> bool:
+        """By the last frame, or by the level of the last audio, wherever frames begin: of what is not a whole frame
+        yet, nothing is loud then."""
+        if not self.probabilities or self.probabilities[-1] < SPEECH_ENDS:
+            return bool(self.probabilities)
+        return not self._is_loud(self._level(len(self.audio) // 2 * 2 - self._frame_bytes))
 
     def part(self, stretch: Stretch) -> bytes:
         return bytes(self.audio[stretch.start_ms * self.bytes_per_ms : stretch.end_ms * self.bytes_per_ms])
@@ -188,7 +204,7 @@ class IncrementalListening:
         if self._is_cancelled or not self._sound.push(audio) or not self._is_worth_a_draft():
             return
         self._wanted = True
-        if self._sound.is_quiet():
+        if self._sound.is_quiet:
             self._make_way()
         if self._job is None or self._job.done():
             self._job = asyncio.get_running_loop().create_task(self._drafts())
@@ -232,7 +248,7 @@ class IncrementalListening:
         sound = self._sound
         new = sum(p >= SPEECH_BEGINS for p in sound.probabilities[self._drafted_ms // sound.frame_ms :])
         old_ms = self._live.speech_ms if self._live else 0
-        return new * sound.frame_ms >= DRAFT_SPEECH_MS + old_ms // DRAFT_SPEECH_SHARE or (new > 0 and sound.is_quiet())
+        return new * sound.frame_ms >= DRAFT_SPEECH_MS + old_ms // DRAFT_SPEECH_SHARE or (new > 0 and sound.is_quiet)
 
     async def _drafts(self) -> None:
         while self._wanted and not self._is_cancelled:
@@ -245,7 +261,7 @@ class IncrementalListening:
         """Bring the drafts up to what was pushed. `is_final`: whatever it takes, since no better one will follow."""
         async with self._drafting:
             sound = self._sound
-            is_urgent = is_final or sound.is_quiet()
+            is_urgent = is_final or sound.is_quiet
             self._drafted_ms = len(sound.probabilities) * sound.frame_ms
             stretches = find_stretches(sound.probabilities, sound.frame_ms)
             for stretch in stretches[:-1]:
@@ -281,12 +297,16 @@ class IncrementalListening:
         count = known = len(live.told)
         # A stretch that becomes too long is cut, not before this length; what was told must lie in front of the cut.
         if before is not None and stretch.end_ms - stretch.start_ms <= STRETCH_MS_MIN:
-            count = max(known, agreed(before.tokens, sketch.tokens, self._ear.starts_word, UNTOLD_WORDS))
+            count = max(known, self._agreed(live.likely, sketch.tokens))
+            live.likely = sketch.tokens[: self._agreed(before.tokens, sketch.tokens)]
         # The last word may still be half of one, unless nobody speaks any more.
         end = len(sketch.tokens) if is_urgent else self._last_word(sketch.tokens)
         self._tell(sketch.tokens[known:count], sketch.tokens[count : max(count, end)])
         if self._told is not None:
             live.told = sketch.tokens[:count]
+
+    def _agreed(self, before: Sequence[int], now: Sequence[int]) -> int:
+        return agreed(before, now, self._ear.starts_word, UNTOLD_WORDS)
 
     def _last_word(self, tokens: Sequence[int]) -> int:
         """Where the last word of them begins."""

@@ -15,7 +15,7 @@ __all__ = ["Stretch", "find_stretches"]
 SPEECH_BEGINS = 0.35
 """Speech begins at this probability. Lower than a turn detector's 0.5: a turn was found here already."""
 SPEECH_ENDS = 0.2
-PAUSE_MS_MIN = 1_000
+PAUSE_MS_MIN = 1_300
 """A shorter pause does not divide a stretch: words around it explain each other."""
 MARGIN_MS = 400
 """Audio kept on both sides of speech, because its probability rises late and falls early."""
