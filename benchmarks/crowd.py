@@ -4,7 +4,8 @@
 
 The server runs in a process of its own. In every session utterances of FOLDER (WAV files) are spoken in real time, each
 when the answer before it has been played; a session falls behind as a listener's clock says: `gaps` is how often one
-that began at the first audio ran out of it before the answer was complete, and must be 0. CPU is the server's.
+that began at the first audio ran out of it before the answer was complete, and must be 0. CPU is the server's, and so
+is the delay of its event loop, as its metrics tell it.
 
 Then each engine alone, in this process, on a machine of one core as far as it knows: from closing its stream to the
 moment at which its thread has given back the core, and what CPU the process takes in the half second before and after.
@@ -18,6 +19,7 @@ import json
 import statistics
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,12 +42,15 @@ SPEECH_SECONDS_MAX = 12.0
 """Longer utterances are left out: a session that reads aloud for half a minute asks for nothing."""
 PROMPT = "You are the voice of a railway company, and you help passengers to find their trains. " * 8
 STORY = "Tell me a very long story about a train that is late, and about everybody who waits for it."
+LOOK_S = 15.0
+"""How often the server is asked for its metrics, which tell the worst of so many seconds."""
+LOOP_DELAY = "vivavoce_loop_delay_seconds "
 REPEATS = 7
 CPU_SECONDS = 0.5
 
 
-def crowd(said: list[Utterance], sessions: int, seconds: float, silence_ms: int) -> Loaded:
-    """Hold the conversations. Raises where the server does not start."""
+def crowd(said: list[Utterance], sessions: int, seconds: float, silence_ms: int) -> tuple[Loaded, list[float]]:
+    """Hold the conversations; also how late the server's event loop was, in seconds. Raises where it does not start."""
     with serving(["-m", "vivavoce", "serve", "--port", "0", "--model", "local"]) as server:
         server.wait_until_ready()
         process = psutil.Process(server.process.pid)
@@ -54,11 +59,28 @@ def crowd(said: list[Utterance], sessions: int, seconds: float, silence_ms: int)
             used = process.cpu_times()
             return float(used.user + used.system)
 
-        endpoint = Endpoint.at(f"{server.url}/v1", "gpt-realtime")
-        return asyncio.run(load(endpoint, sessions, said, Asking(silence_ms), seconds=seconds, cpu_s=cpu_s))
+        async def hold() -> tuple[Loaded, list[float]]:
+            endpoint, delays = Endpoint.at(f"{server.url}/v1", "gpt-realtime"), list[float]()
+            await asyncio.sleep(LOOK_S)  # so that none of the delays is of the server's beginning
+            watching = asyncio.create_task(watch(server.url.replace("ws://", "http://"), delays))
+            try:
+                loaded = await load(endpoint, sessions, said, Asking(silence_ms), seconds=seconds, cpu_s=cpu_s)
+            finally:
+                watching.cancel()
+            return loaded, delays
+
+        return asyncio.run(hold())
 
 
-def told(loaded: Loaded) -> dict[str, Any]:
+async def watch(url: str, delays: list[float]) -> None:
+    """Ask for the metrics until cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        text = (await asyncio.to_thread(urllib.request.urlopen, f"{url}/metrics", timeout=LOOK_S)).read().decode()
+        delays += [float(line.split()[-1]) for line in text.splitlines() if line.startswith(LOOP_DELAY)]
+
+
+def told(loaded: Loaded, delays: list[float]) -> dict[str, Any]:
     """The figures. Gaps count in every answer, even in one to a turn that ended early."""
     answered = [turn for turn in loaded.turns if turn.audio_ms]
     return {
@@ -67,6 +89,7 @@ def told(loaded: Loaded) -> dict[str, Any]:
         "gaps": sum(turn.gaps for turn in answered),
         "gap_ms": round(sum(turn.gap_ms for turn in answered)),
         "audio_s": round(sum(turn.audio_ms for turn in answered) / 1000),
+        "event_loop_late_ms": [round(1000 * delay, 1) for delay in delays],
         "cpu_s_per_answer": round(loaded.cores * loaded.seconds / max(1, len(answered)), 2),
     }
 
@@ -165,7 +188,7 @@ def main() -> int:
     """0 where no answer had a gap."""
     arguments = parse()
     said = [one for one in recorded([arguments.folder]) if one.end_ms <= SPEECH_SECONDS_MAX * 1000]
-    found = told(crowd(said, arguments.sessions, arguments.seconds, arguments.silence_ms))
+    found = told(*crowd(said, arguments.sessions, arguments.seconds, arguments.silence_ms))
     silent = {} if arguments.no_interruptions else asyncio.run(interrupted(said))
     if arguments.json:
         plain = {name: [one._asdict() for one in times] for name, times in silent.items()}

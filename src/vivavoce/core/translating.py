@@ -136,6 +136,12 @@ class Translating:
         effects, self._effects = self._effects, []
         return effects
 
+    def forget(self) -> None:
+        """Let go of everything, once nobody asks any more: parts that refer to each other would keep all that was said
+        until the garbage collector comes."""
+        vars(self).clear()
+        self.is_closed = True
+
     def deadline(self) -> int | None:
         """When to hand in a `WakeUp`, on the same clock as `now_ms`; None when nothing is due."""
         if self.is_closed:

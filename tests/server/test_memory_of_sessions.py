@@ -1,0 +1,73 @@
+"""What a session leaves behind: nothing that would have to wait for the garbage collector."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from vivavoce.core.hearing import Heard, Hearing
+from vivavoce.core.interpreting import Interpreting
+from vivavoce.engines.scripted import scripted_pipeline
+from vivavoce.server.auth import Asked, Surface
+from vivavoce.server.pipelines import Pipelines
+from vivavoce.server.sessions import Sessions
+from vivavoce.server.settings import settings_of
+from vivavoce.testing.playbook import counting_ids
+from vivavoce.testing.virtual_time import run
+from vivavoce.transports.memory import pair
+
+SPEECH = base64.b64encode(b"\x00\x20" * 24_000).decode()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def left(*kinds: type) -> list[object]:
+    return [one for one in gc.get_objects() if isinstance(one, kinds)]
+
+
+async def one_session(surface: Surface, messages: list[dict[str, object]], last: str) -> None:
+    settings = settings_of({"pipeline": "scripted"})
+    pipelines = Pipelines({"scripted": scripted_pipeline()}, default="scripted", models={})
+    sessions = Sessions(settings, pipelines, wall_s=lambda: 1_800_000_000.0, new_ids=counting_ids)
+    near, far = pair()
+    serving = asyncio.create_task(sessions.serve(Asked(surface, {}, {"model": "m"}), far))
+    for message in messages:
+        await near.send(json.dumps(message).encode())
+    while json.loads(await near.receive())["type"] != last:
+        pass
+    await near.close()
+    await serving
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_was_said_is_forgotten_with_its_session() -> None:
+    turn_detection = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+    messages: list[dict[str, object]] = [
+        {"type": "session.update", "session": turn_detection},
+        {"type": "input_audio_buffer.append", "audio": SPEECH},
+        {"type": "input_audio_buffer.commit"},
+        {"type": "response.create"},
+    ]
+    run(one_session("openai", messages, "response.done"))
+    assert left(Heard, Hearing) == []
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_was_translated_is_forgotten_with_its_session() -> None:
+    messages: list[dict[str, object]] = [
+        {"type": "session.input_audio_buffer.append", "audio": SPEECH},
+        {"type": "session.close"},
+    ]
+    run(one_session("translation", messages, "session.closed"))
+    assert left(Interpreting) == []
