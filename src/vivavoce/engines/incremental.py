@@ -2,8 +2,8 @@
 
 Audio is pushed as it comes; voice activity and level say when a draft is worth its cost: at a pause, because the turn
 may be over, and otherwise now and then. Each draft is the guess of the next; words on which three drafts agree are
-told, the others as what may follow. `settle` gives the text of everything pushed: at a pause that was seen, the draft is
-there already. Invariant: what was told is the begin of what `settle` gives.
+told, the others as what may follow. `settle` gives the text of everything pushed: at a pause that was seen, the draft
+is there already. Invariant: what was told is the begin of what `settle` gives.
 """
 
 from __future__ import annotations
