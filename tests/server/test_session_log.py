@@ -111,6 +111,24 @@ def test_words_of_clients_that_no_database_takes_are_stored_all_the_same(table: 
     assert (found.model, found.reason) == ("a\ufffdb\ufffd'; DROP TABLE vivavoce_sessions; --", "\ufffd")
 
 
+@pytest.mark.parametrize("asked", [{"key": "k\0"}, {"after": "sess\0"}, {"key": "\ud800"}])
+def test_and_what_is_asked_for_with_such_words_is_nothing_unless_it_is_there(
+    table: SessionTable, asked: dict[str, str]
+) -> None:
+    table.write([record(1, key="k")])
+    assert ids(table, **asked) == []
+    assert table.find("sess_1\0") is None
+    table.write([record(2, key="k\0"), msgspec.structs.replace(SAMPLE, id="sess\0", key="\ud800", began_at=1_003.0)])
+    assert len(ids(table, **asked)) == (2 if "after" in asked else 1)
+    assert table.find("sess\0") is not None
+
+
+def test_no_statement_carries_a_character_that_postgresql_refuses() -> None:
+    wanted = Wanted(limit=1, key="k\0", after="sess\0")
+    params = session_table._query(wanted).compile(dialect=postgresql.dialect()).params
+    assert "\0" not in "".join(value for value in params.values() if isinstance(value, str))
+
+
 def test_what_a_server_left_open_is_interrupted_where_it_was_last_seen(table: SessionTable) -> None:
     table.write([record(1), record(2, server="host:2"), record(3, status="ended", reason="done")])
     assert table.interrupt(server="host:1") == 1
