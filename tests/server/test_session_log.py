@@ -278,6 +278,27 @@ def test_a_server_that_stops_does_not_wait_for_a_database_that_is_away(
     assert "1 sessions are not in the log: the database did not take them" in caplog.text
 
 
+def test_a_session_that_outlasts_the_stop_of_its_server_is_ended_there_and_not_found_interrupted(
+    tmp_path: Path,
+) -> None:
+    url = database_url(str(tmp_path / "sessions.db"))
+
+    async def main() -> None:
+        log = log_of(SessionTable(url))
+        told: Any = Told(1)
+        log.begin(told)
+        await log.close()
+        log.end(told, told.record(1_200.0, "ended"))  # too late, and harmless
+
+    within_time(main())
+    table = SessionTable(url)
+    assert table.interrupt(server="host:1") == 0
+    found = table.find("sess_1")
+    table.close()
+    assert found is not None
+    assert (found.status, found.seen_at) == ("ended", 1_100.0)
+
+
 def test_a_session_that_lives_is_written_again_and_again(tmp_path: Path) -> None:
     assert 2 * REFRESH_S <= 1.0, "of what is written at the second look, no more than a second is missing"
 

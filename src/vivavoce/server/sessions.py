@@ -220,8 +220,11 @@ class Sessions:
         log.warning("%d sessions did not end within %g s and are closed", len(self), grace_s)
         self.stop()
         if not await self._is_idle_within(STOP_S):
-            for task in list(self._tasks):
+            late = [task for task in self._tasks if task is not asyncio.current_task()]
+            for task in late:
                 task.cancel()
+            if late:  # engines that ignore their cancellation have time of their own, and the end is to be recorded
+                await asyncio.wait(late, timeout=STOP_S)
 
     def stop(self) -> None:
         """Close every connection with 1001, running responses or not."""
