@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from hashlib import sha256
 from typing import Any
 
@@ -16,7 +16,7 @@ from test_resuming import Ground, events, greeted, on_virtual_time
 from test_serve import RESPOND, closing, is_true_soon, message, receive, scripted, socket_to, until, within_time
 
 from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
-from vivavoce.server import Server, doors, operators, running
+from vivavoce.server import Server, doors, operators, records, running
 
 pytestmark = pytest.mark.usefixtures("door")
 
@@ -147,6 +147,23 @@ def test_pages_begin_with_the_latest_and_go_on_after_the_last() -> None:
             assert len(await listed(server, "?since=2020-01-01T00:00:00%2B01:00")) == 2
             assert await listed(server, "?since=4000000000") == []
             assert await listed(server, "?key=nobody") == []
+
+    within_time(main())
+
+
+def test_a_page_goes_on_behind_a_session_that_has_ended_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "ENDED_MAX", 2)
+
+    async def main() -> None:
+        async with running(scripted()) as server, AsyncExitStack() as stack:
+            sockets = [await stack.enter_async_context(socket_to(server)) for _ in range(5)]
+            ids = [(await receive(socket))["session"]["id"] for socket in sockets]
+            for number in (1, 4, 2):
+                await ask(server, f"/{ids[number]}", "DELETE")
+            assert [one["id"] for one in await listed(server)] == [ids[3], ids[0]]
+            assert [one["id"] for one in await listed(server, f"?limit=2&after={ids[4]}")] == [ids[3], ids[0]]
+            assert [one["id"] for one in await listed(server, f"?after={ids[2]}")] == [ids[0]]
+            assert await listed(server, f"?after={ids[1]}") == [], "too long ago"
 
     within_time(main())
 

@@ -20,7 +20,7 @@ from vivavoce.core.messages import EXPELLED
 from vivavoce.server.auth import GOING_AWAY, Asked, Keys, Refusal
 from vivavoce.server.ids import ids
 from vivavoce.server.minting import Mint
-from vivavoce.server.records import SessionRecord
+from vivavoce.server.records import EndedLately, SessionRecord
 from vivavoce.server.session_log import session_log
 from vivavoce.server.sessions import EXPELLED as SAID_TO_EXPELLED
 from vivavoce.server.sessions import POLICY
@@ -85,6 +85,7 @@ class Relay:
         self.server = f"{socket.gethostname()}/{secrets.token_hex(4)}"
         """By what name the log of sessions knows this relay; a port that is its own is a better one."""
         self.log = session_log(settings, wall_s=wall_s)
+        self.ended = EndedLately()
         self._tasks: set[asyncio.Task[object]] = set()
         self._new_id = ids()
         self.is_stopping = False
@@ -157,6 +158,7 @@ class Relay:
             del self._passages[passage.id], self._live[passage.id]
             self._settle(passage)
             record = live.record(self._wall_s(), "ended")
+            self.ended.add(record)
             if self.log is not None:
                 self.log.end(live, record)
             over.set_result(record)
@@ -196,9 +198,9 @@ class Relay:
         return self.gate.keys
 
     def listed(self) -> list[SessionRecord]:
-        """Every session that passes, the latest first."""
+        """Every session that passes."""
         now = self._wall_s()
-        return [live.record(now) for live in reversed(self._live.values())]
+        return [live.record(now) for live in self._live.values()]
 
     def listed_one(self, session_id: str) -> SessionRecord | None:
         """The session with this id, where it passes."""
