@@ -389,6 +389,25 @@ async def test_at_a_stop_also_those_have_ended_that_must_be_cancelled(ground: Gr
     assert asyncio.get_running_loop().time() == pytest.approx(sessions.STOP_S + 1.0)
 
 
+@on_virtual_time()
+async def test_a_session_that_cannot_even_begin_leaves_nothing_behind(ground: Ground) -> None:
+    class Unwilling:
+        """A log of sessions that fails."""
+
+        def begin(self, live: object) -> None:
+            raise OSError("no thread can be started")
+
+        def end(self, live: object, record: object) -> None:
+            """Harmless."""
+
+    ground.sessions.log = Unwilling()  # type: ignore[assignment]
+    _, far = pair()
+    with pytest.raises(OSError, match="no thread"):
+        await ground.sessions.serve(ground.asked(None), far)
+    assert not len(ground.sessions)
+    assert not ground.sessions.telemetry._live
+
+
 async def _cancelled(serving: Coroutine[Any, Any, None]) -> None:
     with pytest.raises(asyncio.CancelledError):
         await serving

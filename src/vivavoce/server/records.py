@@ -84,7 +84,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     waiting_messages: int | None = None
     """What has come and is not handled; what is to be sent."""
     revision: int = 0
-    """How often this record was written; it grows."""
+    """Which of the records that were made of the session, for the log or for who asked: a later one has a higher."""
 
 
 @dataclass(frozen=True, slots=True)

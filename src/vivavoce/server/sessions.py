@@ -417,13 +417,13 @@ class Sessions:
         token = SESSION.set(session_id)
         live = LiveSession(runtime, admitted, watch, self.server, began, asyncio.get_running_loop().create_future())
         self._running[runtime] = live
-        watch.begin(self._unix_ns, lambda: _heard_ms(runtime.session))
-        if self.log is not None:
-            self.log.begin(live)
-        said = (admitted.kind, admitted.model, admitted.dialect, admitted.safety_identifier)
-        fields = shown(live.record(began))
-        log.info("%s: begins, %s, model %r, dialect %s, user %r", session_id, *said, extra={FIELDS: fields})
         try:
+            watch.begin(self._unix_ns, lambda: _heard_ms(runtime.session))
+            if self.log is not None:
+                self.log.begin(live)
+            said = (admitted.kind, admitted.model, admitted.dialect, admitted.safety_identifier)
+            fields = shown(live.record(began))
+            log.info("%s: begins, %s, model %r, dialect %s, user %r", session_id, *said, extra={FIELDS: fields})
             await runtime.run()
         finally:
             del self._running[runtime]
