@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -464,6 +464,40 @@ def test_it_answers_counts_stops_and_calls() -> None:
     asyncio.run(hold())
 
 
+class Halting:
+    """The model, which stops after so many steps of reading, until its answer was left."""
+
+    def __init__(self, server: Any, steps: int) -> None:
+        self.server, self.steps = server, steps
+        self.has_halted, self.was_left = threading.Event(), threading.Event()
+        self.read_tokens = 0
+
+    def handle_chat_completions(self, body: dict[str, Any], take: Callable[[object], bool]) -> None:
+        def counted(chunk: dict[str, Any]) -> bool:
+            if (progress := chunk.get("prompt_progress")) is not None:
+                self.steps -= 1
+                self.read_tokens = progress["processed"]
+                if not self.steps:
+                    self.has_halted.set()
+                    self.was_left.wait(60)
+            return take(chunk)
+
+        self.server.handle_chat_completions(body, counted)
+
+
+async def left_after(model: SmolLM, work: Coroutine[Any, Any, object], steps: int) -> int:
+    """Cancel the model's work after so many steps of reading its prompt; how many tokens of it are read by then."""
+    model._server = halting = Halting(model._server, steps)
+    reading = asyncio.create_task(work)
+    assert await asyncio.to_thread(halting.has_halted.wait, 60)
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert reading.cancelled()
+    model._server = halting.server
+    halting.was_left.set()
+    return halting.read_tokens
+
+
 @pytest.mark.models
 def test_after_a_reading_that_was_left_it_says_what_it_would_have_said() -> None:
     """What was computed by then is kept, and nothing else: against a model that was never interrupted."""
@@ -479,15 +513,11 @@ def test_after_a_reading_that_was_left_it_says_what_it_would_have_said() -> None
         try:
             await calm.warm_up()
             await model.warm_up()
-            for _ in range(3):
-                reading = asyncio.create_task(collect(model.generate(prompt)))
-                await asyncio.wait([reading], timeout=0.2)
-                reading.cancel()
-                await asyncio.wait([reading])
-                assert reading.cancelled(), "it takes longer than that to read so much"
+            read = [await left_after(model, collect(model.generate(prompt)), steps=10) for _ in range(3)]
             (text, finish), (expected, whole) = await said(model), await said(calm)
             assert text == expected
-            assert finish.cached_tokens > whole.cached_tokens, "what was read is not read again"
+            assert 0 < read[0] < read[1] < read[2], "what was read is not read again"
+            assert whole.cached_tokens < read[2] <= finish.cached_tokens
             assert finish.input_tokens == whole.input_tokens
         finally:
             await calm.close()
@@ -596,9 +626,7 @@ async def _has_less_to_do_for_what_was_prepared(model: SmolLM) -> None:
     prepared = await _counted(model, question)
     assert prepared.input_tokens - prepared.cached_tokens < 20, "the question, and what is around it"
     other: list[Item] = [user("Does it rain in Bergen, and how do I get there?"), *history]
-    preparing = asyncio.create_task(model.prepare(Prompt(LONG.replace("railway", "shipping"), tuple(other))))
-    await asyncio.wait([preparing], timeout=0.05)
-    preparing.cancel()
+    await left_after(model, model.prepare(Prompt(LONG.replace("railway", "shipping"), tuple(other))), steps=2)
     assert (await _counted(model, question)).output_tokens > 0, "cancelling harms nobody"
 
 
