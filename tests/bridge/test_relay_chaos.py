@@ -54,8 +54,8 @@ def settled(relay: Running) -> dict[str, float]:
     relay.relay.metrics()
     assert len(relay.relay) == relay.relay.ledger.open == 0
     counters = relay.relay.ledger.counters
-    messages = {who: count for (who,), count in counters.messages.values.items()}
-    ends = {f"ended by {by}": count for (by,), count in counters.ends.values.items()}
+    messages = {who: count for (who,), count in counters.messages.read().items()}
+    ends = {f"ended by {by}": count for (by,), count in counters.ends.read().items()}
     return {"client": 0, "service": 0} | messages | ends
 
 
@@ -133,7 +133,7 @@ def test_a_half_open_connection_is_found_by_its_silence(who: str) -> None:
                 await writer.wait_closed()
             over.set()
             await idle(relay)
-            assert relay.relay.ledger.counters.ends.values == {("client" if who == "client" else "service_lost",): 1}
+            assert relay.relay.ledger.counters.ends.read() == {("client" if who == "client" else "service_lost",): 1}
 
     asyncio.run(main())
 
@@ -211,7 +211,7 @@ def test_two_hundred_come_at_once_and_each_is_carried_once() -> None:
             await idle(relay)
             assert settled(relay) == {"client": CLIENTS, "service": CLIENTS, "ended by client": CLIENTS}
             assert len(service.requests) == CLIENTS
-            assert relay.relay.ledger.counters.sessions.values == {("",): CLIENTS}
+            assert relay.relay.ledger.counters.sessions.read() == {("",): CLIENTS}
 
     asyncio.run(main())
 
@@ -224,7 +224,7 @@ def test_a_refused_key_leaves_nothing() -> None:
                 with pytest.raises(InvalidStatus):
                     await at(relay).__aenter__()
             await idle(relay)
-            assert relay.relay.ledger.counters.refusals.values == {("upstream_refused",): 20}
+            assert relay.relay.ledger.counters.refusals.read() == {("upstream_refused",): 20}
             assert settled(relay) == {"client": 0, "service": 0}
 
     asyncio.run(main())

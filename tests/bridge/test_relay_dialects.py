@@ -140,7 +140,7 @@ def test_a_temperature_is_left_out_before_ga_and_said_once() -> None:
             await client.send('{"type":"session.update","session":{"temperature":"hot"},"event_id":"e"}')
             wrong = await event(client)  # and no second warning before it
             assert (wrong["error"]["param"], wrong["error"]["event_id"]) == ("session.temperature", "e")
-            assert relay.relay.ledger.counters.warnings.values == {(): 1}
+            assert relay.relay.ledger.counters.warnings.read() == {(): 1}
 
     asyncio.run(main())
 
@@ -157,7 +157,7 @@ def test_what_beta_has_no_word_for_is_left_out_and_said_once() -> None:
             assert [one["session"] for one in said] == [kept]
             assert service.requests[0].headers["OpenAI-Beta"] == "realtime=v1"
             warned = {
-                (await event(client))["param"] for _ in range(int(relay.relay.ledger.counters.warnings.values[()]))
+                (await event(client))["param"] for _ in range(int(relay.relay.ledger.counters.warnings.read()[()]))
             }
             assert warned == {"session.reasoning", "session.tools[0].type"}
 

@@ -173,7 +173,7 @@ def test_one_session_more_is_refused_and_the_next_after_it_is_over(settings: dic
                     assert (await event(second))["error"]["code"] == code
                     assert (await end_of(second))[0] == 1013
                 assert len(service.requests) == 1
-            assert relay.relay.ledger.counters.refusals.values[code,] == 1
+            assert relay.relay.ledger.counters.refusals.read()[code,] == 1
             await service.ended.wait()
             await idle(relay)
             if code == "too_many_sessions":

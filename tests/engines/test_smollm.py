@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from vivavoce.engines import (
     TextPiece,
 )
 from vivavoce.engines.chat_lines import LINE_TOKENS, Marks
+from vivavoce.engines.pace import Pace
 from vivavoce.engines.smollm import ANSWER_TOKENS_MIN, WAITING_MAX, SmolLM, SmolLMSettings, create
 from vivavoce.errors import EngineError, SettingsError
 from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction
@@ -331,6 +332,48 @@ def test_who_waits_in_vain_never_reaches_the_model_and_too_many_are_told() -> No
     asyncio.run(ask())
 
 
+class Noted(Pace):
+    """Says with how many answers each token was written."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.answers: list[int] = []
+
+    def wrote(self, step_s: float, answers: int) -> None:
+        self.answers.append(answers)
+        super().wrote(step_s, answers)
+
+
+class Reader(Saying):
+    """In place of the model: reads the prompt "long" until it may go on, and says three words."""
+
+    def __init__(self) -> None:
+        super().__init__("one", "two", "three")
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+
+    def handle_chat_completions(self, body: dict[str, Any], take: Callable[[object], bool]) -> None:
+        if body["messages"][-1]["content"] == "long":
+            take({"choices": [{"delta": {}}], "prompt_progress": {"processed": 1}})
+            self.begun.set()
+            self.may_go_on.wait(10)
+        super().handle_chat_completions(body, take)
+
+
+def test_an_answer_whose_prompt_is_still_read_is_none_of_those_that_are_written() -> None:
+    async def ask() -> list[int]:
+        model = pretended(server := Reader())
+        model._pace = pace = Noted()
+        reading = asyncio.create_task(collect(model.generate(Prompt("", (user("long"),)))))
+        await asyncio.to_thread(server.begun.wait, 10)
+        await collect(model.generate(Prompt("", (user("short"),))))
+        server.may_go_on.set()
+        await reading
+        await model.close()
+        return pace.answers
+
+    assert asyncio.run(ask()) == [1, 1, 1, 1], "and neither is one that has ended"
+
+
 class Stepwise:
     """In place of the model: a prompt takes steps until it is let go or stopped, an answer is one word."""
 
@@ -421,6 +464,40 @@ def test_it_answers_counts_stops_and_calls() -> None:
     asyncio.run(hold())
 
 
+class Halting:
+    """The model, which stops after so many steps of reading, until its answer was left."""
+
+    def __init__(self, server: Any, steps: int) -> None:
+        self.server, self.steps = server, steps
+        self.has_halted, self.was_left = threading.Event(), threading.Event()
+        self.read_tokens = 0
+
+    def handle_chat_completions(self, body: dict[str, Any], take: Callable[[object], bool]) -> None:
+        def counted(chunk: dict[str, Any]) -> bool:
+            if (progress := chunk.get("prompt_progress")) is not None:
+                self.steps -= 1
+                self.read_tokens = progress["processed"]
+                if not self.steps:
+                    self.has_halted.set()
+                    self.was_left.wait(60)
+            return take(chunk)
+
+        self.server.handle_chat_completions(body, counted)
+
+
+async def left_after(model: SmolLM, work: Coroutine[Any, Any, object], steps: int) -> int:
+    """Cancel the model's work after so many steps of reading its prompt; how many tokens of it are read by then."""
+    model._server = halting = Halting(model._server, steps)
+    reading = asyncio.create_task(work)
+    assert await asyncio.to_thread(halting.has_halted.wait, 60)
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert reading.cancelled()
+    model._server = halting.server
+    halting.was_left.set()
+    return halting.read_tokens
+
+
 @pytest.mark.models
 def test_after_a_reading_that_was_left_it_says_what_it_would_have_said() -> None:
     """What was computed by then is kept, and nothing else: against a model that was never interrupted."""
@@ -436,15 +513,11 @@ def test_after_a_reading_that_was_left_it_says_what_it_would_have_said() -> None
         try:
             await calm.warm_up()
             await model.warm_up()
-            for _ in range(3):
-                reading = asyncio.create_task(collect(model.generate(prompt)))
-                await asyncio.wait([reading], timeout=0.2)
-                reading.cancel()
-                await asyncio.wait([reading])
-                assert reading.cancelled(), "it takes longer than that to read so much"
+            read = [await left_after(model, collect(model.generate(prompt)), steps=10) for _ in range(3)]
             (text, finish), (expected, whole) = await said(model), await said(calm)
             assert text == expected
-            assert finish.cached_tokens > whole.cached_tokens, "what was read is not read again"
+            assert 0 < read[0] < read[1] < read[2], "what was read is not read again"
+            assert whole.cached_tokens < read[2] <= finish.cached_tokens
             assert finish.input_tokens == whole.input_tokens
         finally:
             await calm.close()
@@ -553,9 +626,7 @@ async def _has_less_to_do_for_what_was_prepared(model: SmolLM) -> None:
     prepared = await _counted(model, question)
     assert prepared.input_tokens - prepared.cached_tokens < 20, "the question, and what is around it"
     other: list[Item] = [user("Does it rain in Bergen, and how do I get there?"), *history]
-    preparing = asyncio.create_task(model.prepare(Prompt(LONG.replace("railway", "shipping"), tuple(other))))
-    await asyncio.wait([preparing], timeout=0.05)
-    preparing.cancel()
+    await left_after(model, model.prepare(Prompt(LONG.replace("railway", "shipping"), tuple(other))), steps=2)
     assert (await _counted(model, question)).output_tokens > 0, "cancelling harms nobody"
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from contextlib import AsyncExitStack, suppress
 from hashlib import sha256
 from typing import Any
 
 import httpx
 import pytest
+from test_doors import socket as raw_socket
 from test_resuming import Ground, events, greeted, on_virtual_time
-from test_serve import RESPOND, closing, message, receive, scripted, socket_to, until, within_time
+from test_serve import RESPOND, closing, is_true_soon, message, receive, scripted, socket_to, until, within_time
 
 from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
-from vivavoce.server import Server, operators, running
+from vivavoce.server import Server, doors, operators, records, running
 
 pytestmark = pytest.mark.usefixtures("door")
 
@@ -149,6 +151,23 @@ def test_pages_begin_with_the_latest_and_go_on_after_the_last() -> None:
     within_time(main())
 
 
+def test_a_page_goes_on_behind_a_session_that_has_ended_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "ENDED_MAX", 2)
+
+    async def main() -> None:
+        async with running(scripted()) as server, AsyncExitStack() as stack:
+            sockets = [await stack.enter_async_context(socket_to(server)) for _ in range(5)]
+            ids = [(await receive(socket))["session"]["id"] for socket in sockets]
+            for number in (1, 4, 2):
+                await ask(server, f"/{ids[number]}", "DELETE")
+            assert [one["id"] for one in await listed(server)] == [ids[3], ids[0]]
+            assert [one["id"] for one in await listed(server, f"?limit=2&after={ids[4]}")] == [ids[3], ids[0]]
+            assert [one["id"] for one in await listed(server, f"?after={ids[2]}")] == [ids[0]]
+            assert await listed(server, f"?after={ids[1]}") == [], "too long ago"
+
+    within_time(main())
+
+
 BAD = {
     "?limit=0": "limit",
     f"?limit={operators.LISTED_MAX + 1}": "limit",
@@ -215,6 +234,37 @@ def test_one_whose_client_does_not_read_is_dropped() -> None:
             deaf.transport.abort()
 
     within_time(main())
+
+
+def test_nor_does_such_a_client_keep_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "LEFT_S_MAX", 0.1)
+
+    async def main() -> None:
+        async with running(scripted(ping_interval_ms=0)) as server, raw_socket(server) as (reader, writer):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            (one,) = await listed(server)
+            part = {"type": "input_text", "text": "long " * 100_000}
+            item = {"id": "long", "type": "message", "role": "user", "content": [part]}
+            writer.write(frame({"type": "conversation.item.create", "item": item}))
+            for _ in range(60):  # 30 MB of answers, which no socket holds
+                writer.write(frame({"type": "conversation.item.retrieve", "item_id": "long"}))
+            assert await is_true_soon(lambda: next(iter(server.app.state.sessions)).waiting[1] > 4)
+            closed = await ask(server, f"/{one['id']}", "DELETE", timeout=15)
+            assert (closed.status_code, closed.json()["status"]) == (200, "ended")
+            with suppress(ConnectionError):
+                while True:  # nobody reads it any more, and so it ends only with the connection
+                    writer.write(bytes(2**20))
+                    await writer.drain()
+
+    within_time(main())
+
+
+def frame(event: dict[str, Any]) -> bytes:
+    """As a client sends it, with a mask that changes nothing."""
+    payload = json.dumps(event).encode()
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else b"\xff" + size.to_bytes(8, "big")
+    return b"\x81" + length + bytes(4) + payload
 
 
 def test_a_session_that_translates_is_closed_too() -> None:

@@ -7,14 +7,17 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from test_serve import scripted, within_time
 
-from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
+from vivavoce.engines import Piece, Prompt, TextPiece
+from vivavoce.engines.scripted import ScriptedLanguageModel, ScriptedSettings, scripted_pipeline
 from vivavoce.errors import ConnectionClosed
-from vivavoce.server import resuming, running
+from vivavoce.server import resuming, running, sessions
 from vivavoce.server.auth import Asked
 from vivavoce.server.minting import Mint
 from vivavoce.server.pipelines import Pipelines
@@ -343,6 +346,71 @@ async def test_a_count_that_cannot_be_is_refused_and_the_session_lives_on(ground
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+class Stubborn(ScriptedLanguageModel):
+    """Goes on for a time when it is cancelled."""
+
+    async def generate(self, prompt: Prompt) -> AsyncIterator[Piece]:
+        yield TextPiece("Well")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(sessions.STOP_S + 1.0)
+
+
+class Deaf:
+    """The server's end of a connection whose client takes nothing any more, once it `is_deaf`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport, self.is_deaf = transport, False
+        self.receive, self.close = transport.receive, transport.close
+
+    async def send(self, message: bytes) -> None:
+        if self.is_deaf:
+            await asyncio.Event().wait()
+        await self.transport.send(message)
+
+
+@on_virtual_time()
+async def test_at_a_stop_also_those_have_ended_that_must_be_cancelled(ground: Ground) -> None:
+    """A client that takes no goodbye, and an engine that does not end at once."""
+    (pipeline,) = ground.pipelines.by_name.values()
+    ground.pipelines.by_name = MappingProxyType({"scripted": replace(pipeline, language_model=Stubborn())})
+    near, far = pair()
+    deaf = Deaf(far)
+    ground.serving.append(asyncio.create_task(_cancelled(ground.sessions.serve(ground.asked(None), deaf))))
+    await near.send(ASK)
+    await events(near, "response.created")
+    deaf.is_deaf = True
+    await near.send(b'{"type":"input_audio_buffer.clear"}')
+    await ground.sessions.drain(0)
+    assert not len(ground.sessions)
+    assert asyncio.get_running_loop().time() == pytest.approx(sessions.STOP_S + 1.0)
+
+
+@on_virtual_time()
+async def test_a_session_that_cannot_even_begin_leaves_nothing_behind(ground: Ground) -> None:
+    class Unwilling:
+        """A log of sessions that fails."""
+
+        def begin(self, live: object) -> None:
+            raise OSError("no thread can be started")
+
+        def end(self, live: object, record: object) -> None:
+            """Harmless."""
+
+    ground.sessions.log = Unwilling()  # type: ignore[assignment]
+    _, far = pair()
+    with pytest.raises(OSError, match="no thread"):
+        await ground.sessions.serve(ground.asked(None), far)
+    assert not len(ground.sessions)
+    assert not ground.sessions.telemetry._live
+
+
+async def _cancelled(serving: Coroutine[Any, Any, None]) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        await serving
 
 
 @on_virtual_time()

@@ -111,6 +111,24 @@ def test_words_of_clients_that_no_database_takes_are_stored_all_the_same(table: 
     assert (found.model, found.reason) == ("a\ufffdb\ufffd'; DROP TABLE vivavoce_sessions; --", "\ufffd")
 
 
+@pytest.mark.parametrize("asked", [{"key": "k\0"}, {"after": "sess\0"}, {"key": "\ud800"}])
+def test_and_what_is_asked_for_with_such_words_is_nothing_unless_it_is_there(
+    table: SessionTable, asked: dict[str, str]
+) -> None:
+    table.write([record(1, key="k")])
+    assert ids(table, **asked) == []
+    assert table.find("sess_1\0") is None
+    table.write([record(2, key="k\0"), msgspec.structs.replace(SAMPLE, id="sess\0", key="\ud800", began_at=1_003.0)])
+    assert len(ids(table, **asked)) == (2 if "after" in asked else 1)
+    assert table.find("sess\0") is not None
+
+
+def test_no_statement_carries_a_character_that_postgresql_refuses() -> None:
+    wanted = Wanted(limit=1, key="k\0", after="sess\0")
+    params = session_table._query(wanted).compile(dialect=postgresql.dialect()).params
+    assert "\0" not in "".join(value for value in params.values() if isinstance(value, str))
+
+
 def test_what_a_server_left_open_is_interrupted_where_it_was_last_seen(table: SessionTable) -> None:
     table.write([record(1), record(2, server="host:2"), record(3, status="ended", reason="done")])
     assert table.interrupt(server="host:1") == 1
@@ -258,6 +276,27 @@ def test_a_server_that_stops_does_not_wait_for_a_database_that_is_away(
 
     within_time(main())
     assert "1 sessions are not in the log: the database did not take them" in caplog.text
+
+
+def test_a_session_that_outlasts_the_stop_of_its_server_is_ended_there_and_not_found_interrupted(
+    tmp_path: Path,
+) -> None:
+    url = database_url(str(tmp_path / "sessions.db"))
+
+    async def main() -> None:
+        log = log_of(SessionTable(url))
+        told: Any = Told(1)
+        log.begin(told)
+        await log.close()
+        log.end(told, told.record(1_200.0, "ended"))  # too late, and harmless
+
+    within_time(main())
+    table = SessionTable(url)
+    assert table.interrupt(server="host:1") == 0
+    found = table.find("sess_1")
+    table.close()
+    assert found is not None
+    assert (found.status, found.seen_at) == ("ended", 1_100.0)
 
 
 def test_a_session_that_lives_is_written_again_and_again(tmp_path: Path) -> None:

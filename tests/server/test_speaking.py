@@ -26,6 +26,9 @@ from vivavoce.server.speaking import HELD_S_MAX
 from vivavoce.server.work import Work
 from vivavoce.testing.virtual_time import run
 
+SILENCE_S = 60.0
+"""How long the voice thinks about some phrases."""
+
 
 class Slow(ScriptedLanguageModel):
     """Writes ten characters at each of these times, and ends with the last; or never, where it `stalls`."""
@@ -63,6 +66,8 @@ class Voice:
         self.asked.append((text, URGENCY.get(), DUE.get()))
         if text == "fails":
             raise EngineError("no voice", code="synthesis_failed")
+        if text == "silence":
+            await asyncio.sleep(SILENCE_S)
         for _ in range(0 if self.is_mute else 10):
             yield bytes(4_800)
 
@@ -149,6 +154,35 @@ def test_a_text_that_does_not_go_on_is_not_waited_for_for_ever() -> None:
         return answer
 
     assert run(talk()).heard() == [(1.0 + HELD_S_MAX, "audio"), (1.0 + HELD_S_MAX, "spoken 0")]
+
+
+def test_text_releases_speech_while_the_synthesizer_is_silent() -> None:
+    """The rest of a long answer comes at once: then the first phrase lasts, whenever the second is there."""
+
+    async def talk() -> Answer:
+        answer = Answer(Slow([0.0, 3.0, *[5.0] * 40]))
+        await answer.speak_at(3.0, 0)
+        await answer.speak_at(4.0, 1, "silence")
+        await asyncio.sleep(2 * SILENCE_S)
+        await answer.work.end(1.0)
+        return answer
+
+    heard = run(talk()).heard()
+    assert heard[:2] == [(5.0, "audio"), (5.0, "spoken 0")]
+    assert heard[2:] == [(4.0 + SILENCE_S, "audio"), (4.0 + SILENCE_S, "spoken 1")]
+
+
+def test_speech_is_held_no_longer_while_the_synthesizer_is_silent() -> None:
+    async def talk() -> Answer:
+        answer = Answer(Slow([0.0, 3.0], stalls=True))
+        await answer.speak_at(3.0, 0)
+        await answer.speak_at(4.0, 1, "silence")
+        await asyncio.sleep(2 * SILENCE_S)
+        await answer.work.end(1.0)
+        return answer
+
+    first, later = 3.0 + HELD_S_MAX, 4.0 + SILENCE_S
+    assert run(talk()).heard() == [(first, "audio"), (first, "spoken 0"), (later, "audio"), (later, "spoken 1")]
 
 
 def test_where_a_later_phrase_fails_the_first_is_heard() -> None:

@@ -11,6 +11,7 @@ import logging
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -349,6 +350,31 @@ def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
             await connection.send(b"in private")
             assert await connection.receive() == "in private"
             await connection.close()
+
+    run(main())
+
+
+def test_the_systems_trust_is_read_once_in_a_thread_and_anew_where_the_environment_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, readers = ssl.create_default_context, list[threading.Thread]()
+
+    def noted() -> ssl.SSLContext:
+        readers.append(threading.current_thread())
+        return make()
+
+    async def main() -> None:
+        async with server(echo, ssl=self_signed(tmp_path)) as url:
+            url = url.replace("ws://", "wss://")
+            monkeypatch.setattr(ssl, "create_default_context", noted)
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+            for one in await asyncio.gather(dial(url), dial(url)):
+                await one.close()
+            assert len(readers) == 1
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nothing.pem"))
+            assert "not trusted: self" in await refused(url)
+            assert len(readers) == 2
+            assert threading.main_thread() not in readers, "which has other sessions to look after"
 
     run(main())
 

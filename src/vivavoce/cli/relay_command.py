@@ -37,6 +37,8 @@ def add_relay(commands: Any) -> None:
     relay.add_argument("--tools", type=Path, metavar="FILE.py", help="functions of this file are answered here")
     relay.add_argument("--tapes", type=Path, metavar="DIR", help="record every session into this folder")
     relay.add_argument("--session-log", metavar="FILE|URL", help="keep a record of every session: SQLite or PostgreSQL")
+    relay.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much is logged")
+    relay.add_argument("--log-format", choices=("text", "json"), help="lines of text (default), or of JSON")
     relay.add_argument("--strict", action="store_true", help="what another dialect cannot express is an error")
     relay.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file (or VIVAVOCE_RELAY_CONFIG)")
     relay.set_defaults(run=_relay)
@@ -58,6 +60,8 @@ def _relay(arguments: argparse.Namespace) -> int:
         "origins": arguments.origin,
         "tapes": None if arguments.tapes is None else str(arguments.tapes),
         "session_log": arguments.session_log,
+        "log_level": arguments.log_level,
+        "log_format": arguments.log_format,
         "strict": arguments.strict or None,
     }
     settings = relay_settings(config=arguments.config, options=options)

@@ -210,7 +210,8 @@ class Calling:
         import httpx
 
         where, timeout_s = _where(url), timeout_s or self.open_timeout_s
-        verify: Any = self.ssl or (url.startswith("https") and _system_trust())
+        # In a thread, since it takes long; one of its own, since httpx sets what is spoken by it.
+        verify: Any = self.ssl or (url.startswith("https") and await asyncio.to_thread(_system_trust))
         try:
             # Redirects are not followed, since the headers may carry a key.
             async with httpx.AsyncClient(verify=verify, proxy=self.proxy, trust_env=False, timeout=timeout_s) as http:

@@ -22,11 +22,19 @@ from vivavoce.transports.websocket import FRAGMENTS_MAX
 HEAD_S_MAX = 20.0
 """Time in which a request has to begin, its head complete. Then the connection is dropped."""
 
+LEFT_S_MAX = 5.0
+"""Time to take what is left and to say goodbye, for who has no session any more. Then the connection is dropped."""
+
 WAITING_MAX = 16
 SMALL_BYTES_MAX = 16 * 1024
 """Messages that may wait for the app, and how large each of them may be. Beyond it the socket is not read."""
 
 HEAD_REFUSED = "A line of the handshake is longer than 8192 bytes, or there are more than 128 headers."
+
+
+def drop_soon(transport: asyncio.Transport) -> None:
+    """Its WebSocket is over. Closing it would wait for a peer who takes nothing, for as long as the kernel does."""
+    asyncio.get_running_loop().call_later(LEFT_S_MAX, transport.abort)
 
 
 class HttpDoor(H11Protocol):
@@ -120,6 +128,13 @@ class WebSocketDoor(WebSocketsSansIOProtocol):
             super().handle_ping()
         else:
             self.conn.data_to_send()
+
+    async def run_asgi(self) -> None:
+        """The app, until it is over. A goodbye that is under way has its time, whoever it is for."""
+        try:
+            await super().run_asgi()
+        finally:
+            drop_soon(self.transport)
 
     async def send(self, message: ASGISendEvent) -> None:
         """What the app says. A handshake that was answered with a status is complete, whatever uvicorn's log thinks."""

@@ -9,16 +9,19 @@ never be well again. Invariant: reasons and engines are told to operators alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .auth import Asked, Refusal
+from .auth import Asked, Keys, Refusal
 from .pipelines import Pipelines
 from .sessions import Sessions
+
+if TYPE_CHECKING:
+    from .session_log import SessionLog
 
 CALLS_PER_CORE_MAX = 8
 """More calls than that, waiting for a core, and answers are late."""
@@ -29,24 +32,32 @@ SERVES = frozenset({"ready", "degraded"})
 def health_routes(sessions: Sessions, pipelines: Pipelines) -> list[Route]:
     """`/healthz` and `/readyz`."""
 
-    async def alive(request: Request) -> Response:
-        return JSONResponse({"status": "alive"})
-
     async def ready(request: Request) -> Response:
         status, reasons = state_of(sessions, pipelines)
         told: dict[str, Any] = {"status": status}
         if status in ("loading", "failed"):
             told["loading"] = pipelines.loading
-        if _is_operator(sessions, request):
+        if is_operator(sessions.keys, request):
             told |= {"reasons": reasons, **details_of(sessions, pipelines)}
-        return JSONResponse(told, 200 if status in SERVES else 503, headers={"Cache-Control": "no-store"})
+        return answered(told)
 
     return [Route("/healthz", alive, methods=["GET"]), Route("/readyz", ready, methods=["GET"])]
 
 
-def _is_operator(sessions: Sessions, request: Request) -> bool:
+async def alive(request: Request) -> Response:
+    """`/healthz`, of whatever process."""
+    return JSONResponse({"status": "alive"})
+
+
+def answered(told: Mapping[str, Any]) -> Response:
+    """The answer of `/readyz`, by its `status`."""
+    return JSONResponse(told, 200 if told["status"] in SERVES else 503, headers={"Cache-Control": "no-store"})
+
+
+def is_operator(keys: Keys, request: Request) -> bool:
+    """Whether who asks may know the reasons."""
     try:
-        sessions.keys.check_operator(Asked.of("openai", request.scope))
+        keys.check_operator(Asked.of("openai", request.scope))
     except Refusal:
         return False
     return True
@@ -73,8 +84,13 @@ def _troubles(sessions: Sessions, pipelines: Pipelines) -> Iterator[str]:
         yield f"{cores.waiting} calls of engines wait for a core"
     if sessions.places_left <= 0:
         yield "every place is taken, and new sessions are refused"
-    if sessions.log is not None and sessions.log.failure is not None:
-        yield f"the log of sessions cannot be written: {sessions.log.failure}"
+    yield from log_trouble(sessions.log)
+
+
+def log_trouble(log: SessionLog | None) -> Iterator[str]:
+    """Why the log of sessions, where there is one, is not written."""
+    if log is not None and log.failure is not None:
+        yield f"the log of sessions cannot be written: {log.failure}"
 
 
 def details_of(sessions: Sessions, pipelines: Pipelines) -> dict[str, Any]:

@@ -59,11 +59,6 @@ class Counter(_Family):
         super().__init__(name, help, labels)
         self._values: dict[Labels, float] = {} if labels else {(): 0.0}
 
-    @property
-    def values(self) -> dict[Labels, float]:
-        """As it stands, by label values."""
-        return dict(self._values)
-
     def add(self, amount: float, *values: str) -> None:
         """So much more, for these label values."""
         known = self._bounded(self._values, values)

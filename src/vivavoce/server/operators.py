@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from .auth import REQUEST, Asked, Keys, Refusal
 from .metrics import TYPE
-from .records import STATUSES, SessionRecord, Status, Wanted, shown
+from .records import STATUSES, EndedLately, SessionRecord, Status, Wanted, shown
 from .rest import refused
 from .sessions import Sessions, log_refusal
 
@@ -59,8 +59,13 @@ class House(Protocol):
         """Where sessions are that have ended."""
         ...
 
+    @property
+    def ended(self) -> EndedLately:
+        """Where those were that live no more."""
+        ...
+
     def listed(self) -> list[SessionRecord]:
-        """Those that live, the latest first."""
+        """Those that live."""
         ...
 
     def listed_one(self, session_id: str) -> SessionRecord | None:
@@ -120,7 +125,7 @@ class _Routes:
         wanted = _wanted(asked.query)
         one_more = replace(wanted, limit=wanted.limit + 1)
         if wanted.status == "live":
-            found = one_more.of(self._sessions.listed())
+            found = one_more.of(self._sessions.listed(), self._sessions.ended)
         else:
             found = await self._log().read(one_more)
         page = [shown(record) for record in found[: wanted.limit]]

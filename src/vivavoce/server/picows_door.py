@@ -24,7 +24,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from websockets.frames import CloseCode
 
 from .asgi import DENIAL, DIRECT, Peer
-from .doors import HttpDoor
+from .doors import HttpDoor, drop_soon
 
 EARLY_BYTES_MAX = 64 * 1024
 """What a client may say before its handshake is answered. Then the connection is dropped."""
@@ -131,6 +131,7 @@ class PicowsDoor(HttpDoor):
                 self._say_answer(b"")
         finally:
             self.transport.close()
+            drop_soon(self.transport)
 
     async def _receive(self) -> Any:
         """Once, as ASGI has it; whoever takes the socket needs no more."""

@@ -23,6 +23,9 @@ from .telemetry import SessionTelemetry
 Status = Literal["live", "ended", "interrupted"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
+ENDED_MAX = 1_000
+"""Sessions of which it is known where they were in the list. Behind one that ended before those, a page is empty."""
+
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One session. Times are unix seconds. None: not yet, or what a relay cannot know, which reads no messages."""
@@ -81,7 +84,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     waiting_messages: int | None = None
     """What has come and is not handled; what is to be sent."""
     revision: int = 0
-    """How often this record was written; it grows."""
+    """Which of the records that were made of the session, for the log or for who asked: a later one has a higher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +99,13 @@ class Wanted:
     after: str | None = None
     """The id of the last one that is known already."""
 
-    def of(self, records: Iterable[SessionRecord]) -> list[SessionRecord]:
-        """Those of all records, the latest first, that are asked for."""
-        found = [one for one in records if self._fits(one)]
+    def of(self, records: Iterable[SessionRecord], ended: EndedLately) -> list[SessionRecord]:
+        """Those of all records that are asked for; behind the last known one also where that has `ended` meanwhile."""
+        found = sorted(filter(self._fits, records), key=_place, reverse=True)
         if self.after is not None:
-            ids = [one.id for one in found]
-            found = found[ids.index(self.after) + 1 :] if self.after in ids else []
+            places = {one.id: _place(one) for one in found}
+            last = places.get(self.after) or ended.place(self.after)
+            found = [one for one in found if last is not None and _place(one) < last]
         return found[: self.limit]
 
     def _fits(self, record: SessionRecord) -> bool:
@@ -110,6 +114,31 @@ class Wanted:
             and self.key in (None, record.key)
             and (self.since is None or record.began_at >= self.since)
         )
+
+
+Place = tuple[float, str]
+"""Where a session is in the list, whose latest comes first."""
+
+
+def _place(record: SessionRecord) -> Place:
+    return record.began_at, record.id
+
+
+class EndedLately:
+    """Where the sessions were in the list that have left it: who reads it page by page goes on behind one of them."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Place] = {}
+
+    def add(self, record: SessionRecord) -> None:
+        """It has ended. Of more than `ENDED_MAX` the first is forgotten."""
+        self._places[record.id] = _place(record)
+        if len(self._places) > ENDED_MAX:
+            del self._places[next(iter(self._places))]
+
+    def place(self, session_id: str) -> Place | None:
+        """None: no such session has ended lately."""
+        return self._places.get(session_id)
 
 
 @dataclass(slots=True, eq=False)

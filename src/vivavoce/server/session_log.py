@@ -133,7 +133,10 @@ class SessionLog:
             self._thread.start()
 
     async def close(self) -> None:
-        """Write what is left, and let the database go."""
+        """Write what is left, and let the database go. Whatever lives on has ended for the log: its server does."""
+        now = self._wall_s()
+        self._put(*[live.record(now, "ended") for live in self._live])
+        self._live.clear()
         if self._refreshing is not None:
             self._refreshing.cancel()
             with suppress(asyncio.CancelledError):

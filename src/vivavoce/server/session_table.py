@@ -150,7 +150,7 @@ class SessionTable:
     def find(self, id: str) -> SessionRecord | None:
         """The session with this id."""
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(sessions).where(sessions.c.id == id)).mappings().first()
+            row = connection.execute(sa.select(sessions).where(sessions.c.id == _storable(id))).mappings().first()
         return None if row is None else _record(dict(row))
 
     def close(self) -> None:
@@ -164,21 +164,27 @@ def _query(wanted: Wanted) -> sa.Select[Any]:
     if wanted.status is not None:
         query = query.where(column.status == wanted.status)
     if wanted.key is not None:
-        query = query.where(column.key == wanted.key)
+        query = query.where(column.key == _storable(wanted.key))
     if wanted.since is not None:
         query = query.where(column.began_at >= wanted.since)
     if wanted.after is not None:
-        last = sa.select(column.began_at).where(column.id == wanted.after).scalar_subquery()
-        query = query.where(sa.tuple_(column.began_at, column.id) < sa.tuple_(last, sa.literal(wanted.after)))
+        after = _storable(wanted.after)
+        last = sa.select(column.began_at).where(column.id == after).scalar_subquery()
+        query = query.where(sa.tuple_(column.began_at, column.id) < sa.tuple_(last, sa.literal(after)))
     return query
 
 
 def _row(record: SessionRecord) -> dict[str, Any]:
-    """A record as a row. Names and reasons are the words of clients, and PostgreSQL takes not every character."""
+    """A record as a row."""
     return {
-        name: value.translate(_UNSTORABLE) if isinstance(value, str) else value
+        name: _storable(value) if isinstance(value, str) else value
         for name, value in msgspec.structs.asdict(record).items()
     }
+
+
+def _storable(text: str) -> str:
+    """Words of a client as they are in the table, for who writes or asks: PostgreSQL takes not every character."""
+    return text.translate(_UNSTORABLE)
 
 
 def _record(row: Mapping[str, Any]) -> SessionRecord:

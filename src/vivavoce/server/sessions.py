@@ -41,7 +41,7 @@ from .metrics import Gauge
 from .pipelines import Pipelines
 from .prompts import load_prompts
 from .quota import Account, Accounts, Quota
-from .records import LiveSession, SessionRecord, shown
+from .records import EndedLately, LiveSession, SessionRecord, shown
 from .resuming import Lifeline, Lifelines, Resumable
 from .runtime import Codec, Machine, Runtime
 from .session_log import session_log
@@ -98,6 +98,7 @@ class Sessions:
         self.server = f"{socket.gethostname()}/{secrets.token_hex(4)}"
         """By what name the log of sessions knows this server; a port that is its own is a better one."""
         self.log = session_log(settings, wall_s=wall_s)
+        self.ended = EndedLately()
         self.telemetry.add(*self._gauges())
         self._idle = asyncio.Event()
         self._idle.set()
@@ -115,9 +116,9 @@ class Sessions:
         return iter(tuple(self._running))
 
     def listed(self) -> list[SessionRecord]:
-        """Every session that lives, the latest first, as an operator sees it."""
+        """Every session that lives, as an operator sees it."""
         now = self.wall_s()
-        return [live.record(now) for live in reversed(self._running.values())]
+        return [live.record(now) for live in self._running.values()]
 
     def listed_one(self, session_id: str) -> SessionRecord | None:
         """The session with this id, where it lives."""
@@ -220,8 +221,11 @@ class Sessions:
         log.warning("%d sessions did not end within %g s and are closed", len(self), grace_s)
         self.stop()
         if not await self._is_idle_within(STOP_S):
-            for task in list(self._tasks):
+            late = [task for task in self._tasks if task is not asyncio.current_task()]
+            for task in late:
                 task.cancel()
+            if late:  # engines that ignore their cancellation have time of their own, and the end is to be recorded
+                await asyncio.wait(late, timeout=STOP_S)
 
     def stop(self) -> None:
         """Close every connection with 1001, running responses or not."""
@@ -413,18 +417,19 @@ class Sessions:
         token = SESSION.set(session_id)
         live = LiveSession(runtime, admitted, watch, self.server, began, asyncio.get_running_loop().create_future())
         self._running[runtime] = live
-        watch.begin(self._unix_ns, lambda: _heard_ms(runtime.session))
-        if self.log is not None:
-            self.log.begin(live)
-        said = (admitted.kind, admitted.model, admitted.dialect, admitted.safety_identifier)
-        fields = shown(live.record(began))
-        log.info("%s: begins, %s, model %r, dialect %s, user %r", session_id, *said, extra={FIELDS: fields})
         try:
+            watch.begin(self._unix_ns, lambda: _heard_ms(runtime.session))
+            if self.log is not None:
+                self.log.begin(live)
+            said = (admitted.kind, admitted.model, admitted.dialect, admitted.safety_identifier)
+            fields = shown(live.record(began))
+            log.info("%s: begins, %s, model %r, dialect %s, user %r", session_id, *said, extra={FIELDS: fields})
             await runtime.run()
         finally:
             del self._running[runtime]
             watch.end(self._unix_ns)
             record = live.record(self.wall_s(), "ended")
+            self.ended.add(record)
             if self.log is not None:
                 self.log.end(live, record)
             live.over.set_result(record)

@@ -1,8 +1,8 @@
 """The speech of one message: its phrases one after the other, begun when it will not run out (`Ahead`).
 
 `Work` gives it phrases as they are asked for, and wakes it when there is more text. Reports go into the inbox in order.
-Invariants: phrases are spoken in the order in which they came; the first audio is held for `HELD_S_MAX` at most, or
-until the synthesizer next says something, and no more of it than `Ahead` wants.
+Invariants: phrases are spoken in the order in which they came; the first audio is held for `HELD_S_MAX` at most,
+whatever the synthesizer does meanwhile, and no more of it than `Ahead` wants.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Speaking:
         self._holds = ahead is not None and first.phrase == 0
         self._holds_until: float | None = None
         self._news = asyncio.Event()
+        self._releasing = asyncio.Lock()
         self.add(first)
 
     def add(self, wanted: Speak) -> None:
@@ -51,26 +52,36 @@ class Speaking:
         self._phrases.append(wanted)
         if self._ahead is not None:
             self._ahead.asked(len(wanted.text), self._clock())
-        self._news.set()
+        self.notice()
 
     def notice(self) -> None:
-        """There is more text, or its end."""
+        """There is more text, or its end, or another phrase: who waits looks anew."""
         self._news.set()
+        self._news.clear()
 
     async def run(self) -> None:
         """Speak until no phrase is left and nothing is held; a later phrase needs another `Speaking`."""
-        while self._phrases or self._held:
-            self._news.clear()
-            if self._phrases:
-                try:
+        holding = asyncio.create_task(self._hold(), name="holding speech") if self._holds else None
+        try:
+            while self._phrases or self._held:
+                if self._phrases:
                     await self._speak(self._phrases[0])
-                except EngineError:
-                    self._begin()  # what there is shall be heard
-                    await self._released()
-                    raise
-                self._phrases.popleft()
-            elif not await self._released():
-                await self._wait()
+                    self._phrases.popleft()
+                elif not await self._released() and not self._phrases:
+                    await self._wait()
+        except EngineError:
+            self._begin()  # what there is shall be heard
+            await self._released()
+            raise
+        finally:
+            if holding is not None:
+                holding.cancel()
+                await asyncio.wait((holding,))
+
+    async def _hold(self) -> None:
+        """Release what is held as soon as it may be heard, also while the synthesizer is silent."""
+        while not await self._released():
+            await self._wait()
 
     async def _speak(self, wanted: Speak) -> None:
         ahead = self._ahead
@@ -92,22 +103,28 @@ class Speaking:
         await self._released()
 
     async def _released(self) -> bool:
-        """Report what there is, if it may be heard."""
-        while self._held and isinstance(self._held[0], PhraseSpoken):  # of a phrase without sound
-            await self._report(self._held.popleft())
-        if self._holds and self._ahead is not None and not self._may_begin(self._ahead):
-            return False
-        self._holds = False
-        while self._held:
-            if self._room is not None and isinstance(self._held[0], AudioSynthesized):
-                await self._room()
-            await self._report(self._held.popleft())
-        return True
+        """Report what there is, if it may be heard. One at a time, so that it stays in order."""
+        async with self._releasing:
+            while self._held and isinstance(self._held[0], PhraseSpoken):  # of a phrase without sound
+                await self._report_first()
+            if self._holds and self._ahead is not None and not self._may_begin(self._ahead):
+                return False
+            self._holds = False
+            while self._held:
+                if self._room is not None and isinstance(self._held[0], AudioSynthesized):
+                    await self._room()
+                await self._report_first()
+            return True
+
+    async def _report_first(self) -> None:
+        await self._report(self._held[0])
+        self._held.popleft()
 
     def _may_begin(self, ahead: Ahead) -> bool:
         now = self._clock()
         if self._held and self._holds_until is None:
             self._holds_until = now + HELD_S_MAX
+            self.notice()
         if self._holds_until is not None and now >= self._holds_until:
             ahead.begin(now)
         return ahead.may_begin(now)

@@ -35,6 +35,7 @@ from vivavoce.errors import ConnectionFailed, LocalProtocolError
 from vivavoce.transports.inbox import Inbox, Sink
 from vivavoce.transports.proxies import check_proxy
 from vivavoce.transports.refusals import LIKELY_CAUSES, refusal
+from vivavoce.transports.trust import system_trust
 
 __all__ = ["MESSAGE_BYTES_MAX", "SocketLimits", "WebSocket", "connect", "dial"]
 
@@ -360,6 +361,8 @@ async def connect(
     fields = _checked_headers(url, headers or {}, subprotocols)
     async with _failing_clearly(url, proxy, open_timeout_s), _Socket() as opened:
         async with asyncio.timeout(open_timeout_s):
+            if ssl is None and url.startswith("wss"):
+                ssl = await system_trust()
             _, listener = await ws_connect(
                 make,
                 url,

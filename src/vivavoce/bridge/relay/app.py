@@ -33,6 +33,7 @@ from vivavoce.server.operators import METRICS, operator_routes
 from vivavoce.server.rest import key_routes, refused
 from vivavoce.server.sessions import log_refusal
 
+from .health import health_routes
 from .legs import SocketLeg, TransportLeg
 from .policy import PolicyFactory
 from .relay import Relay
@@ -67,7 +68,7 @@ def app_of(relay: Relay) -> Starlette:
             *key_routes(relay.mint, bytes_max=settings.request_bytes_max),
             *operator_routes(relay),
             Route(METRICS, _metrics, methods=["GET"]),
-            Route("/healthz", _healthz, methods=["GET"]),
+            *health_routes(relay),
         ],
         lifespan=lifespan,
         middleware=[cors],
@@ -136,12 +137,6 @@ async def _metrics(request: Request) -> Response:
         log_refusal(asked, refusal)
         return refused(refusal)
     return Response(relay.metrics(), media_type=TYPE, headers={"Cache-Control": "no-store"})
-
-
-async def _healthz(request: Request) -> Response:
-    """Alive, unless it is being stopped."""
-    relay: Relay = request.app.state.relay
-    return JSONResponse({"status": "stopping" if relay.is_stopping else "alive"}, 503 if relay.is_stopping else 200)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

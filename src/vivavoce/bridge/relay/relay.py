@@ -17,10 +17,12 @@ from dataclasses import dataclass
 
 from vivavoce.client.tools import Tool
 from vivavoce.core.messages import EXPELLED
+from vivavoce.engines.health import EngineHealth
 from vivavoce.server.auth import GOING_AWAY, Asked, Keys, Refusal
 from vivavoce.server.ids import ids
+from vivavoce.server.logs import FIELDS, SESSION
 from vivavoce.server.minting import Mint
-from vivavoce.server.records import SessionRecord
+from vivavoce.server.records import EndedLately, SessionRecord, shown
 from vivavoce.server.session_log import session_log
 from vivavoce.server.sessions import EXPELLED as SAID_TO_EXPELLED
 from vivavoce.server.sessions import POLICY
@@ -41,6 +43,8 @@ from .upstream import reach, secret_of, trust_of
 log = logging.getLogger(__name__)
 
 ANYTHING = ("*",)
+UPSTREAM = "upstream"
+"""By what name the service is in the health of the relay."""
 OURS = (502, 504)
 """The statuses by which the relay itself says what is wrong with the service; others are the service's own."""
 
@@ -85,6 +89,9 @@ class Relay:
         self.server = f"{socket.gethostname()}/{secrets.token_hex(4)}"
         """By what name the log of sessions knows this relay; a port that is its own is a better one."""
         self.log = session_log(settings, wall_s=wall_s)
+        self.ended = EndedLately()
+        self.health = EngineHealth()
+        """Of the service, `UPSTREAM`: whether it was reached, and took the relay's key."""
         self._tasks: set[asyncio.Task[object]] = set()
         self._new_id = ids()
         self.is_stopping = False
@@ -117,9 +124,14 @@ class Relay:
         finally:
             self._tasks.discard(task)
 
+    @property
+    def places_left(self) -> int:
+        """How many sessions may still begin."""
+        return self.settings.sessions_max - self.ledger.open
+
     async def _reached(self, passenger: Passenger) -> SocketLeg:
         try:
-            return await reach(
+            leg = await reach(
                 passenger.endpoint,
                 trust=self._trust,
                 timeout_s=self.settings.connect_ms_max / 1000,
@@ -128,7 +140,13 @@ class Relay:
             )
         except Refusal as refusal:
             log.warning("%r: %s", passenger.endpoint, refusal.__cause__ or refusal)
+            if refusal.status in OURS:
+                self.health.failed(UPSTREAM, refusal.body["error"]["code"] or str(refusal.status))
+            else:  # it has answered, and what is wrong is this session's own
+                self.health.worked(UPSTREAM)
             raise
+        self.health.worked(UPSTREAM)
+        return leg
 
     async def carry(self, opened: Opened, leg: SocketLeg | TransportLeg) -> None:
         """Carry an opened session whose client's handshake is done to its end."""
@@ -137,10 +155,12 @@ class Relay:
         live = RelayedSession(passage, opened.passenger, self.server, self._wall_s(), over)
         self._passages[passage.id] = passage
         self._live[passage.id] = live
+        token = SESSION.set(opened.id)
         if self.log is not None:
             self.log.begin(live)
         admitted, began_s = opened.passenger.admitted, asyncio.get_running_loop().time()
-        log.info("%s: begins, %s, model %r, client %r", opened.id, admitted.kind, admitted.model, opened.client.id)
+        said, fields = (admitted.kind, admitted.model, opened.client.id), shown(live.record(self._wall_s()))
+        log.info("%s: begins, %s, model %r, client %r", opened.id, *said, extra={FIELDS: fields})
         carrying: asyncio.Future[None]
         if isinstance(leg, TransportLeg):
             carrying = asyncio.create_task(leg.run(), name=f"client's leg of {opened.id}")
@@ -157,6 +177,7 @@ class Relay:
             del self._passages[passage.id], self._live[passage.id]
             self._settle(passage)
             record = live.record(self._wall_s(), "ended")
+            self.ended.add(record)
             if self.log is not None:
                 self.log.end(live, record)
             over.set_result(record)
@@ -164,7 +185,9 @@ class Relay:
             await asyncio.wait((carrying,))
             carrying.result()
             lasted_s = asyncio.get_running_loop().time() - began_s
-            log.info("%s: has ended after %.1f s: %s%s", opened.id, lasted_s, passage.ended_by, _costs(passage))
+            end = (lasted_s, passage.ended_by, _costs(passage))
+            log.info("%s: has ended after %.1f s: %s%s", opened.id, *end, extra={FIELDS: shown(record)})
+            SESSION.reset(token)
 
     def stop(self) -> None:
         """Begin no session any more; end all that there are, with 1001."""
@@ -196,9 +219,9 @@ class Relay:
         return self.gate.keys
 
     def listed(self) -> list[SessionRecord]:
-        """Every session that passes, the latest first."""
+        """Every session that passes."""
         now = self._wall_s()
-        return [live.record(now) for live in reversed(self._live.values())]
+        return [live.record(now) for live in self._live.values()]
 
     def listed_one(self, session_id: str) -> SessionRecord | None:
         """The session with this id, where it passes."""

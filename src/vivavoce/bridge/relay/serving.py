@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from vivavoce.client.endpoint import shown
 from vivavoce.client.tools import Tool
 from vivavoce.server.hosting import Hosting, hosted, listening
+from vivavoce.server.logs import write_logs
 from vivavoce.server.serve import loop_factory, silence_libraries, told_by_signals
 
 from .app import app_of
@@ -62,7 +63,7 @@ async def running(
 
 def serve(settings: RelaySettings, *, tools: Sequence[Tool] = ()) -> int:
     """Relay until SIGINT or SIGTERM. Returns the exit code."""
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    write_logs(settings.log_level, settings.log_format)
     silence_libraries()
     logging.getLogger("picows").setLevel(logging.WARNING)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:

@@ -19,7 +19,7 @@ from vivavoce.client.endpoint import Endpoint, Kind, Target, resolve
 from vivavoce.errors import LocalProtocolError, SettingsError
 from vivavoce.protocol.client_codec import Dialect
 from vivavoce.server.auth import is_loopback
-from vivavoce.server.settings import SIGNING_KEY_CHARS_MIN, PriceTable, Secret, convert
+from vivavoce.server.settings import SIGNING_KEY_CHARS_MIN, LogFormat, LogLevel, PriceTable, Secret, convert
 from vivavoce.server.sources import parsed, put, read_toml, scalars
 
 PREFIX = "VIVAVOCE_RELAY_"
@@ -116,8 +116,10 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Size of a message; a larger one ends its session with close 1009."""
     request_bytes_max: Positive = 256 * 1024
     """Size of the body of an HTTP request. A larger one is refused with status 413."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     """How much is logged."""
+    log_format: LogFormat = "text"
+    """How: lines of `text`, or one `json` object a line. Every line names the session that it is about."""
 
     def endpoint(
         self, model: str | None, kind: Kind, headers: Mapping[str, str], environment: Mapping[str, str] | None = None
