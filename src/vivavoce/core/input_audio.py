@@ -94,11 +94,10 @@ class InputAudio:
 
     def forget_before(self, tick: int) -> None:
         """Let go of what lies before `tick`."""
-        if tick <= self.start:
-            return
-        offset = self._offset(tick)
-        self.start += offset // self._sample_bytes * self._ticks_per_sample
-        del self._bytes[:offset]
+        if tick > self.start:
+            offset = self._offset(tick)
+            self.start += offset // self._sample_bytes * self._ticks_per_sample
+            del self._bytes[:offset]
 
     def take_until(self, tick: int) -> bytes:
         """Cut off and return everything before `tick`."""

@@ -190,13 +190,12 @@ class Listening:
         begin = held.end
         new = held.append(audio)
         if self._cleaning is None:
-            self._detect(begin, new)
+            if self._turns is not None:
+                self._detect(begin, new)
         elif new:
             reduction = self._cleaning.reduction
-            self._ear.ask(
-                ReduceNoise(self._cleaning.epoch, new, self._audio.format, reduction.field, reduction.strength)
-            )
-        if self._turns is None:
+            self._ear.ask(ReduceNoise(self._cleaning.epoch, new, held.format, reduction.field, reduction.strength))
+        if self._turns is None and self._ear.hear_along is not None:
             self._hear_along()
         return held.end
 
@@ -284,7 +283,7 @@ class Listening:
             else:
                 self._end(decision.end, turns.silent_since)
         if self._turn is None:
-            self._audio.forget_before(self._needed_from(turns))
+            self._audio.forget_before(turns.needed_from if self._kept is None else self._needed_from(turns))
         else:
             self._hear_along()
             self._note_silence(turns, self._turn)

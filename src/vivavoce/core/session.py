@@ -193,7 +193,10 @@ class Session:
         if kind in TIMED:
             self._stopwatch.heard(input, now_ms)
         try:
-            self._take(input)
+            if type(input) is ev.InputAudioBufferAppend:  # most of all that comes
+                self._stopwatch.arrived(self._listening.append(input.audio), now_ms)
+            else:
+                self._take(input)
         except Refused as refused:
             self._send(refused.told(given(input.event_id, None) if isinstance(input, ev.ClientEvent) else None))
         if kind not in ENDS_NOTHING and (self._effects or kind is not SpeechScored):
@@ -213,11 +216,9 @@ class Session:
 
     def _take(self, input: Input) -> None:
         match input:
-            case ev.InputAudioBufferAppend():
-                self._stopwatch.arrived(self._listening.append(input.audio), self._now_ms)
             case SpeechScored():
                 self._listening.score(input)
-            case AudioSynthesized():  # these three are nearly all that comes
+            case AudioSynthesized():  # these two are nearly all the rest
                 if not self._speculation.holds(input):
                     self._answering.report(input)
             case ev.ClientEvent():

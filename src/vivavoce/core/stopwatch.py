@@ -177,6 +177,9 @@ class Stopwatch:
     def heard(self, input: Any, now_ms: int) -> None:
         """An input, as it comes to the door; only those that are `TIMED` say anything."""
         match input:
+            case AudioSynthesized():
+                if (run := self._runs.get(input.response_id)) is not None and run.done is None and input.audio:
+                    run.reach("first_audio", now_ms)
             case TranscriptEnded() | TranscriptFailed():
                 self._transcripts[input.item_id] = now_ms
                 _bound(self._transcripts, TRANSCRIPTS_MAX)
@@ -299,14 +302,12 @@ class Stopwatch:
 def _note(run: _Run, report: Any, now_ms: int) -> None:
     """What an engine says of a response."""
     match report:
-        case TextGenerated(text="") | AudioSynthesized(audio=b""):
+        case TextGenerated(text=""):
             pass  # nothing has come yet
         case TextGenerated() | CallStarted():
             run.reach("first_token", now_ms)
         case GenerationEnded():
             run.reach("generated", now_ms)
-        case AudioSynthesized():
-            run.reach("first_audio", now_ms)
         case PhraseSpoken():
             run.at["spoken"] = now_ms
 

@@ -112,7 +112,7 @@ class Turns:
     def push(self, probabilities: tuple[float, ...], frame_ms: int) -> Iterable[Decision]:
         """Take scores of consecutive frames; say what they decide, in order."""
         frame = ticks_of(frame_ms)
-        if self._onset is None and max(probabilities, default=0.0) < self._speech_min:
+        if self._onset is None and probabilities and max(probabilities) < self._speech_min:
             self.position += frame * len(probabilities)
             return _NOTHING  # silence in which nobody speaks, which most of it is
         self._scores.extend((probability, frame) for probability in probabilities)

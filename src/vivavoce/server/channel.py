@@ -60,7 +60,13 @@ class Channel(Generic[T]):
             raise self._end
         getter = self._getter
         if self._at_once is not None and getter is not None and not getter.done() and self._handed_over < IN_A_ROW_MAX:
-            self._hand_over(message, self._at_once, getter)
+            # Who waits has nothing else to get. While he looks at this one nobody waits: what comes is put behind it.
+            self._getter = None
+            self._handed_over += 1
+            self._rest = self._at_once(message)
+            self._getter = getter
+            if self._rest is not None or self._messages or self._end is not None:
+                self._rouse()
             return True
         if self._waiting or self.is_full:
             return False
@@ -128,15 +134,6 @@ class Channel(Generic[T]):
         self._messages.append((message, size))
         self.bytes += size
         self._rouse()
-
-    def _hand_over(self, message: T, at_once: Callable[[T], Rest | None], getter: asyncio.Future[None]) -> None:
-        """Give the message to who waits for it. Who waits has nothing else to get."""
-        self._getter = None  # nobody waits while this one is looked at: what comes meanwhile is put behind it
-        self._handed_over += 1
-        self._rest = at_once(message)
-        self._getter = getter
-        if self._rest is not None or self._messages or self._end is not None:
-            self._rouse()
 
     def _rouse(self) -> None:
         if self._getter is not None and not self._getter.done():

@@ -59,6 +59,7 @@ PONG_TIMEOUT_S = 20.0
 REASON_BYTES_MAX = 123
 """What fits into a close frame (RFC 6455 section 5.5)."""
 
+NOT_UTF8 = "text message is not UTF-8"
 EXTENSION = "frame uses an extension that was not agreed upon"
 
 # Looking into an enumeration takes as long as half of what is done with a message.
@@ -183,8 +184,20 @@ class WebSocket(WSListener):
         """Join fragments into messages, and messages into the inbox."""
         self.has_heard = True
         kind = frame.msg_type
-        if kind is _TEXT and frame.fin and self._fragments_type is None and not frame.rsv1:
-            self._take_text(frame)  # which nearly all of them are
+        if (
+            kind is _TEXT
+            and frame.fin
+            and self._fragments_type is None
+            and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+        ):
+            try:  # which nearly all of them are: a message in one frame
+                message = frame.get_payload_as_utf8_text()
+            except UnicodeDecodeError:
+                self.give_up(_INVALID_TEXT, NOT_UTF8)
+                return
+            self._inbox.put(message, frame.payload_size)
+            if self._inbox.full:
+                self._hold_back()
         elif kind is _PONG:
             return
         elif kind is _PING:
@@ -243,25 +256,11 @@ class WebSocket(WSListener):
             self._fragments.clear()
             self._accept(kind, payload)
 
-    def _take_text(self, frame: WSFrame) -> None:
-        """A message that is one frame of text."""
-        if frame.rsv2 or frame.rsv3:
-            self.give_up(_PROTOCOL_ERROR, EXTENSION)
-            return
-        try:
-            message = frame.get_payload_as_utf8_text()
-        except UnicodeDecodeError:
-            self.give_up(_INVALID_TEXT, "text message is not UTF-8")
-            return
-        self._inbox.put(message, frame.payload_size)
-        if self._inbox.full:
-            self._hold_back()
-
     def _accept(self, kind: WSMsgType, payload: bytes) -> None:
         try:
             message = payload.decode() if kind is _TEXT else payload
         except UnicodeDecodeError:
-            self.give_up(_INVALID_TEXT, "text message is not UTF-8")
+            self.give_up(_INVALID_TEXT, NOT_UTF8)
             return
         self._inbox.put(message, len(payload))
         if self._inbox.full:
