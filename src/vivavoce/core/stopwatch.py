@@ -8,7 +8,7 @@ no event but that one pair of metadata; what it remembers is bounded, and the ol
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -87,7 +87,7 @@ class Arrivals:
     """When which part of the input audio came: ticks of the audio clock to wall time, for the last seconds."""
 
     def __init__(self) -> None:
-        self._known: deque[tuple[int, int]] = deque(maxlen=ARRIVALS_MAX)
+        self._known: list[tuple[int, int]] = []
         self._last = (0, 0)
         self._next = 0
         """The tick from which on a moment is remembered."""
@@ -98,6 +98,7 @@ class Arrivals:
         if tick >= self._next:
             self._next = tick + _ARRIVAL_TICKS
             self._known.append(last)
+            del self._known[:-ARRIVALS_MAX]
 
     def when(self, tick: int) -> int:
         """When the audio up to this tick was there, in wall time."""

@@ -83,7 +83,8 @@ class Turns:
         """Decided up to here."""
         self.is_judging = False
         self._use(settings)
-        self._scores: deque[tuple[float, int]] = deque()
+        self._scores: deque[tuple[float, int]] | None = None
+        """What is not decided yet, if ever there was anything to decide: an empty queue takes 600 bytes."""
         self._longest = None if longest_ms is None else ticks_of(longest_ms)
         self._onset: int | None = start if speaking else None
         self._silence: int | None = None
@@ -115,6 +116,8 @@ class Turns:
         if self._onset is None and probabilities and max(probabilities) < self._speech_min:
             self.position += frame * len(probabilities)
             return _NOTHING  # silence in which nobody speaks, which most of it is
+        if self._scores is None:
+            self._scores = deque()
         self._scores.extend((probability, frame) for probability in probabilities)
         return self._decide()
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -78,7 +79,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
         WebSocketRoute("/{path:path}", no_such_endpoint),
         *health_routes(sessions, loaded),
     ]
-    app = Starlette(
+    app = _App(
         routes=routes,
         lifespan=lifespan,
         middleware=[Middleware(AccessLog), _cors(settings)],
@@ -87,6 +88,22 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
     app.state.settings, app.state.sessions, app.state.pipelines = settings, sessions, loaded
     app.state.calls = calls
     return app
+
+
+class _App(Starlette):
+    """Starlette, whose middleware has nothing to say to WebSockets: they go past ours, and keep no part of it alive."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._ours = list(self.user_middleware)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "websocket" and self.user_middleware == self._ours:
+            scope["app"] = self
+            await self.router(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 @asynccontextmanager

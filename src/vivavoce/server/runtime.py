@@ -250,7 +250,7 @@ class Runtime:
         """Messages into the inbox, until the peer is gone."""
         forward = getattr(self._transport, "forward", None) or self._forward
         decode, inbox = self._codec.decode, self._inbox
-        waiting: deque[tuple[Input, int]] = deque()
+        waiting: list[tuple[Input, int]] = []  # of one message
 
         def take(frame: str | bytes) -> bool:
             heard, size = decode(frame), len(frame)
@@ -269,7 +269,7 @@ class Runtime:
                     sending.cancel()
                     return
                 while waiting:
-                    await inbox.put(*waiting.popleft())
+                    await inbox.put(*waiting.pop(0))
         except ConnectionClosed:
             pass  # the session is over; what the peer still says does not matter
         except Exception:

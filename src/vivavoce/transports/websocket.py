@@ -107,8 +107,8 @@ class WebSocket(WSListener):
         self.has_heard = False
         self._limits = limits
         self._inbox = Inbox(limits.inbox_messages_max, limits.inbox_bytes_max, on_room=self._resume_reading)
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._room: asyncio.Event | None = None
+        """Set when there is room in the write buffer again; None while there is, since an event takes 800 bytes."""
         self._fragments = bytearray()
         self._fragments_count = 0
         self._fragments_type: WSMsgType | None = None
@@ -116,8 +116,8 @@ class WebSocket(WSListener):
 
     async def send(self, message: bytes) -> None:
         """Send one text message, UTF-8. Waits while the write buffer is over its limit. Raises `ConnectionClosed`."""
-        while not self._writable.is_set():
-            await self._writable.wait()
+        while self._room is not None:
+            await self._room.wait()
         closed = self._inbox.ended
         if closed is not None:
             raise closed
@@ -125,7 +125,7 @@ class WebSocket(WSListener):
 
     def offer(self, message: bytes) -> bool:
         """Send one text message, UTF-8, if that can be done at once; say whether. Raises `ConnectionClosed`."""
-        if not self._writable.is_set():
+        if self._room is not None:
             return False
         closed = self._inbox.ended
         if closed is not None:
@@ -232,12 +232,14 @@ class WebSocket(WSListener):
 
     def pause_writing(self) -> None:
         """The write buffer is over its limit."""
-        if self._inbox.ended is None:
-            self._writable.clear()
+        if self._inbox.ended is None and self._room is None:
+            self._room = asyncio.Event()
 
     def resume_writing(self) -> None:
         """The write buffer has drained."""
-        self._writable.set()
+        room, self._room = self._room, None
+        if room is not None:
+            room.set()
 
     # --- leaves ---------------------------------------------------------------------------------------------------
 
@@ -284,14 +286,14 @@ class WebSocket(WSListener):
 
     def _answer(self, ping: WSFrame) -> None:
         """The pong, where picows leaves it to us: none for a peer that does not read what it has been sent already."""
-        if self._writable.is_set():
+        if self._room is None:
             self._transport.send_pong(ping.get_payload_as_bytes())
 
     def _end(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Only the first end counts. Nobody waits any more."""
         self._inbox.end(code, reason, discard=discard)
         self._fragments.clear()
-        self._writable.set()
+        self.resume_writing()
 
 
 async def _settle(transport: WSTransport) -> None:
