@@ -20,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from vivavoce.engines import Pipeline
@@ -97,13 +97,12 @@ class _App(Starlette):
         super().__init__(**given)
         self._ours = list(self.user_middleware)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] == "websocket" and self.user_middleware == self._ours:
-            scope["app"] = self
-            await self.router(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+    def build_middleware_stack(self) -> ASGIApp:
+        """What a connection goes through; all of it where somebody has added to it."""
+        whole, router = super().build_middleware_stack(), self.router
+        if self.user_middleware != self._ours:
+            return whole
+        return lambda scope, receive, send: (router if scope["type"] == "websocket" else whole)(scope, receive, send)
 
 
 @asynccontextmanager
