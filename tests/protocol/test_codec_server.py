@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import get_args
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -121,6 +122,15 @@ def test_no_server_states_one():
         root = "session" if isinstance(event, (ev.SessionCreated, ev.SessionUpdated)) else "response"
         stated = json.loads(ServerCodec().encode(event))[root]
         assert not [name for name in stated if "temperature" in name]
+
+
+@given(sound=st.binary(max_size=64))
+@example(sound=b"")
+def test_speech_is_written_as_every_other_event_is(sound):
+    event = ev.ResponseOutputAudioDelta(
+        event_id='e"}', response_id="r", item_id="ü", output_index=1, content_index=0, delta=sound
+    )
+    assert ServerCodec().encode(event) == msgspec.json.encode(event)
 
 
 # --- the table of §3.2 ------------------------------------------------------------------------------------------------

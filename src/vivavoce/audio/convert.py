@@ -39,7 +39,8 @@ class Converter:
     def push(self, audio: bytes) -> bytes:
         """Take more audio, cut anywhere, also within a sample; give what is ready, always whole samples."""
         pcm16 = audio if self.source.encoding == "pcm16" else g711.decode(audio, self.source.encoding)
-        return encode(self._resampler.push(pcm16), self.target)
+        ready = self._resampler.push(pcm16)
+        return ready if self.target.encoding == "pcm16" else g711.encode(ready, self.target.encoding)
 
     def flush(self) -> bytes:
         """The rest of the stream. Then a new one begins."""

@@ -34,7 +34,7 @@ class Format:
 
     def bytes_of(self, ms: int) -> int:
         """How many bytes `ms` milliseconds take, always whole samples."""
-        return self.samples(ms) * self.sample_bytes
+        return ms * self.rate_hz // 1000 * self.sample_bytes
 
 
 def pcm16(rate_hz: int) -> Format:

@@ -33,6 +33,8 @@ class Resampler:
 
     def push(self, pcm16: bytes) -> bytes:
         """Take more audio, cut anywhere, also within a sample; give what is ready, always whole samples."""
+        if self._stream is None and not self._odd and not len(pcm16) % 2:
+            return pcm16
         if self._odd:
             pcm16 = self._odd + pcm16
         whole = len(pcm16) & ~1

@@ -27,52 +27,51 @@ class InputAudio:
 
     def __init__(self, format: Format) -> None:
         self.start = 0
+        self.end = 0
+        """The audio clock: everything written so far."""
         self._bytes = bytearray()
         self._use(format)
 
     def _use(self, format: Format) -> None:
         self.format = format
+        self._sample_bytes = format.sample_bytes
         self._ticks_per_sample = TICKS_PER_SECOND // format.rate_hz
 
     def __bool__(self) -> bool:
         return bool(self._whole())
 
     def _whole(self) -> int:
-        return len(self._bytes) // self.format.sample_bytes
-
-    @property
-    def end(self) -> int:
-        """The audio clock: everything written so far."""
-        return self.start + self._whole() * self._ticks_per_sample
+        return len(self._bytes) // self._sample_bytes
 
     @property
     def ticks(self) -> int:
         """How much is held."""
-        return self._whole() * self._ticks_per_sample
+        return self.end - self.start
 
     def ticks_with(self, audio: bytes) -> int:
         """How much would be held after these bytes."""
-        return (len(self._bytes) + len(audio)) // self.format.sample_bytes * self._ticks_per_sample
+        return (len(self._bytes) + len(audio)) // self._sample_bytes * self._ticks_per_sample
 
     def append(self, audio: bytes) -> bytes:
         """Take audio; give back the whole samples that are new, for the detector."""
-        held, sample_bytes = len(self._bytes), self.format.sample_bytes
+        held, sample_bytes, ticks_per_sample = len(self._bytes), self._sample_bytes, self._ticks_per_sample
         self._bytes += audio
+        self.end = self.start + len(self._bytes) // sample_bytes * ticks_per_sample
         if not held % sample_bytes and not len(audio) % sample_bytes:
             return audio  # which it nearly always is
         return bytes(self._bytes[held // sample_bytes * sample_bytes : self._whole() * sample_bytes])
 
     def _offset(self, tick: int) -> int:
-        samples = -(-(tick - self.start) // self._ticks_per_sample)
-        return min(max(samples, 0), self._whole()) * self.format.sample_bytes
+        samples, sample_bytes = -(-(tick - self.start) // self._ticks_per_sample), self._sample_bytes
+        return min(max(samples, 0), len(self._bytes) // sample_bytes) * sample_bytes
 
     def ticks_in(self, audio: bytes) -> int:
         """How long these bytes last, in this format."""
-        return len(audio) // self.format.sample_bytes * self._ticks_per_sample
+        return len(audio) // self._sample_bytes * self._ticks_per_sample
 
     def bytes_of(self, ticks: int) -> int:
         """How many bytes last so long, in this format."""
-        return ticks // self._ticks_per_sample * self.format.sample_bytes
+        return ticks // self._ticks_per_sample * self._sample_bytes
 
     def until(self, tick: int) -> bytes:
         """A copy of everything before `tick`."""
@@ -84,20 +83,21 @@ class InputAudio:
 
     def since(self, tick: int) -> bytes:
         """A copy of everything from `tick` on."""
-        return bytes(self._bytes[self._offset(tick) : self._whole() * self.format.sample_bytes])
+        return bytes(self._bytes[self._offset(tick) : self._whole() * self._sample_bytes])
 
     def overwrite(self, tick: int, audio: bytes) -> None:
         """Put `audio` in the place of what stands from `tick` on; what was let go already stays so."""
         skipped = self.bytes_of(max(self.start - tick, 0))
         at = self._offset(tick)
-        kept = audio[skipped : skipped + self._whole() * self.format.sample_bytes - at]
+        kept = audio[skipped : skipped + self._whole() * self._sample_bytes - at]
         self._bytes[at : at + len(kept)] = kept
 
     def forget_before(self, tick: int) -> None:
         """Let go of what lies before `tick`."""
-        offset = self._offset(tick)
-        self.start += offset // self.format.sample_bytes * self._ticks_per_sample
-        del self._bytes[:offset]
+        if tick > self.start:
+            offset = self._offset(tick)
+            self.start += offset // self._sample_bytes * self._ticks_per_sample
+            del self._bytes[:offset]
 
     def take_until(self, tick: int) -> bytes:
         """Cut off and return everything before `tick`."""

@@ -7,7 +7,7 @@ audio of an older epoch change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -178,25 +178,26 @@ class Listening:
 
     # --- what the client does -----------------------------------------------------------------------------------------
 
-    def append(self, audio: bytes) -> None:
-        """More audio; it is cleaned where that is wanted, and scored where turns are found by us."""
-        if self._audio.ticks_with(audio) > self._ticks_max:
+    def append(self, audio: bytes) -> int:
+        """More audio; it is cleaned where that is wanted, and scored where turns are found by us. Returns `end`."""
+        held = self._audio
+        if held.ticks_with(audio) > self._ticks_max:
             raise Refused(
                 "input_audio_buffer_full",
                 f"The input audio buffer holds at most {self._limits.input_ms_max} ms; commit or clear it first.",
                 "audio",
             )
-        begin = self._audio.end
-        new = self._audio.append(audio)
+        begin = held.end
+        new = held.append(audio)
         if self._cleaning is None:
-            self._detect(begin, new)
+            if self._turns is not None:
+                self._detect(begin, new)
         elif new:
             reduction = self._cleaning.reduction
-            self._ear.ask(
-                ReduceNoise(self._cleaning.epoch, new, self._audio.format, reduction.field, reduction.strength)
-            )
-        if self._turns is None:
+            self._ear.ask(ReduceNoise(self._cleaning.epoch, new, held.format, reduction.field, reduction.strength))
+        if self._turns is None and self._ear.hear_along is not None:
             self._hear_along()
+        return held.end
 
     def commit(self) -> None:
         """The client ends the turn; there will be no `speech_stopped` for it."""
@@ -273,7 +274,7 @@ class Listening:
         if self._turns is not None and self._turns.is_judging and report.pause == self._pauses:
             self._follow(self._turns, self._turns.judged(report.probability))
 
-    def _follow(self, turns: Turns, decisions: Iterator[Decision]) -> None:
+    def _follow(self, turns: Turns, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             if isinstance(decision, SpeechStarted):
                 self._start(decision.onset, turns.settings.prefix_padding_ms)
@@ -282,7 +283,7 @@ class Listening:
             else:
                 self._end(decision.end, turns.silent_since)
         if self._turn is None:
-            self._audio.forget_before(self._needed_from(turns))
+            self._audio.forget_before(turns.needed_from if self._kept is None else self._needed_from(turns))
         else:
             self._hear_along()
             self._note_silence(turns, self._turn)
@@ -302,11 +303,10 @@ class Listening:
             self._ear.resumed()
 
     def _needed_from(self, turns: Turns) -> int:
-        needed = turns.quiet_since - ticks_of(turns.settings.prefix_padding_ms)
         if self._kept is None:
-            return needed
+            return turns.needed_from
         since, ticks_max = self._kept
-        return min(needed, max(since, self._audio.end - ticks_max))
+        return min(turns.needed_from, max(since, self._audio.end - ticks_max))
 
     def _start(self, onset: int, padding_ms: int) -> None:
         self._audio.forget_before(onset - ticks_of(padding_ms))

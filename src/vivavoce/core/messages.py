@@ -283,6 +283,10 @@ class ReduceNoise(_Message, frozen=True):
     strength: float
 
 
+LOOKS = frozenset({DetectSpeech, ReduceNoise})
+"""Effects that look at the audio, many times a second, and change nothing."""
+
+
 class JudgeTurn(_Message, frozen=True):
     """Say whether the user has finished: `audio` is the turn so far, with the pause at its end.
 

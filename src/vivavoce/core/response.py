@@ -298,7 +298,11 @@ class RunningResponse:
             return
         message.audio_bytes += len(audio)
         self._audio_bytes += len(audio)
-        self._desk.send(ev.ResponseOutputAudioDelta(**self._position(item_id), delta=audio))
+        self._desk.send(
+            ev.ResponseOutputAudioDelta(
+                response_id=self.id, item_id=item_id, output_index=len(self._output), content_index=0, delta=audio
+            )
+        )
 
     def phrase_spoken(self, item_id: str, phrase: int) -> None:
         """All speech of a phrase is there; the last one may be what the next item waits for."""

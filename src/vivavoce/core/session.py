@@ -38,6 +38,7 @@ from .limits import Limits
 from .listening import Ear, Listening
 from .messages import (
     EXPELLED,
+    LOOKS,
     AudioSynthesized,
     Close,
     Drain,
@@ -66,13 +67,16 @@ from .playback import Playback
 from .refused import Refused, invalid
 from .response import RunningResponse
 from .speculation import Speculation, quiet_ms
-from .stopwatch import Stopwatch
+from .stopwatch import TIMED, TOLD, Stopwatch
 from .surroundings import Surroundings
 from .tools import Toolbox, shown
 from .transcribing import Transcribing
 
 GOING_AWAY = 1001
 POLICY = 1008
+
+ENDS_NOTHING = frozenset({ev.InputAudioBufferAppend, AudioSynthesized})
+"""Inputs that come many times a second, and after which there is nothing to settle."""
 
 
 class Session:
@@ -185,13 +189,18 @@ class Session:
         """Take one input at a time that never goes back; return what is to be done, in order."""
         if self.is_closed:
             return []
-        self._now_ms = now_ms
-        self._stopwatch.heard(input, now_ms)
+        self._now_ms, kind = now_ms, type(input)
+        if kind in TIMED:
+            self._stopwatch.heard(input, now_ms)
         try:
-            self._take(input)
+            if type(input) is ev.InputAudioBufferAppend:  # most of all that comes
+                self._stopwatch.arrived(self._listening.append(input.audio), now_ms)
+            else:
+                self._take(input)
         except Refused as refused:
             self._send(refused.told(given(input.event_id, None) if isinstance(input, ev.ClientEvent) else None))
-        self._settle()
+        if kind not in ENDS_NOTHING and (self._effects or kind is not SpeechScored):
+            self._settle()
         effects, self._effects = self._effects, []
         return effects
 
@@ -213,12 +222,9 @@ class Session:
 
     def _take(self, input: Input) -> None:
         match input:
-            case ev.InputAudioBufferAppend():
-                self._listening.append(input.audio)
-                self._stopwatch.arrived(self._listening.end, self._now_ms)
             case SpeechScored():
                 self._listening.score(input)
-            case AudioSynthesized():  # these three are nearly all that comes
+            case AudioSynthesized():  # these two are nearly all the rest
                 if not self._speculation.holds(input):
                     self._answering.report(input)
             case ev.ClientEvent():
@@ -295,9 +301,11 @@ class Session:
         self._effects.append(Send(event))
 
     def _effects_append(self, effect: Effect) -> None:
-        if not self._speculation.was_asked(effect):
+        if type(effect) not in LOOKS and self._speculation.was_asked(effect):
+            return
+        if type(effect) in TOLD:
             self._stopwatch.asked(effect, self._now_ms)
-            self._effects.append(effect)
+        self._effects.append(effect)
 
     def _end(self, close_code: int, code: str, reason: str) -> None:
         """End the session for a reason that the client is told by name."""
@@ -311,7 +319,7 @@ class Session:
         self.is_closed = True
 
     def _settle(self) -> None:
-        """After every input: forget what is done, and leave when that was the last thing to wait for."""
+        """After inputs that may end something: forget what is done, and leave when that was all to wait for."""
         for run in self._answering.forget_done():
             self._editing.forget_heard(*run.own_audio_ids)
         bill = self._given.bill

@@ -8,7 +8,7 @@ no event but that one pair of metadata; what it remembers is bounded, and the ol
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -49,7 +49,7 @@ RUNS_MAX = 64
 """Responses that are timed at once, those included that are only prepared, or wait to be played."""
 
 
-_TIMED = frozenset(
+TIMED = frozenset(
     {
         TranscriptEnded,
         TranscriptFailed,
@@ -61,9 +61,9 @@ _TIMED = frozenset(
         PlaybackStarted,
     }
 )
-"""The inputs that reach a step."""
+"""The inputs that reach a step. Audio and its scores do not, many times a second."""
 
-_TOLD = frozenset({Generate, Speak, Cancel, StopPlayback})
+TOLD = frozenset({Generate, Speak, Cancel, StopPlayback})
 """The effects that do, or end the wait for one."""
 
 
@@ -87,14 +87,18 @@ class Arrivals:
     """When which part of the input audio came: ticks of the audio clock to wall time, for the last seconds."""
 
     def __init__(self) -> None:
-        self._known: deque[tuple[int, int]] = deque(maxlen=ARRIVALS_MAX)
+        self._known: list[tuple[int, int]] = []
         self._last = (0, 0)
+        self._next = 0
+        """The tick from which on a moment is remembered."""
 
     def note(self, tick: int, now_ms: int) -> None:
         """The audio up to this tick is there."""
         self._last = last = (tick, now_ms)
-        if not self._known or tick - self._known[-1][0] >= _ARRIVAL_TICKS:
+        if tick >= self._next:
+            self._next = tick + _ARRIVAL_TICKS
             self._known.append(last)
+            del self._known[:-ARRIVALS_MAX]
 
     def when(self, tick: int) -> int:
         """When the audio up to this tick was there, in wall time."""
@@ -160,6 +164,8 @@ class Stopwatch:
         self._tells = tells
         self._plays = plays
         self._arrivals = Arrivals()
+        self.arrived = self._arrivals.note
+        """The input audio up to this tick is there, at this time in ms."""
         self._speech_ends: tuple[str, int] | None = None
         self._turn: SpokenTurn | None = None
         self._transcripts: OrderedDict[str, int] = OrderedDict()
@@ -169,15 +175,12 @@ class Stopwatch:
 
     # --- what it sees -------------------------------------------------------------------------------------------------
 
-    def arrived(self, tick: int, now_ms: int) -> None:
-        """The input audio up to this tick is there."""
-        self._arrivals.note(tick, now_ms)
-
     def heard(self, input: Any, now_ms: int) -> None:
-        """An input, as it comes to the door."""
-        if type(input) not in _TIMED:
-            return  # audio and its scores, many times a second
+        """An input, as it comes to the door; only those that are `TIMED` say anything."""
         match input:
+            case AudioSynthesized():
+                if (run := self._runs.get(input.response_id)) is not None and run.done is None and input.audio:
+                    run.reach("first_audio", now_ms)
             case TranscriptEnded() | TranscriptFailed():
                 self._transcripts[input.item_id] = now_ms
                 _bound(self._transcripts, TRANSCRIPTS_MAX)
@@ -191,9 +194,7 @@ class Stopwatch:
                     _note(run, input, now_ms)
 
     def asked(self, effect: Any, now_ms: int) -> None:
-        """An effect that is no event."""
-        if type(effect) not in _TOLD:
-            return
+        """An effect that is no event; only those that are `TOLD` say anything."""
         match effect:
             case Generate():
                 self._run(effect.response_id).reach("prompted", now_ms)
@@ -302,14 +303,12 @@ class Stopwatch:
 def _note(run: _Run, report: Any, now_ms: int) -> None:
     """What an engine says of a response."""
     match report:
-        case TextGenerated(text="") | AudioSynthesized(audio=b""):
+        case TextGenerated(text=""):
             pass  # nothing has come yet
         case TextGenerated() | CallStarted():
             run.reach("first_token", now_ms)
         case GenerationEnded():
             run.reach("generated", now_ms)
-        case AudioSynthesized():
-            run.reach("first_audio", now_ms)
         case PhraseSpoken():
             run.at["spoken"] = now_ms
 

@@ -8,7 +8,7 @@ scores and judgements alone, not on when they came: while a judgement is awaited
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .input_audio import ticks_of
@@ -69,6 +69,7 @@ class SpeechStopped:
 
 
 Decision = SpeechStarted | Paused | SpeechStopped
+_NOTHING: tuple[Decision, ...] = ()
 
 
 class Turns:
@@ -81,12 +82,18 @@ class Turns:
         self.position = start
         """Decided up to here."""
         self.is_judging = False
-        self._settings = settings
-        self._scores: deque[tuple[float, int]] = deque()
+        self._use(settings)
+        self._scores: deque[tuple[float, int]] | None = None
+        """What is not decided yet, if ever there was anything to decide: an empty queue takes 600 bytes."""
         self._longest = None if longest_ms is None else ticks_of(longest_ms)
         self._onset: int | None = start if speaking else None
         self._silence: int | None = None
         self._wait_ms: int | None = None
+
+    def _use(self, settings: TurnSettings) -> None:
+        self._settings = settings
+        self._speech_min = max(settings.threshold, THRESHOLD_MIN)
+        self._padding = ticks_of(settings.prefix_padding_ms)
 
     @property
     def settings(self) -> TurnSettings:
@@ -94,18 +101,23 @@ class Turns:
         return self._settings
 
     @property
-    def quiet_since(self) -> int:
-        """Up to here nothing belongs to speech: the audio before it, padding aside, is not needed."""
-        return self.position if self._onset is None else self._onset
+    def needed_from(self) -> int:
+        """The audio before it is not needed: up to here nothing belongs to speech, nor to the padding before it."""
+        return (self.position if self._onset is None else self._onset) - self._padding
 
     @property
     def silent_since(self) -> int | None:
         """Where the silence began in which a turn is, or has ended; None where it is speech."""
         return self._silence
 
-    def push(self, probabilities: tuple[float, ...], frame_ms: int) -> Iterator[Decision]:
+    def push(self, probabilities: tuple[float, ...], frame_ms: int) -> Iterable[Decision]:
         """Take scores of consecutive frames; say what they decide, in order."""
         frame = ticks_of(frame_ms)
+        if self._onset is None and probabilities and max(probabilities) < self._speech_min:
+            self.position += frame * len(probabilities)
+            return _NOTHING  # silence in which nobody speaks, which most of it is
+        if self._scores is None:
+            self._scores = deque()
         self._scores.extend((probability, frame) for probability in probabilities)
         return self._decide()
 
@@ -118,7 +130,7 @@ class Turns:
 
     def change(self, settings: TurnSettings) -> Iterator[Decision]:
         """Other parameters, from the next score on; a judgement that is awaited means nothing any more."""
-        self._settings = settings
+        self._use(settings)
         self.is_judging, self._wait_ms = False, None
         return self._decide()
 
@@ -135,7 +147,7 @@ class Turns:
                 yield decided
 
     def _wait(self, probability: float, begin: int) -> SpeechStarted | None:
-        if probability < max(self._settings.threshold, THRESHOLD_MIN):
+        if probability < self._speech_min:
             self._onset = None
             return None
         if self._onset is None:
@@ -147,7 +159,7 @@ class Turns:
         return SpeechStarted(self._onset)
 
     def _continue(self, probability: float, begin: int) -> Paused | SpeechStopped | None:
-        if probability >= max(self._settings.threshold, THRESHOLD_MIN):
+        if probability >= self._speech_min:
             self._silence = self._wait_ms = None
         elif self._silence is None and probability < max(self._settings.threshold - HYSTERESIS, THRESHOLD_MIN):
             self._silence = begin

@@ -58,9 +58,9 @@ class ServerCodec:
             self._end = GaServer(playback)
         self._vocabulary = self._end.vocabulary
         self._decoder = self._end.decoder
-        self._ways: Ways = dict(self._end.ways)
+        self._ways: Ways = self._end.ways
         if playback:
-            self._ways[ev.ResponseOutputAudioDelta] = no_such_event
+            self._ways = self._ways | {ev.ResponseOutputAudioDelta: no_such_event}
 
     def decode(self, frame: str | bytes) -> AnyClientEvent | ErrorDetail | tuple[AnyClientEvent, ...]:
         """The client event in a message (`bytes` stands for a binary message), or why it is none. Never raises.

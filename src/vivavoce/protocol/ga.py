@@ -5,10 +5,18 @@ Events are read and written as their structs are; here is the rest. The other di
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, get_args
 
 import msgspec
+from msgspec import structs
+
+try:
+    from pybase64 import b64encode
+except ImportError:  # it comes with the server; whoever has only a client can do without
+    b64encode = partial(b2a_base64, newline=False)
 
 from . import events as ev
 from .client_codec import has_temperature
@@ -19,7 +27,7 @@ from .meant import Path, Words
 from .shapes import fields, tag
 from .vetting import GA_PARTS_OF_ROLE, misfit
 from .violations import Vocabulary, refusal
-from .wire import decoder, write
+from .wire import decoder, encode, write
 
 # How a dialect writes an event that it does not write as it is.
 Ways = dict[type[msgspec.Struct], Callable[[Any], bytes | None]]
@@ -84,6 +92,12 @@ def _late_limits(event: ev.RateLimitsUpdated) -> bytes | None:
     return None if names_requests(event) else write(event)
 
 
+def _speech(event: ev.ResponseOutputAudioDelta) -> bytes:
+    """As `encode` writes it. Nearly all that servers say is this, and msgspec takes ten times as long for base64."""
+    frame = encode(structs.replace(event, delta=b""))
+    return b"".join((frame.removesuffix(b'"}'), b64encode(event.delta), b'"}'))
+
+
 class GaServer:
     """What GA does with an event beyond reading and writing it."""
 
@@ -91,6 +105,7 @@ class GaServer:
         ev.ConversationCreated: no_such_event,
         ev.ConversationItemCreated: no_such_event,
         ev.RateLimitsUpdated: _late_limits,
+        ev.ResponseOutputAudioDelta: _speech,
     }
 
     def __init__(self, playback: bool) -> None:

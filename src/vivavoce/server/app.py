@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from vivavoce.engines import Pipeline
@@ -78,7 +79,7 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
         WebSocketRoute("/{path:path}", no_such_endpoint),
         *health_routes(sessions, loaded),
     ]
-    app = Starlette(
+    app = _App(
         routes=routes,
         lifespan=lifespan,
         middleware=[Middleware(AccessLog), _cors(settings)],
@@ -87,6 +88,21 @@ def create_app(settings: Settings, pipelines: Mapping[str, Pipeline] | None = No
     app.state.settings, app.state.sessions, app.state.pipelines = settings, sessions, loaded
     app.state.calls = calls
     return app
+
+
+class _App(Starlette):
+    """Starlette, whose middleware has nothing to say to WebSockets: they go past ours, and keep no part of it alive."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._ours = list(self.user_middleware)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """What a connection goes through; all of it where somebody has added to it."""
+        whole, router = super().build_middleware_stack(), self.router
+        if self.user_middleware != self._ours:
+            return whole
+        return lambda scope, receive, send: (router if scope["type"] == "websocket" else whole)(scope, receive, send)
 
 
 @asynccontextmanager

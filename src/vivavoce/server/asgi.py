@@ -15,11 +15,12 @@ from typing import Final, Protocol
 
 import msgspec
 from picows import WSListener
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from vivavoce.errors import ConnectionClosed
 from vivavoce.protocol.codec import FRAME_BYTES_MAX
 from vivavoce.transports import Transport
+from vivavoce.transports.inbox import Sink
 from vivavoce.transports.websocket import SocketLimits, WebSocket
 
 DENIAL = "websocket.http.response"
@@ -156,7 +157,16 @@ class AsgiTransport:
         """The next message. Raises `ConnectionClosed` at the end."""
         if self._end is not None:
             raise self._end
-        message = await self._receive()
+        return self._heard(await self._receive())
+
+    async def forward(self, sink: Sink) -> None:
+        """Hand every message to `sink`, until it returns False. Raises as `receive`, and what `sink` raises."""
+        while self._end is None:
+            if not sink(self._heard(await self._receive())):
+                return
+        raise self._end
+
+    def _heard(self, message: Message) -> str | bytes:
         if message["type"] == "websocket.disconnect":
             self._end = ConnectionClosed(message.get("code") or 1005, message.get("reason") or "")
             raise self._end

@@ -9,7 +9,6 @@ that has ended.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -36,13 +35,16 @@ class Channel(Generic[T]):
         self.bytes_max = bytes_max
         self.messages_max = messages_max
         self.bytes = 0
-        self._messages: deque[tuple[T, int]] = deque()
-        self._waiting: list[tuple[asyncio.Future[bool], T, int]] = []  # few and seldom: an empty deque takes 600 bytes
+        # Lists, since these are mostly empty, and an empty deque takes 600 bytes.
+        self._messages: list[tuple[T, int]] = []
+        self._waiting: list[tuple[asyncio.Future[bool], T, int]] = []
         self._getter: asyncio.Future[None] | None = None
         self._at_once = at_once
         self._handed_over = 0
         self._rest: Rest | None = None
         self._end: ConnectionClosed | None = None
+        self.has_ended = False
+        """Whether nothing is taken any more."""
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -52,16 +54,19 @@ class Channel(Generic[T]):
         """Whether a message would have to wait."""
         return self.bytes >= self.bytes_max or len(self._messages) >= self.messages_max
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing is taken any more."""
-        return self._end is not None
-
     def offer(self, message: T, size: int) -> bool:
         """Put at once where there is room and nobody waits; say whether. Raises `ConnectionClosed` after the end."""
         if self._end is not None:
             raise self._end
-        if self._hand_over(message):
+        getter = self._getter
+        if self._at_once is not None and getter is not None and not getter.done() and self._handed_over < IN_A_ROW_MAX:
+            # Who waits has nothing else to get. While he looks at this one nobody waits: what comes is put behind it.
+            self._getter = None
+            self._handed_over += 1
+            self._rest = self._at_once(message)
+            self._getter = getter
+            if self._rest is not None or self._messages or self._end is not None:
+                self._rouse()
             return True
         if self._waiting or self.is_full:
             return False
@@ -99,7 +104,7 @@ class Channel(Generic[T]):
                 await rest()
         if self._end is not None:
             raise self._end
-        message, size = self._messages.popleft()
+        message, size = self._messages.pop(0)
         self.bytes -= size
         if self._waiting:
             self._admit()
@@ -109,7 +114,7 @@ class Channel(Generic[T]):
         """Let go of everything; whoever waits or comes later gets `reason`. Doing it twice is harmless."""
         if self._end is not None:
             return
-        self._end = reason
+        self._end, self.has_ended = reason, True
         self._messages.clear()
         self.bytes = 0
         for admitted, _, _ in self._waiting:
@@ -129,19 +134,6 @@ class Channel(Generic[T]):
         self._messages.append((message, size))
         self.bytes += size
         self._rouse()
-
-    def _hand_over(self, message: T) -> bool:
-        """Give the message to who waits for it, if somebody does; say whether. Who waits has nothing else to get."""
-        getter, at_once = self._getter, self._at_once
-        if at_once is None or getter is None or getter.done() or self._handed_over >= IN_A_ROW_MAX:
-            return False
-        self._getter = None  # nobody waits while this one is looked at: what comes meanwhile is put behind it
-        self._handed_over += 1
-        self._rest = at_once(message)
-        self._getter = getter
-        if self._rest is not None or self._messages or self._end is not None:
-            self._rouse()
-        return True
 
     def _rouse(self) -> None:
         if self._getter is not None and not self._getter.done():

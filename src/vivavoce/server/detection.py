@@ -8,12 +8,12 @@ sample is taken once, in order, or the engine has failed and stays silent until 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from vivavoce.audio.convert import Converter
 from vivavoce.audio.formats import Format, pcm16
-from vivavoce.core.messages import ReduceNoise, SpeechScored
+from vivavoce.core.messages import DetectSpeech, ReduceNoise, SpeechScored
 from vivavoce.engines import (
     BatchedVoiceActivityStream,
     NoiseReducer,
@@ -59,6 +59,11 @@ class SpeechDetection:
         self._converter: Converter | None = None
         self._stream: VoiceActivityStream | None = None
         self._batched: BatchedVoiceActivityStream | None = None
+        self._at_once_bytes = 0
+
+    def is_ready_for(self, wanted: DetectSpeech) -> bool:
+        """Whether `push` takes all of this audio, and says at once what there is to say."""
+        return wanted.epoch == self._epoch and len(wanted.audio) <= self._at_once_bytes
 
     def push(self, epoch: int, audio: bytes, format: Format) -> SpeechScored | Coming | None:
         """Scores of the frames that this audio completes, if any.
@@ -74,23 +79,22 @@ class SpeechDetection:
             ready = audio if self._converter is None else self._converter.push(audio)
             if self._batched is not None:
                 return Coming(epoch, ready)
-            return self._scored(epoch, self._stream.push(ready))
+            probabilities = self._stream.push(ready)
         except Exception:
             self._stream = None
             raise
+        return SpeechScored(epoch, self._detector.frame_ms, tuple(probabilities)) if probabilities else None
 
     async def score(self, coming: Coming) -> SpeechScored | None:
         """What `push` could not say at once. Raises likewise."""
         if self._batched is None or self._stream is None:
             return None
         try:
-            return self._scored(coming.epoch, await self._batched.score(coming.audio))
+            probabilities = await self._batched.score(coming.audio)
         except Exception:
             self._stream = None
             raise
-
-    def _scored(self, epoch: int, probabilities: Sequence[float]) -> SpeechScored | None:
-        return SpeechScored(epoch, self._detector.frame_ms, tuple(probabilities)) if probabilities else None
+        return SpeechScored(coming.epoch, self._detector.frame_ms, tuple(probabilities)) if probabilities else None
 
     def _begin(self, epoch: int, format: Format) -> None:
         self._epoch = epoch
@@ -101,6 +105,7 @@ class SpeechDetection:
         self._converter = None if format == inner else Converter(format, inner, "QQ")
         self._stream = stream = self._detector.open()
         self._batched = stream if isinstance(stream, BatchedVoiceActivityStream) else None
+        self._at_once_bytes = format.bytes_of(SLICE_MS) if self._batched is None else 0
 
 
 class NoiseReduction:

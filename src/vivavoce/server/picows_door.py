@@ -176,7 +176,7 @@ class PicowsDoor(HttpDoor):
             fields.append(("Sec-WebSocket-Protocol", subprotocol))
         key, early = dict(self.headers)[b"sec-websocket-key"], self._early or b""
         upgraded = _Upgraded(owner, fields, self.connections, self.config.ws_ping_interval, self.message_bytes_max)
-        self.is_given = True
+        self.is_given = True  # before anything is said to the owner
         upgraded.connection_made(self.transport)
         upgraded.take(_HEAD.format(key=key.decode()).encode() + early)
         self.transport.set_protocol(upgraded)
@@ -185,9 +185,9 @@ class PicowsDoor(HttpDoor):
 
     def _let_go(self) -> None:
         """The task of the app keeps us for as long as the session; what only the handshake needed is 8 KB."""
-        self._early = self._owner = self.on_lost = None
-        for name in ("conn", "scope", "headers", "flow"):
-            setattr(self, name, None)
+        transport = self.transport
+        vars(self).clear()
+        self.transport, self.is_given = transport, True
 
 
 def _is_ordinary(event: h11.Request, fields: dict[bytes, bytes], *, compresses: bool) -> bool:

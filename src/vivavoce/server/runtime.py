@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from vivavoce.core.messages import (
+    LOOKS,
     CallMcpTool,
     Cancel,
     Close,
@@ -37,6 +38,7 @@ from vivavoce.core.messages import (
     ReduceNoise,
     Send,
     Speak,
+    SpeechScored,
     StopListening,
     StopPlayback,
     Transcribe,
@@ -53,9 +55,6 @@ from .outbox import Outbox
 from .work import ToolServers, Work
 
 log = logging.getLogger(__name__)
-
-LOOKS = frozenset({DetectSpeech, ReduceNoise})
-"""Looks at the audio, many times a second."""
 
 FAILED = Close(1011, "The server has failed.")
 UNDETECTED = "Turns are not found any more; commit them, or clear the buffer to begin anew."
@@ -255,7 +254,7 @@ class Runtime:
         """Messages into the inbox, until the peer is gone."""
         forward = getattr(self._transport, "forward", None) or self._forward
         decode, inbox = self._codec.decode, self._inbox
-        waiting: deque[tuple[Input, int]] = deque()
+        waiting: list[tuple[Input, int]] = []  # of one message
 
         def take(frame: str | bytes) -> bool:
             heard, size = decode(frame), len(frame)
@@ -274,7 +273,7 @@ class Runtime:
                     sending.cancel()
                     return
                 while waiting:
-                    await inbox.put(*waiting.popleft())
+                    await inbox.put(*waiting.pop(0))
         except ConnectionClosed:
             pass  # the session is over; what the peer still says does not matter
         except Exception:
@@ -334,27 +333,41 @@ class Runtime:
 
         Whoever brought it goes on with it, and so what is begun here must not inherit from him.
         """
-        steps = self._handle(input)
         try:
-            if (wait := self._context.run(next, steps, None)) is not None:
+            steps = self._context.run(self._handle, input)
+            if steps is not _NO_STEPS and (wait := self._context.run(next, steps, None)) is not None:
                 return partial(_done, steps, wait)
         except Exception as error:
             return partial(_raise, error)
         return None
 
-    def _handle(self, first: Input) -> Iterator[Rest]:
+    def _handle(self, input: Input) -> Iterator[Rest]:
         """Hand an input to the machine and do what it asks for; gives what has to be waited for, before it goes on.
+
+        After nearly all that comes, audio in which nobody begins or ceases to speak, nothing is left to be done.
+        """
+        now_s = self._clock()
+        if type(input) is WakeUp:
+            self._is_woken = False
+        else:
+            self._active_s = now_s
+        now_ms = round((now_s - self._opened_s) * 1000)
+        effects = self.session.handle(input, now_ms)
+        while len(effects) == 1 and type(look := effects[0]) is DetectSpeech and self._detection.is_ready_for(look):
+            scored = self._scored(look, look.audio)
+            assert not isinstance(scored, Coming)
+            effects = [] if scored is None else self.session.handle(scored, now_ms)
+        return self._perform(effects) if effects or self._alarm is None else _NO_STEPS
+
+    def _perform(self, effects: list[Effect]) -> Iterator[Rest]:
+        """Do what the machine asks for.
 
         What the detector says about audio is an input as well, and is handled before any later one.
         """
-        if isinstance(first, WakeUp):
-            self._is_woken = False
-        else:
-            self._active_s = self._clock()
-        inputs = deque([first])
+        inputs: deque[Input] = deque()
         is_due_anew = self._alarm is None
-        while inputs:
-            for effect in self.session.handle(inputs.popleft(), self._now_ms):
+        while True:
+            for effect in effects:
                 is_due_anew = is_due_anew or type(effect) not in LOOKS
                 match effect:
                     case Send() | StopPlayback() if self._media is not None and self._media.perform(effect):
@@ -374,6 +387,9 @@ class Runtime:
                         return
                     case _:
                         self._begin(effect)
+            if not inputs:
+                break
+            effects = self.session.handle(inputs.popleft(), self._now_ms)
         if is_due_anew:
             self._set_alarm()
 
@@ -419,37 +435,48 @@ class Runtime:
                 inputs.append(NoiseReduced(wanted.epoch, clean))
 
     def _detect(self, wanted: DetectSpeech, inputs: deque[Input]) -> Iterator[Rest]:
-        """Score the audio. A detector that fails is told to the client as an error, once an epoch."""
+        """Score the audio, however much it is, and though scores have to be waited for."""
         for number, audio in enumerate(slices(wanted.audio, wanted.format)):
             if number:
                 yield _breath
-            try:
-                scored = self._detection.push(wanted.epoch, audio, wanted.format)
-            except Exception as error:
-                self._undetected(error, inputs)
-                return
+            scored = self._scored(wanted, audio)
             if isinstance(scored, Coming):
                 yield partial(self._score, scored, inputs)
                 continue
-            self._health.worked("vad")
             if scored is not None:
                 inputs.append(scored)
+            if isinstance(scored, ErrorDetail):
+                return
+
+    def _scored(self, wanted: DetectSpeech, audio: bytes) -> SpeechScored | Coming | ErrorDetail | None:
+        """Score audio. A detector that fails is told to the client as an error, once an epoch."""
+        try:
+            scored = self._detection.push(wanted.epoch, audio, wanted.format)
+        except Exception as error:
+            return self._undetected(error)
+        if type(scored) is not Coming:
+            self._health.worked("vad")
+        return scored
 
     async def _score(self, coming: Coming, inputs: deque[Input]) -> None:
         """Scores that have to be waited for."""
         try:
             scored = await self._detection.score(coming)
         except Exception as error:
-            self._undetected(error, inputs)
+            inputs.append(self._undetected(error))
         else:
             self._health.worked("vad")
             if scored is not None:
                 inputs.append(scored)
 
-    def _undetected(self, error: Exception, inputs: deque[Input]) -> None:
+    def _undetected(self, error: Exception) -> ErrorDetail:
         self._health.failed("vad", getattr(error, "code", "engine_error"))
         log.exception("%s: speech detection has failed", self.session_id)
-        inputs.append(_failed(error, "Turn detection", UNDETECTED))
+        return _failed(error, "Turn detection", UNDETECTED)
+
+
+_NO_STEPS: Iterator[Rest] = iter(())
+"""Nothing is left to be done."""
 
 
 async def _done(steps: Iterator[Rest], wait: Rest | None = None) -> None:

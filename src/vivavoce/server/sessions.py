@@ -422,8 +422,9 @@ class Sessions:
             if self.log is not None:
                 self.log.begin(live)
             said = (admitted.kind, admitted.model, admitted.dialect, admitted.safety_identifier)
-            fields = shown(live.record(began))
-            log.info("%s: begins, %s, model %r, dialect %s, user %r", session_id, *said, extra={FIELDS: fields})
+            fields = {FIELDS: shown(live.record(began))}
+            log.info("%s: begins, %s, model %r, dialect %s, user %r", session_id, *said, extra=fields)
+            del said, fields  # a session lasts
             await runtime.run()
         finally:
             del self._running[runtime]

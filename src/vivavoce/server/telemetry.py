@@ -61,7 +61,8 @@ class Seen:
     failures: int = 0
     errors: int = 0
     last_error: str | None = None
-    latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    latencies_ms: list[int] = field(default_factory=list)
+    """The last `LATENCIES_KEPT`."""
 
     @property
     def latency_last_ms(self) -> float | None:
@@ -81,6 +82,7 @@ class Seen:
         since = waterfall.requested_ms if waterfall.committed_ms is None else waterfall.committed_ms
         if waterfall.audio_ms and waterfall.first_sent_ms is not None and since is not None:
             self.latencies_ms.append(waterfall.first_sent_ms - since)
+            del self.latencies_ms[:-LATENCIES_KEPT]
 
 
 class Telemetry:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, defaultdict, deque
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -131,7 +131,7 @@ class Work:
         transcriber = pipeline.transcriber
         self._incremental = transcriber if isinstance(transcriber, IncrementalTranscriber) else None
         self._along: Along | None = None
-        self._words: deque[WordsHeard] = deque()
+        self._words: list[WordsHeard] = []  # few: an empty deque takes 600 bytes
         self._preparing: asyncio.Task[None] | None = None
 
     # --- what the runtime may ask -------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ class Work:
         with suppress(ConnectionClosed):
             while self._words:
                 await self._report(self._words[0])
-                self._words.popleft()
+                del self._words[0]
 
     async def _judge(self, wanted: JudgeTurn) -> None:
         """The turn so far, transcribed and judged; what takes too long counts as undecided."""

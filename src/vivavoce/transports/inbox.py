@@ -32,7 +32,8 @@ class Inbox:
         self._messages: deque[tuple[str | bytes, int]] = deque()
         self._bytes = 0
         self._end: tuple[int, str] | None = None
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None
+        """For who waits in `get`, once somebody has; an event takes 800 bytes."""
         self._sink: Sink | None = None
         self._forwarding: asyncio.Future[None] | None = None
         self.full = False
@@ -53,7 +54,8 @@ class Inbox:
         self._messages.append((message, size_bytes))
         self._bytes += size_bytes
         self.full = self.full or len(self._messages) >= self._messages_max or self._bytes >= self._bytes_max
-        self._changed.set()
+        if self._changed is not None:
+            self._changed.set()
 
     def end(self, code: int, reason: str, *, discard: bool = False) -> None:
         """No more messages. With `discard`, those not yet read are dropped too. Only the first end counts."""
@@ -62,7 +64,8 @@ class Inbox:
         if discard:
             self._messages.clear()
             self._bytes = 0
-        self._changed.set()
+        if self._changed is not None:
+            self._changed.set()
         if self._forwarding is not None and not self._forwarding.done():
             self._forwarding.set_result(None)
 
@@ -103,6 +106,7 @@ class Inbox:
         while not self._messages:
             if self.ended is not None:
                 raise self.ended
+            self._changed = self._changed or asyncio.Event()
             self._changed.clear()
             await self._changed.wait()
         return self._take()

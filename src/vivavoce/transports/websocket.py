@@ -60,6 +60,7 @@ PONG_TIMEOUT_S = 20.0
 REASON_BYTES_MAX = 123
 """What fits into a close frame (RFC 6455 section 5.5)."""
 
+NOT_UTF8 = "text message is not UTF-8"
 EXTENSION = "frame uses an extension that was not agreed upon"
 
 # Looking into an enumeration takes as long as half of what is done with a message.
@@ -107,8 +108,8 @@ class WebSocket(WSListener):
         self.has_heard = False
         self._limits = limits
         self._inbox = Inbox(limits.inbox_messages_max, limits.inbox_bytes_max, on_room=self._resume_reading)
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._room: asyncio.Event | None = None
+        """Set when there is room in the write buffer again; None while there is, since an event takes 800 bytes."""
         self._fragments = bytearray()
         self._fragments_count = 0
         self._fragments_type: WSMsgType | None = None
@@ -116,8 +117,8 @@ class WebSocket(WSListener):
 
     async def send(self, message: bytes) -> None:
         """Send one text message, UTF-8. Waits while the write buffer is over its limit. Raises `ConnectionClosed`."""
-        while not self._writable.is_set():
-            await self._writable.wait()
+        while self._room is not None:
+            await self._room.wait()
         closed = self._inbox.ended
         if closed is not None:
             raise closed
@@ -125,7 +126,7 @@ class WebSocket(WSListener):
 
     def offer(self, message: bytes) -> bool:
         """Send one text message, UTF-8, if that can be done at once; say whether. Raises `ConnectionClosed`."""
-        if not self._writable.is_set():
+        if self._room is not None:
             return False
         closed = self._inbox.ended
         if closed is not None:
@@ -184,8 +185,20 @@ class WebSocket(WSListener):
         """Join fragments into messages, and messages into the inbox."""
         self.has_heard = True
         kind = frame.msg_type
-        if kind is _TEXT and frame.fin and self._fragments_type is None and not frame.rsv1:
-            self._take_text(frame)  # which nearly all of them are
+        if (
+            kind is _TEXT
+            and frame.fin
+            and self._fragments_type is None
+            and not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+        ):
+            try:  # which nearly all of them are: a message in one frame
+                message = frame.get_payload_as_utf8_text()
+            except UnicodeDecodeError:
+                self.give_up(_INVALID_TEXT, NOT_UTF8)
+                return
+            self._inbox.put(message, frame.payload_size)
+            if self._inbox.full:
+                self._hold_back()
         elif kind is _PONG:
             return
         elif kind is _PING:
@@ -220,12 +233,14 @@ class WebSocket(WSListener):
 
     def pause_writing(self) -> None:
         """The write buffer is over its limit."""
-        if self._inbox.ended is None:
-            self._writable.clear()
+        if self._inbox.ended is None and self._room is None:
+            self._room = asyncio.Event()
 
     def resume_writing(self) -> None:
         """The write buffer has drained."""
-        self._writable.set()
+        room, self._room = self._room, None
+        if room is not None:
+            room.set()
 
     # --- leaves ---------------------------------------------------------------------------------------------------
 
@@ -244,25 +259,11 @@ class WebSocket(WSListener):
             self._fragments.clear()
             self._accept(kind, payload)
 
-    def _take_text(self, frame: WSFrame) -> None:
-        """A message that is one frame of text."""
-        if frame.rsv2 or frame.rsv3:
-            self.give_up(_PROTOCOL_ERROR, EXTENSION)
-            return
-        try:
-            message = frame.get_payload_as_utf8_text()
-        except UnicodeDecodeError:
-            self.give_up(_INVALID_TEXT, "text message is not UTF-8")
-            return
-        self._inbox.put(message, frame.payload_size)
-        if self._inbox.full:
-            self._hold_back()
-
     def _accept(self, kind: WSMsgType, payload: bytes) -> None:
         try:
             message = payload.decode() if kind is _TEXT else payload
         except UnicodeDecodeError:
-            self.give_up(_INVALID_TEXT, "text message is not UTF-8")
+            self.give_up(_INVALID_TEXT, NOT_UTF8)
             return
         self._inbox.put(message, len(payload))
         if self._inbox.full:
@@ -286,14 +287,14 @@ class WebSocket(WSListener):
 
     def _answer(self, ping: WSFrame) -> None:
         """The pong, where picows leaves it to us: none for a peer that does not read what it has been sent already."""
-        if self._writable.is_set():
+        if self._room is None:
             self._transport.send_pong(ping.get_payload_as_bytes())
 
     def _end(self, code: int, reason: str, *, discard: bool = False) -> None:
         """Only the first end counts. Nobody waits any more."""
         self._inbox.end(code, reason, discard=discard)
         self._fragments.clear()
-        self._writable.set()
+        self.resume_writing()
 
 
 async def _settle(transport: WSTransport) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from array import array
@@ -59,7 +60,7 @@ class _LevelStream:
         self._squares = squares()
         self._settings = settings
         self._frame_bytes = FORMAT.bytes_of(VAD_FRAME_MS)
-        self._power_min = settings.speech_rms_min**2
+        self._energy_min = settings.speech_rms_min**2 * FORMAT.samples(VAD_FRAME_MS)
         self._rest = b""
         self._frames = 0
 
@@ -76,10 +77,10 @@ class _LevelStream:
         self._frames += 1
         if self._frames == self._settings.fail_at_frame:
             raise failure(f"frame {self._frames}")
-        samples = len(frame) // FORMAT.sample_bytes
-        return 1.0 if self._squares(frame) >= self._power_min * samples else 0.0
+        return 1.0 if self._squares(frame) >= self._energy_min else 0.0
 
 
+@functools.cache
 def squares(*, with_numpy: bool = True) -> Callable[[bytes], float]:
     """What sums up the squares of PCM16 samples, exactly; in a tenth of the time where numpy is installed.
 
@@ -91,8 +92,8 @@ def squares(*, with_numpy: bool = True) -> Callable[[bytes], float]:
         numpy = None
 
     def by_numpy(pcm: bytes) -> float:
-        samples = numpy.frombuffer(pcm, "<i2").astype(numpy.float64)
-        return float(samples.dot(samples))
+        samples = of_bytes(pcm, int16).astype(float64)
+        return float(dot(samples, samples))
 
     def plain(pcm: bytes) -> float:
         samples = array("h", pcm)
@@ -100,7 +101,11 @@ def squares(*, with_numpy: bool = True) -> Callable[[bytes], float]:
             samples.byteswap()
         return float(sum(map(mul, samples, samples)))
 
-    return plain if numpy is None else by_numpy
+    if numpy is None:
+        return plain
+    # For 20 ms of audio, looking these up and reading "<i2" takes as long as a quarter of the arithmetic.
+    of_bytes, dot, int16, float64 = numpy.frombuffer, numpy.dot, numpy.dtype("<i2"), numpy.dtype(numpy.float64)
+    return by_numpy
 
 
 # --- noise reduction and end of turn ----------------------------------------------------------------------------------
