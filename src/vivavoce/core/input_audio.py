@@ -94,10 +94,10 @@ class InputAudio:
 
     def forget_before(self, tick: int) -> None:
         """Let go of what lies before `tick`."""
-        if tick > self.start:
-            offset = self._offset(tick)
-            self.start += offset // self._sample_bytes * self._ticks_per_sample
-            del self._bytes[:offset]
+        held = len(self._bytes) // self._sample_bytes
+        if (samples := min(-(-(tick - self.start) // self._ticks_per_sample), held)) > 0:
+            self.start += samples * self._ticks_per_sample
+            del self._bytes[: samples * self._sample_bytes]
 
     def take_until(self, tick: int) -> bytes:
         """Cut off and return everything before `tick`."""
