@@ -117,6 +117,23 @@ def test_speech_waits_for_slow_text_and_then_comes_whole_and_in_order() -> None:
     assert isinstance(answer.told[-1][1], GenerationEnded), "the third phrase was nearly written"
 
 
+@pytest.mark.parametrize("steps", range(12))
+def test_a_phrase_is_spoken_that_comes_when_the_one_before_ends(steps: int) -> None:
+    async def talk() -> Answer:
+        answer = Answer(Slow([0.0, 0.1]))
+        await answer.speak_at(1.0, 0)
+        while not any(isinstance(report, PhraseSpoken) for _, report in answer.told):
+            await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await answer.speak_at(1.0, 1)
+        await asyncio.sleep(1.0)
+        await answer.work.end(1.0)
+        return answer
+
+    assert [event for _, event in run(talk()).heard()] == ["audio", "spoken 0", "audio", "spoken 1"]
+
+
 def test_a_phrase_without_sound_holds_nothing_up() -> None:
     async def talk() -> Answer:
         answer = Answer(Slow([0.0, 0.5]))

@@ -60,7 +60,10 @@ class Speaking:
         self._news.clear()
 
     async def run(self) -> None:
-        """Speak until no phrase is left and nothing is held; a later phrase needs another `Speaking`."""
+        """Speak until no phrase is left and nothing is held; a later phrase needs another `Speaking`.
+
+        Nothing is waited for behind the last look: a phrase that came meanwhile would be lost.
+        """
         holding = asyncio.create_task(self._hold(), name="holding speech") if self._holds else None
         try:
             while self._phrases or self._held:
@@ -74,9 +77,8 @@ class Speaking:
             await self._released()
             raise
         finally:
-            if holding is not None:
-                holding.cancel()
-                await asyncio.wait((holding,))
+            if holding is not None and not holding.cancel() and not holding.cancelled():
+                holding.exception()  # which has come here as well
 
     async def _hold(self) -> None:
         """Release what is held as soon as it may be heard, also while the synthesizer is silent."""
