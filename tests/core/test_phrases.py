@@ -19,6 +19,26 @@ def test_the_phrases_joined_are_the_text(deltas: list[str]) -> None:
     assert "".join(split(*deltas)) == "".join(deltas)
 
 
+@pytest.mark.parametrize(
+    ("text", "is_whole"),
+    [
+        ("I am sorry,", True),
+        ("You are welcome.", True),
+        ("Well, well,", True),
+        ("Sorry,", False),
+        ("It costs 3,", False),
+        ("It weighs 3.", False),
+        ("I know Mr.", False),
+        ("Apples etc.", False),
+        ("Of the U.S.", False),
+        ("I am sorry", False),
+        ("", False),
+    ],
+)
+def test_the_first_phrase_ends_with_a_mark_behind_a_word(text: str, is_whole: bool) -> None:
+    assert Phrases().push(text) == ([text] if is_whole else [])
+
+
 @given(st.text(alphabet="abynti .,;!?\n。，1\u00a0", max_size=12), st.lists(st.text(alphabet="abi .,", max_size=9)))
 def test_only_the_first_phrase_depends_on_where_deltas_end(text: str, deltas: list[str]) -> None:
     def later(*deltas: str) -> list[str]:
@@ -43,7 +63,7 @@ def test_the_first_phrase_ends_as_soon_as_a_word_has_come_at_which_a_speaker_may
     [
         ("Certainly, I can help. What is it?", ["Certainly, ", "I can help. ", "What is it?"]),
         ("Well, that is fine. Yes.", ["Well, that is fine. ", "Yes."]),
-        ("It is 3.5 meters.", ["It is 3.5 meters."]),
+        ("It is 3.5 meters.", ["It is 3.5 meters.", ""]),
         ('He said "stop." Then he left.', ['He said "stop." ', "Then he left."]),
         ("one\ntwo\n", ["one\n", "two\n", ""]),
         ("你好，我很好。谢谢", ["你好，我很好。", "谢谢"]),
@@ -54,7 +74,7 @@ def test_the_first_phrase_ends_as_soon_as_a_word_has_come_at_which_a_speaker_may
         ("The weavers have mastered a craft.", ["The weavers have mastered ", "a craft."]),
         ("I was wandering a lot.", ["I was wandering ", "a lot."]),
         ("I went there since the road is good.", ["I went there ", "since the road is good."]),
-        ("I am there since the road is good.", ["I am there since the road is good."]),
+        ("I am there since the road is good.", ["I am there since the road is good.", ""]),
         (
             "Welcome, this one is a longer clause, which goes on and on until it breathes for a moment there.",
             [

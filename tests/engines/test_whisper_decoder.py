@@ -12,7 +12,7 @@ import pytest
 from vivavoce.engines import TranscriptionHints
 from vivavoce.engines.weights import WHISPER, verified
 from vivavoce.engines.whisper import RATE_HZ, WhisperSettings, _Model
-from vivavoce.engines.whisper_decoder import Memory, WhisperDecoder, _gelu, _log_total, _weights
+from vivavoce.engines.whisper_decoder import Memory, WhisperDecoder, _behind, _gelu, _log_total, _weights
 
 HINTS = TranscriptionHints()
 
@@ -38,6 +38,20 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(struct.pack("<IH", 6, 4) + b"Else" + struct.pack("<II", 1, 0))
     with pytest.raises(ValueError, match="Else"):
         _weights(tmp_path / "model.bin")
+
+
+@pytest.mark.parametrize(
+    ("token", "at", "behind"),
+    [
+        (50, 1, 2),  # another one in its place
+        (30, 1, 3),  # the guess had one too much
+        (10, 1, 1),  # the guess had one too few
+        (90, 1, 2),  # too far away to be the same word
+        (20, 9, 10),  # the guess is at its end
+    ],
+)
+def test_a_guess_is_taken_up_again_where_it_goes_on(token: int, at: int, behind: int) -> None:
+    assert _behind(token, [10, 20, 30, 40, 60, 70, 90], at) == behind
 
 
 @pytest.mark.models

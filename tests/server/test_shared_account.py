@@ -57,7 +57,7 @@ def test_the_account_loses_what_the_sessions_used(end: End, fail_at_piece: int |
             account = sessions.accounts.of("")
             account.tokens._per_s = 1e-9  # time gives nothing back here
             async with socket_to(server) as one, socket_to(server) as other:
-                bills = [runtime.session.bill for runtime in sessions if isinstance(runtime.session, Session)]
+                machines = [runtime.session for runtime in sessions]
                 for socket in (one, other):
                     await receive(socket)
                     await socket.send(message("Tell me about the sea, the birds above it and the fish in it."))
@@ -66,10 +66,10 @@ def test_the_account_loses_what_the_sessions_used(end: End, fail_at_piece: int |
                 await asyncio.gather(*(end(server, socket) for socket in (one, other)))
             assert await is_true_soon(lambda: not len(sessions))
             used = 0
-            assert len(bills) == 2
-            for bill in bills:
-                assert bill.input_tokens > 0 or fail_at_piece == 1
-                used += bill.input_tokens + bill.output_tokens
+            for machine in machines:
+                assert isinstance(machine, Session)
+                assert machine.bill.input_tokens > 0 or fail_at_piece == 1
+                used += machine.bill.input_tokens + machine.bill.output_tokens
             assert TOKENS - account.tokens._level == pytest.approx(used, abs=1e-3)
 
     within_time(main())

@@ -78,11 +78,15 @@ class Answer:
     def __init__(self, model: Slow) -> None:
         self.voice = Voice()
         self.told: list[tuple[float, EngineReport]] = []
+        self.is_spoken = asyncio.Event()
+        """Whether a phrase is spoken to its end."""
         self.work = Work(replace(scripted_pipeline(), language_model=model, synthesizer=self.voice), self._tell, "s")
         self.work.generate(Generate("resp", "", ()))
 
     async def _tell(self, report: EngineReport) -> None:
         self.told.append((asyncio.get_running_loop().time(), report))
+        if isinstance(report, PhraseSpoken):
+            self.is_spoken.set()
 
     async def speak_at(self, time: float, number: int, text: str = "Well.") -> None:
         await asyncio.sleep(time - asyncio.get_running_loop().time())
@@ -122,8 +126,7 @@ def test_a_phrase_is_spoken_that_comes_when_the_one_before_ends(steps: int) -> N
     async def talk() -> Answer:
         answer = Answer(Slow([0.0, 0.1]))
         await answer.speak_at(1.0, 0)
-        while not any(isinstance(report, PhraseSpoken) for _, report in answer.told):
-            await asyncio.sleep(0)
+        await answer.is_spoken.wait()
         for _ in range(steps):
             await asyncio.sleep(0)
         await answer.speak_at(1.0, 1)

@@ -36,6 +36,8 @@ JOINTS = (
 """Words in front of which a speaker may breathe."""
 DETERMINERS = " a an another any each every her his its my no our some that the their these this those your "
 """These as well, but not behind one of the others: "with a lot"."""
+WORD_CHARS = 4
+"""So many letters in front of a mark are a word; "Mr." and "etc." have fewer."""
 UNBROKEN_CHARS_MAX = 400
 """Without even a space, a phrase ends here: no synthesizer is given more at once."""
 WIDE_SENTENCE_ENDS = "。！？"
@@ -94,9 +96,18 @@ class Phrases:
             if index >= length.longest:
                 return index + 1
         self._seen = len(self._text)
-        # Language models write word by word: the last is probably whole, and somebody waits for the first phrase. At
-        # worst it ends in front of another word.
-        return 0 if self._number else self._joint(self._seen, length.joint_min)
+        return 0 if self._number else self._likely_end(length)
+
+    def _likely_end(self, length: Length) -> int:
+        """Where the first phrase ends, for which somebody waits, if what comes next is what usually does.
+
+        Language models write word by word, so the last is probably whole: at worst the phrase ends in front of another
+        one. Behind a mark comes a space, if the mark stands behind a word and no number or abbreviation.
+        """
+        text, end = self._text, len(self._text)
+        if text[-1:] in tuple(SENTENCE_ENDS + CLAUSE_ENDS) and end > length.clause_min:
+            return end if text[-1 - WORD_CHARS : -1].isalpha() else 0
+        return self._joint(end, length.joint_min)
 
     def _joint(self, index: int, least: int) -> int:
         """Where the word that ends at `index` begins, if a phrase may end there, at `least` or later; else 0."""

@@ -204,12 +204,6 @@ class Session:
         effects, self._effects = self._effects, []
         return effects
 
-    def forget(self) -> None:
-        """Let go of everything, once nobody asks any more: parts that refer to each other would keep all that was said
-        until the garbage collector comes."""
-        vars(self).clear()
-        self.is_closed = True
-
     def deadline(self) -> int | None:
         """When to hand in a `WakeUp`, on the same clock as `now_ms`; None when nothing is due."""
         if self.is_closed:
@@ -242,8 +236,7 @@ class Session:
                 self._end(POLICY, EXPELLED, input.reason)
             case Gone():
                 self._answering.fail_all("client_gone", "The client has gone.")
-                self._stopwatch.flush()
-                self.is_closed = True
+                self._be_over()
             case _ if self._speculation.holds(input):
                 pass
             case NoiseReduced():
@@ -315,7 +308,14 @@ class Session:
 
     def _close(self, code: int, reason: str) -> None:
         self._effects.append(Close(code, reason))
+        self._be_over()
+
+    def _be_over(self) -> None:
+        """Nothing is handled any more. What was heard goes at once: the parts of a session refer to each other, so the
+        rest of them waits for the garbage collector."""
         self._stopwatch.flush()
+        self._desk.hearing.clear()
+        self._listening.forget()
         self.is_closed = True
 
     def _settle(self) -> None:

@@ -136,12 +136,6 @@ class Translating:
         effects, self._effects = self._effects, []
         return effects
 
-    def forget(self) -> None:
-        """Let go of everything, once nobody asks any more: parts that refer to each other would keep all that was said
-        until the garbage collector comes."""
-        vars(self).clear()
-        self.is_closed = True
-
     def deadline(self) -> int | None:
         """When to hand in a `WakeUp`, on the same clock as `now_ms`; None when nothing is due."""
         if self.is_closed:
@@ -171,7 +165,7 @@ class Translating:
             case Expel():
                 self._expire(POLICY, EXPELLED, input.reason)
             case Gone():
-                self.is_closed = True
+                self._be_over()
             case SpeechScored():
                 self._score(input)
             case NoiseReduced():
@@ -198,6 +192,11 @@ class Translating:
     def _close(self, goodbye: Close) -> None:
         self._interpreting.abandon()
         self._ask(goodbye)
+        self._be_over()
+
+    def _be_over(self) -> None:
+        """Nothing is handled any more, and what is held is of no use."""
+        self._listening.forget()
         self.is_closed = True
 
     # --- the session itself -------------------------------------------------------------------------------------------

@@ -28,7 +28,10 @@ ACTIVATION_GELU = 3
 WIDTH_MAX = 512
 """Of the model (tiny 384, base 512); in float32 a larger one takes more memory than time is worth."""
 GUESS_AGAIN_TOKENS = 3
-"""How many tokens of the rest of a guess are tried behind one that was replaced: four cost little more than two."""
+"""How many tokens of the rest of a guess are tried behind one that was replaced: four cost little more than two. Where
+they are right, the rest probably is."""
+MISPLACED_TOKENS = 3
+"""How far the guess may be ahead or behind where it is taken up again: a word more, or one less."""
 ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 ERF_SCALE = 0.3275911
 
@@ -129,7 +132,7 @@ class WhisperDecoder:
         start, logits = np.split(states[rows] @ self._embeddings, [1])
         no_speech = float(np.exp(start[0, self._no_speech_id] - _log_total(start)[0]))
         tokens: list[int] = []
-        total, passes, tried = 0.0, 1, list(guess[:limit])
+        total, passes, at, tried = 0.0, 1, 0, list(guess[:limit])
         while True:
             chosen, logs = self._choices(logits, is_first=not (known or tokens))
             good = 0
@@ -137,14 +140,16 @@ class WhisperDecoder:
                 good += 1
             total += float(logs[: good + 1].sum())
             tokens += tried[:good]
+            at += good
+            is_right = good == len(tried) > 0
             if chosen[good] == self._end_id or len(tokens) >= limit or cancelled():
                 is_end = bool(chosen[good] == self._end_id)
                 return Reading(tuple(tokens), total / (len(tokens) + 1), no_speech, is_end, passes)
             tokens.append(int(chosen[good]))
             if len(tokens) >= limit:
                 return Reading(tuple(tokens), total / len(tokens), no_speech, False, passes)
-            # What follows in the guess may still be right, if only one token was not.
-            tried = list(guess[len(tokens) : min(limit, len(tokens) + GUESS_AGAIN_TOKENS)])
+            at = _behind(tokens[-1], guess, at)
+            tried = list(guess[at : at + min(limit - len(tokens), len(guess) if is_right else GUESS_AGAIN_TOKENS)])
             cache.cut(behind + len(tokens) - 1)
             logits = self._states([tokens[-1], *tried], cache, memory) @ self._embeddings
             passes += 1
@@ -189,6 +194,13 @@ class WhisperDecoder:
 
     def _by_head(self, x: Array) -> Array:
         return np.ascontiguousarray(x.reshape(len(x), self._heads, -1).transpose(1, 0, 2))
+
+
+def _behind(token: int, guess: Sequence[int], at: int) -> int:
+    """Where `guess` goes on behind a token that stands in the place of its token `at`: what follows may still be right,
+    if only one was not, or was left out, or is there too much."""
+    near = range(max(at - MISPLACED_TOKENS, 0), min(at + MISPLACED_TOKENS + 1, len(guess)))
+    return min((index for index in near if guess[index] == token), key=lambda index: abs(index - at), default=at) + 1
 
 
 class _Cache:

@@ -100,10 +100,6 @@ class Machine(Protocol):
         """When to be woken. It comes nearer only with an input that has an effect beyond a look at the audio."""
         ...
 
-    def forget(self) -> None:
-        """Let go of everything, since it is over and nobody will ask."""
-        ...
-
 
 class Codec(Protocol):
     """The server's end of the wire. Its events are those of the machine beside it: each kind of session has its own."""

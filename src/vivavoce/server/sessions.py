@@ -437,7 +437,6 @@ class Sessions:
             await self._tapes.end(session_id)
             end = (record.age_s, record.reason, _costs(record))
             log.info("%s: has ended after %.1f s: %s%s", session_id, *end, extra={FIELDS: shown(record)})
-            runtime.session.forget()
             SESSION.reset(token)
 
     @property

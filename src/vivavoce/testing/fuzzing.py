@@ -136,9 +136,6 @@ class _Witnessed:
     def deadline(self) -> int | None:
         return self._machine.deadline()
 
-    def forget(self) -> None:
-        pass  # what it said is looked at when it is over
-
 
 class _Range:
     """One session, one source of frames, and the one who keeps the score."""
