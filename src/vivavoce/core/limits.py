@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SWITCHED_OFF = frozenset({"speculation_ms"})
+"""Limits that may be 0, which switches off what they limit; all others are at least 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, structs
 
-from vivavoce.core.limits import Limits
+from vivavoce.core.limits import SWITCHED_OFF, Limits
 from vivavoce.engines.registry import PRESETS, EngineSettings, PipelineSettings
 from vivavoce.errors import SettingsError
 
@@ -311,8 +311,9 @@ def convert(path: str, value: Any, type: Any, *, strict: bool = True) -> Any:
                 raise SettingsError(
                     f"{path}.{name}: there is no such limit; there is {', '.join(known)}{_meant(name, known)}"
                 )
-            if isinstance(limit, int) and limit < 1:
-                raise SettingsError(f"{path}.{name}: expected a number of at least 1")
+            least = 0 if name in SWITCHED_OFF else 1
+            if isinstance(limit, int) and limit < least:
+                raise SettingsError(f"{path}.{name}: expected a number of at least {least}")
     try:
         return msgspec.convert(value, type, strict=strict, dec_hook=_secret)
     except msgspec.ValidationError as error:
