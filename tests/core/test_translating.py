@@ -169,8 +169,13 @@ def test_t18_a_translation_session(play: Playbook) -> None:
         >> TextGenerated("item_1", "Buenos ")
         << sends("session.output_transcript.delta", delta="Buenos ", elapsed_ms=1_400)
     )
-    play >> TextGenerated("item_1", "días.") << target("días.")
-    play >> GenerationEnded("item_1", "stop") << asks(Speak, phrase=0, text="Buenos días.", format=PCM16_24K)
+    (
+        play
+        >> TextGenerated("item_1", "días.")
+        << target("días.")
+        << asks(Speak, phrase=0, text="Buenos días.", format=PCM16_24K)
+    )
+    play >> GenerationEnded("item_1", "stop")
     play >> AudioSynthesized("item_1", "item_1", VOICE) << audio(1_400)
     play >> append(silence(250)) << asks(DetectSpeech)
     play >> AudioSynthesized("item_1", "item_1", VOICE) << audio(1_600)

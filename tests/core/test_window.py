@@ -335,3 +335,32 @@ def test_what_the_model_does_not_see_takes_no_room() -> None:
         opened(play)
         say(play, McpApprovalRequest(id="a", server_label="s", name="n", arguments="x" * 500), text("0"))
         play >> ResponseCreate() << ... << asks(Generate, items=[{"id": "0"}])
+
+
+def test_what_is_left_begins_with_what_a_user_says_after_somebody_else() -> None:
+    def said(id: str) -> Message:
+        return Message(id=id, role="assistant", content=(OutputText(text="x" * (SIZE - ITEM_TOKENS)),))
+
+    # Two users' items in a row are one line to the language model; 3 and 4 are what it was given, and 5 its answer.
+    items = (text("1"), said("2"), text("3"), text("4"), said("5"), text("6"), said("7"), text("8"), *texts(9, 10))
+    for post_instructions in range(2 * SIZE, 10 * SIZE):
+        truncation = RetentionRatio(retention_ratio=1.0, token_limits=TokenLimits(post_instructions=post_instructions))
+        kept, _ = Window(ABLE).fit(
+            items, instructions="", tools=(), output_tokens=None, truncation=truncation, is_conversation=True
+        )
+        first = next(index for index, item in enumerate(items) if item.id == kept[0].id)
+        assert kept == items[first:]
+        assert first in ({0, 2, 5, 7} if post_instructions >= 3 * SIZE else {8})
+
+
+def test_where_nobody_else_says_anything_an_item_may_be_the_first() -> None:
+    truncation = RetentionRatio(retention_ratio=1.0, token_limits=TokenLimits(post_instructions=3 * SIZE))
+    kept, _ = Window(ABLE).fit(
+        texts(1, 2, 3, 4, 5),
+        instructions="",
+        tools=(),
+        output_tokens=None,
+        truncation=truncation,
+        is_conversation=True,
+    )
+    assert [item.id for item in kept] == ["3", "4", "5"]

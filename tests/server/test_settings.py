@@ -161,6 +161,7 @@ def test_no_secret_shows_itself(config: Path) -> None:
         ({"session_limits": {"item_max": 3}}, "session_limits.item_max: there is no such limit; there is session_ms"),
         ({"session_limits": {"items_max": "3"}}, "session_limits.items_max: Expected `int`, got `str`"),
         ({"connection_limits": {"stall_ms_max": 0}}, "connection_limits.stall_ms_max: expected a number of at least 1"),
+        ({"session_limits": {"speculation_ms": -1}}, "session_limits.speculation_ms: expected a number of at least 0"),
         ({"log_level": "loud"}, "log_level: Invalid enum value 'loud'"),
         ({"sessions_max": 0}, "sessions_max: Expected `int` >= 1"),
         ({"session_limits": 3}, "session_limits: Expected `object`, got `int`"),
@@ -217,6 +218,10 @@ def test_a_pipeline_can_do_without_a_judge_of_turns_and_without_noise_reduction(
     pipeline = settings_of({"pipelines": {"bare": table}}).pipelines_in_use()["bare"]
     assert (pipeline.turn_detector, pipeline.noise_reducer) == (None, None)
     assert pipeline.vad.engine == "silero"
+
+
+def test_a_limit_that_switches_something_off_may_be_zero() -> None:
+    assert settings_of({"session_limits": {"speculation_ms": 0}}).session_limits.speculation_ms == 0
 
 
 def test_what_was_meant_is_said() -> None:

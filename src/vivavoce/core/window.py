@@ -149,7 +149,26 @@ def _cut(items: tuple[Item, ...], sizes: list[int], budget: int) -> set[int]:
             cut.add(index)
             held -= sizes[index]
             parted |= {_call_id(item)} - {""}
-    return cut
+    return cut | _rest_of_exchange(items, cut)
+
+
+def _rest_of_exchange(items: tuple[Item, ...], cut: set[int]) -> set[int]:
+    """What follows the oldest items, up to where the user begins to speak again; nothing where that is not told apart.
+
+    An answer makes little sense without its question. And what a user said in several items is one line to some models:
+    half of it is another line, behind which an engine may have to compute everything anew.
+    """
+    first = next((index for index in range(len(items)) if index not in cut), 0)
+    if first == 0 or len(cut) > first:
+        return set()
+    for index in range(first, _newest(items)):
+        if _is_users(items[index]) and not _is_users(items[index - 1]):
+            return set(range(first, index))
+    return set()
+
+
+def _is_users(item: Item) -> bool:
+    return isinstance(item, FunctionCallOutput) or (isinstance(item, Message) and item.role == "user")
 
 
 def tokens_of(item: Item, count: Callable[[str], int]) -> int:
