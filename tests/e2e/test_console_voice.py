@@ -126,9 +126,13 @@ def test_a8_who_speaks_up_is_heard_and_the_page_shows_what_they_heard(server: Se
             await expect(entries(page, "assistant").first).to_contain_text("cut off after")
             sound = await heard(page)
             await passed(page, "Speaking", "Hearing you", "Speaking", "Listening")
-            story, asked = await words(page, "assistant", 0), await words(page, "user", 1)
+            story = await words(page, "assistant", 0)
+            # A busy machine may leave a gap in what a browser's microphone hears, which ends a turn.
+            asked = " ".join(
+                [await words(page, "user", turn) for turn in range(1, await entries(page, "user").count())]
+            )
             struck = "".join(await entries(page, "assistant").first.locator("del").all_inner_texts())
-            assert await words(page, "assistant", 1)
+            assert await words(page, "assistant", await entries(page, "assistant").count() - 1)
         assert wer(INTERRUPTION, asked) <= WER_MAX
         shown, reached = story.removesuffix(struck), await person.understands(sound)
         assert plain(reached)
