@@ -38,7 +38,7 @@ STORY = "Please tell me a story about a fox who lived near a river."
 INTERRUPTION = "Stop, please. What is the capital of France?"
 HEARD_MS = 2_500
 """How long the story is listened to before the user speaks into it."""
-WORDS_OFF_MAX = 5
+WORDS_OFF_MAX = 8
 """Between what the page says was heard and what was: it draws the line by a share of the speech."""
 SPEECH = os.environ.get("VIVAVOCE_SPEECH")
 FILES_MAX = 6
