@@ -22,7 +22,6 @@ from vivavoce.engines import (
     TextPiece,
 )
 from vivavoce.engines.chat_lines import LINE_TOKENS, Marks
-from vivavoce.engines.pace import Pace
 from vivavoce.engines.smollm import ANSWER_TOKENS_MIN, WAITING_MAX, SmolLM, SmolLMSettings, create
 from vivavoce.errors import EngineError, SettingsError
 from vivavoce.protocol.config import FunctionTool, ToolChoiceFunction
@@ -330,48 +329,6 @@ def test_who_waits_in_vain_never_reaches_the_model_and_too_many_are_told() -> No
         assert len(server.bodies) == 1
 
     asyncio.run(ask())
-
-
-class Noted(Pace):
-    """Says with how many answers each token was written."""
-
-    def __init__(self) -> None:
-        super().__init__(8)
-        self.answers: list[int] = []
-
-    def wrote(self, step_s: float, answers: int) -> None:
-        self.answers.append(answers)
-        super().wrote(step_s, answers)
-
-
-class Reader(Saying):
-    """In place of the model: reads the prompt "long" until it may go on, and says three words."""
-
-    def __init__(self) -> None:
-        super().__init__("one", "two", "three")
-        self.begun, self.may_go_on = threading.Event(), threading.Event()
-
-    def handle_chat_completions(self, body: dict[str, Any], take: Callable[[object], bool]) -> None:
-        if body["messages"][-1]["content"] == "long":
-            take({"choices": [{"delta": {}}], "prompt_progress": {"processed": 1}})
-            self.begun.set()
-            self.may_go_on.wait(10)
-        super().handle_chat_completions(body, take)
-
-
-def test_an_answer_whose_prompt_is_still_read_is_none_of_those_that_are_written() -> None:
-    async def ask() -> list[int]:
-        model = pretended(server := Reader())
-        model._pace = pace = Noted()
-        reading = asyncio.create_task(collect(model.generate(Prompt("", (user("long"),)))))
-        await asyncio.to_thread(server.begun.wait, 10)
-        await collect(model.generate(Prompt("", (user("short"),))))
-        server.may_go_on.set()
-        await reading
-        await model.close()
-        return pace.answers
-
-    assert asyncio.run(ask()) == [1, 1, 1, 1], "and neither is one that has ended"
 
 
 class Stepwise:

@@ -121,8 +121,6 @@ class SmolLM:
         self._changes: list[asyncio.Future[None]] = []
         self._working: dict[Run, Chat] = {}
         """What is being written, or about to be, and the conversations that it belongs to."""
-        self._writing: set[Run] = set()
-        """Of these the ones that have begun to be written; the others' prompts are still being read."""
         self.share(Cores())
 
     def share(self, cores: Cores) -> None:
@@ -412,9 +410,8 @@ class SmolLM:
     def _keep_pace(self, run: Run) -> None:
         """In a thread, with every token: let no more answers begin than are written faster than they are spoken."""
         before, run.wrote_at = run.wrote_at, (now := time.monotonic())
-        self._writing.add(run)
         if before is not None:
-            self._pace.wrote(now - before, len(self._writing))
+            self._pace.wrote(now - before, self._threads.running)
             self._threads.allow(self._pace.most)
 
     def _work(self, prompts: Iterable[Chat], body: dict[str, Any], run: Run, say: Any) -> None:
@@ -442,8 +439,6 @@ class SmolLM:
                     break
         except Exception as error:
             run.error = str(error)
-        finally:
-            self._writing.discard(run)
 
 
 def _traits(context_tokens: int, count_tokens: Callable[[str], int]) -> Traits:
