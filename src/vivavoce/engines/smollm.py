@@ -61,7 +61,7 @@ where 16 took 110 and read a prompt 4 % sooner; 8 would take 62 and 10 % longer,
 room beside the answers, those that are written would keep new ones from being begun."""
 REUSED_TOKENS_MIN = 8
 """Where lines are left out of a prompt to keep within the context, what is known of those behind them is moved and not
-computed again, in stretches of at least so many tokens. A tenth of a second, and not ten."""
+computed again, in stretches of at least so many tokens. A second or so, and not ten."""
 CACHE_MIB = 64
 """Memory for prompts that lost their slot; llama.cpp's own limit is 8 GiB."""
 WAITING_MAX = 64
