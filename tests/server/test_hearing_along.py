@@ -93,6 +93,34 @@ def test_words_are_told_while_they_are_spoken() -> None:
     run(main())
 
 
+def test_a_turn_that_is_committed_by_hand_is_not_given_up_before_it_was_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def noted(name: str) -> None:
+        original = getattr(ScriptedListening, name)
+
+        def note(self: ScriptedListening) -> object:
+            seen.append(name)
+            return original(self)
+
+        monkeypatch.setattr(ScriptedListening, name, note)
+
+    noted("settle")
+    noted("cancel")
+
+    async def main() -> None:
+        async with session(Witness()) as one:
+            await by_hand(one)
+            await speak(one, 500)
+            await one.client.send(ev.InputAudioBufferCommit())
+            assert await transcript(one)
+
+    run(main())
+    assert seen == ["settle", "cancel"]
+
+
 def test_two_turns_are_two() -> None:
     async def main() -> None:
         ear = Witness()

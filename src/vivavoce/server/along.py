@@ -50,15 +50,23 @@ class Along:
             and self._taken <= len(wanted.audio) <= self._taken + self._format.bytes_of(SLICE_MS)
         )
 
+    def hold(self) -> None:
+        """Somebody will ask `settle`, and until `let_go` the turn is kept for that, though it ends before."""
+        self._asked += 1
+
+    def let_go(self) -> None:
+        """Who held it has an answer, or wants none."""
+        self._asked -= 1
+        self._leave()
+
     async def settle(self, audio: bytes = b"") -> str:
         """The transcript of the turn so far, of which `audio` is the whole. Raises `EngineError`."""
-        self._asked += 1
+        self.hold()
         try:
             self._push(audio[self._taken :])
             return await self._listening.settle()
         finally:
-            self._asked -= 1
-            self._leave()
+            self.let_go()
 
     def end(self) -> None:
         """The turn is over; the engine lets go of it once nobody waits for it any more."""

@@ -161,13 +161,16 @@ class Work:
         """Begin; the outcome is reported."""
         item_id = wanted.item_id
         along = self._along if self._along is not None and self._along.knows(wanted) else None
-        self._start(
+        task = self._start(
             (item_id,),
             Job("transcription", "transcriber"),
             lambda: self._transcribe(wanted) if along is None else self._settle(along, wanted),
             lambda code, message: TranscriptFailed(item_id, code, message),
             audio_bytes=len(wanted.audio),
         )
+        if along is not None:  # which ends with the turn, and that may be before the task begins
+            along.hold()
+            task.add_done_callback(lambda _: along.let_go())
 
     def judge(self, wanted: JudgeTurn) -> None:
         """Begin; the outcome is reported, and it is reported soon: a turn waits for it."""
@@ -274,7 +277,7 @@ class Work:
         failure: Failure,
         *,
         audio_bytes: int = 0,
-    ) -> None:
+    ) -> asyncio.Task[None]:
         if len(self._tasks) >= TASKS_MAX or self._bytes + audio_bytes > TRANSCRIPTION_BYTES_MAX:
             work, audio_bytes, job = self._refuse, 0, replace(job, role=None)
         self._bytes += audio_bytes
@@ -284,6 +287,7 @@ class Work:
         for owner_id in owners:
             self._owned[owner_id].add(task)
         task.add_done_callback(lambda task: self._forget(owners, task, audio_bytes))
+        return task
 
     async def _refuse(self) -> None:
         raise EngineError(
