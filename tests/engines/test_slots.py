@@ -42,6 +42,14 @@ def test_the_same_instructions_do_not_make_the_same_conversation() -> None:
     assert used(slots, "Be kind.", "Ben") != anna
 
 
+def test_the_first_line_is_found_while_it_is_spoken() -> None:
+    slots = Slots(3)
+    used(slots, "Be kind.", "Good morning")
+    own = used(slots, "Be kind.", "Jump the fence and hurry up.")
+    assert used(slots, "Be kind.", "Jump the fence and hurry up the bank") == own
+    assert used(slots, "Be kind.", "Jump the fence and hurry up the bank.") == own
+
+
 def test_a_new_one_takes_the_slot_that_was_not_used_for_longest() -> None:
     slots = Slots(3)
     order = [used(slots, "Be kind.", name) for name in "abc"]
@@ -65,6 +73,10 @@ def test_a_slot_that_is_taken_is_left_alone() -> None:
         (("Be kind.",), ("Be kind.", "Anna"), 1),
         (("Be kind.", "Anna"), ("Be kind.", "Anna"), 2),
         (("Be kind.", "Anna"), ("Be kind.", "Ben"), 0),
+        (("Be kind.", "I am"), ("Be kind.", "I am Anna."), 2),
+        (("Be kind.", "I am Anna."), ("Be kind.", "I was Anna."), 0),
+        (("Be kind.", "I am Anna."), ("Be kind.", "I am Ann"), 2),
+        (("Be kind.", ""), ("Be kind.", "Anna"), 0),
         (("Be kind.", "Anna", "Hello!"), ("Be kind.", "Anna", "Hel", "Stop."), 2),
         (("Be kind.", "Anna", "Hello!", "x"), ("Be kind.", "Anna"), 0),
         (("Be kind.", "a", "A", "b", "B", "c"), ("Be kind.", "b", "B", "c"), 4),

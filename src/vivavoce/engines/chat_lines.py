@@ -21,9 +21,10 @@ from vivavoce.protocol.items import (
     OutputText,
 )
 
-__all__ = ["Chat", "Marks", "chat_of", "fitting", "joined", "line", "tokens_of"]
+__all__ = ["Chat", "Line", "Marks", "chat_of", "fitting", "joined", "line", "tokens_of"]
 
-Chat = list[dict[str, str]]
+Line = dict[str, str]
+Chat = list[Line]
 
 LINE_TOKENS = 8
 """What a chat template puts around a line, cautiously: ChatML takes five."""

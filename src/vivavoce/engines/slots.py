@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 
-from vivavoce.engines.chat_lines import Chat
+from vivavoce.engines.chat_lines import Chat, Line
 
 __all__ = ["Slots"]
 
@@ -43,12 +43,14 @@ def known_lines(before: Chat, chat: Chat) -> int:
     """How many lines a conversation that was `before` has in common with this one; 0 where it is another.
 
     It is the same where this goes on from there. The last line may differ, since the user may have gone on speaking;
-    but not where the instructions are all that is left, which others have too. Lines behind the instructions may have
-    been left out since, to keep within the context: llama.cpp moves what it knows of the others.
+    where the instructions are all that is left, which others have too, it has to begin alike. Lines behind the
+    instructions may have been left out since, to keep within the context: llama.cpp moves what it knows of the others.
     """
     common = _common(before, chat)
     if common == len(before) or (common == len(before) - 1 and common > 1):
         return common
+    if before and common == len(before) - 1 < len(chat) and _begin_alike(before[-1], chat[common]):
+        return common + 1
     head = 1 if chat and chat[0]["role"] == "system" else 0
     if common < head:
         return 0
@@ -58,6 +60,13 @@ def known_lines(before: Chat, chat: Chat) -> int:
         if common >= len(tail) - 1:
             return head + common
     return 0
+
+
+def _begin_alike(before: Line, now: Line) -> bool:
+    """Whether they may be one line, heard less of or a little differently: half of the shorter is the same."""
+    old, new = before["content"], now["content"]
+    half = (min(len(old), len(new)) + 1) // 2
+    return before["role"] == now["role"] and half > 0 and old[:half] == new[:half]
 
 
 def _common(before: Chat, chat: Chat) -> int:
