@@ -6,13 +6,15 @@ transcriber computes them here with numpy alone, so that no audio toolkit comes 
 
 from __future__ import annotations
 
+import ctypes
 import math
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HOP_SAMPLES", "log_mel", "mel_bands"]
+__all__ = ["HOP_SAMPLES", "compute_on_one_thread", "log_mel", "mel_bands"]
 
 RATE_HZ = 16_000
 WINDOW_SAMPLES = 400
@@ -57,6 +59,17 @@ def log_mel(samples: NDArray[np.float32], columns: int, bands: int = 80) -> NDAr
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
     decades = np.log10(np.maximum(mel_bands(bands) @ power.T, POWER_MIN))
     return np.asarray((np.maximum(decades, decades.max() - RANGE_DECADES) + 4.0) / 4.0, np.float32)
+
+
+def compute_on_one_thread() -> None:
+    """Tell numpy's BLAS, in this whole process, to use one thread: its own wait for one another by burning the cores.
+
+    Where it is another BLAS than the one in numpy's wheels, its own settings hold.
+    """
+    for path in Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*"):
+        setter = getattr(ctypes.CDLL(str(path)), "scipy_openblas_set_num_threads64_", None)
+        if setter is not None:
+            setter(1)
 
 
 @lru_cache(maxsize=1)

@@ -207,7 +207,9 @@ class _Model:
 
     def __init__(self, folder: str, settings: WhisperSettings) -> None:
         self._numpy: Any = library("numpy")
-        self._log_mel: Any = library("vivavoce.engines.logmel").log_mel
+        logmel = library("vivavoce.engines.logmel")
+        logmel.compute_on_one_thread()
+        self._log_mel: Any = logmel.log_mel
         self._ctranslate2 = library("ctranslate2")
         self._beam_size = settings.beam_size
         self._whisper: Any = self._ctranslate2.models.Whisper(

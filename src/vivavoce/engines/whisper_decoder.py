@@ -1,23 +1,29 @@
-"""Whisper's decoder in numpy: it reads a text that it would probably write in one pass, and writes only what differs.
+"""Whisper's decoder: it reads a text that it would probably write in one pass, and writes only what differs.
 
 CTranslate2 makes one token after the other, even those that the caller knows already. Here a guess (what was heard in
 the same utterance a moment ago) is checked as a whole: the tokens that the model would have chosen itself stay, and the
 first that it would not is replaced. So the text is that of a greedy search, whatever the guess; a good guess makes it
-quick. Weights come from CTranslate2's own model file; pure arithmetic, safe from several threads.
+quick. Weights come from CTranslate2's own model file and become two networks that onnxruntime computes, what is looked
+at and what is written. In 8 bits are only the two largest products: what is looked at, and the logits, of which the
+best are computed again exactly. Safe from several threads.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
+import mmap
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
+
+from vivavoce.engines.onnx_graph import INT64, MICROSOFT, Graph
 
 __all__ = ["Memory", "Reading", "WhisperDecoder"]
 
@@ -26,32 +32,35 @@ TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 ACTIVATION_GELU = 3
 """Whisper's activation in the model file; another one is not Whisper's."""
 WIDTH_MAX = 512
-"""Of the model (tiny 384, base 512); in float32 a larger one takes more memory than time is worth."""
+"""Of the model (tiny 384, base 512); a larger one takes more memory here than time is worth."""
 GUESS_AGAIN_TOKENS = 3
 """How many tokens of the rest of a guess are tried behind one that was replaced: four cost little more than two. Where
 they are right, the rest probably is."""
 MISPLACED_TOKENS = 3
 """How far the guess may be ahead or behind where it is taken up again: a word more, or one less."""
-ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
-ERF_SCALE = 0.3275911
+RIVAL_LOGITS = 1.0
+"""Logits are computed in 8 bits, and are good to about half of this. Between tokens so near to the best, exact ones
+decide …"""
+RIVALS_MAX = 64
+"""… where no more are as near, for each that is chosen: else none is meant."""
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """An encoding as the decoder looks at it: keys and values for each layer, shape (heads, positions, width)."""
+    """An encoding as the decoder looks at it: for each layer values, shape (heads, positions, width), and keys, turned,
+    shape (heads, width, positions)."""
 
     keys: Sequence[Array]
     values: Sequence[Array]
 
     def followed_by(self, other: Memory) -> Memory:
         """This, and where it ends what `other` has from there on."""
-
-        def joined(mine: Sequence[Array], others: Sequence[Array]) -> list[Array]:
-            return [np.concatenate([a, b[:, a.shape[1] :]], axis=1) for a, b in zip(mine, others, strict=True)]
-
-        return Memory(joined(self.keys, other.keys), joined(self.values, other.values))
+        begun = self.values[0].shape[1]
+        keys = [np.concatenate([a, b[:, :, begun:]], axis=2) for a, b in zip(self.keys, other.keys, strict=True)]
+        values = [np.concatenate([a, b[:, begun:]], axis=1) for a, b in zip(self.values, other.values, strict=True)]
+        return Memory(keys, values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +98,28 @@ class WhisperDecoder:
     """
 
     def __init__(self, folder: str | Path, end_id: int, no_speech_id: int) -> None:
-        _compute_on_one_thread()
         weights = _weights(Path(folder) / "model.bin")
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-        # Transposed in memory, the product with a few states takes half the time.
-        self._embeddings = np.ascontiguousarray(weights["decoder/embeddings/weight"].T, np.float32)
+        self._embeddings = weights["decoder/embeddings/weight"]
         self._positions = weights["decoder/position_encodings/encodings"].astype(np.float32)
-        width = self._embeddings.shape[0]
+        width = self._embeddings.shape[1]
         if width > WIDTH_MAX or int(weights["decoder/activation"]) != ACTIVATION_GELU:
             raise ValueError(f"not a Whisper model of at most {WIDTH_MAX}")
-        self._heads = int(weights["decoder/num_heads"])
+        heads = int(weights["decoder/num_heads"])
         count = sum(name.endswith("/ffn/linear_0/weight") and name.startswith("decoder/") for name in weights)
-        self._layers = [_layer(weights, f"decoder/layer_{index}") for index in range(count)]
-        self._norm = _norm_of(weights, "decoder/layer_norm")
+        layers = [_layer(weights, f"decoder/layer_{index}", width, heads) for index in range(count)]
+        self._empty = np.zeros((heads, 0, width // heads), np.float32)
+        self._count = count
+        self._memories = _network(_memory_graph(layers, heads, width))
+        self._words = _network(_word_graph(layers, heads, weights))
         self._end_id, self._no_speech_id = end_id, no_speech_id
         self._never = np.array(config["suppress_ids"], np.int64)
         self._never_first = np.array(config["suppress_ids_begin"], np.int64)
 
     def memory(self, encoding: Array) -> Memory:
         """What the decoder looks at: `encoding` has the shape (positions, width)."""
-        pairs = [np.split(_linear(encoding, layer.cross_memory), 2, axis=1) for layer in self._layers]
-        return Memory([self._by_head(key) for key, _ in pairs], [self._by_head(value) for _, value in pairs])
+        found = self._memories.run(None, {"encoding": np.ascontiguousarray(encoding)})
+        return Memory(found[: self._count], found[self._count :])
 
     def read(
         self,
@@ -124,17 +134,16 @@ class WhisperDecoder:
 
         Quick if it begins like `guess`.
         """
-        cache = _Cache(len(self._layers))
-        states = self._states([*prompt, *known, *guess[:limit]], cache, memory)
+        past = _Past([self._empty] * self._count, [self._empty] * self._count)
+        text = [*prompt, *known, *guess[:limit]]
         behind = len(prompt) + len(known)
-        # All rows at once: reading the matrix takes as long as a few products with it.
-        rows = [self._start_of(prompt), *range(behind - 1, len(states))]
-        start, logits = np.split(states[rows] @ self._embeddings, [1])
-        no_speech = float(np.exp(start[0, self._no_speech_id] - _log_total(start)[0]))
+        logits, states = self._looked(text, past, memory, [self._start_of(prompt), *range(behind - 1, len(text))])
+        no_speech = float(np.exp(logits[0, self._no_speech_id] - _log_total(logits[:1])[0]))
+        logits, states = logits[1:], states[1:]
         tokens: list[int] = []
         total, passes, at, tried = 0.0, 1, 0, list(guess[:limit])
         while True:
-            chosen, logs = self._choices(logits, is_first=not (known or tokens))
+            chosen, logs = self._choices(logits, states, is_first=not (known or tokens))
             good = 0
             while good < len(tried) and chosen[good] == tried[good]:
                 good += 1
@@ -150,50 +159,42 @@ class WhisperDecoder:
                 return Reading(tuple(tokens), total / len(tokens), no_speech, False, passes)
             at = _behind(tokens[-1], guess, at)
             tried = list(guess[at : at + min(limit - len(tokens), len(guess) if is_right else GUESS_AGAIN_TOKENS)])
-            cache.cut(behind + len(tokens) - 1)
-            logits = self._states([tokens[-1], *tried], cache, memory) @ self._embeddings
+            past.cut(behind + len(tokens) - 1)
+            logits, states = self._looked([tokens[-1], *tried], past, memory, range(len(tried) + 1))
             passes += 1
 
     def _start_of(self, prompt: Sequence[int]) -> int:
         """Where the transcript starts, behind what the client gave to lean on. There it is seen if nobody speaks."""
         return next(index for index, token in enumerate(prompt) if token == self._end_id + 1)
 
-    def _states(self, tokens: Sequence[int], cache: _Cache, memory: Memory) -> Array:
-        """The last hidden states of `tokens`, which follow what is in `cache`: shape (tokens, width)."""
-        past = cache.length
-        ids = np.array(tokens, np.int64)
-        x = self._embeddings[:, ids].T + self._positions[past : past + len(ids)]
-        mask = np.triu(np.full((len(ids), past + len(ids)), -np.inf, np.float32), past + 1) if len(ids) > 1 else None
-        for index, layer in enumerate(self._layers):
-            query, key, value = np.split(_linear(_normed(x, layer.norms[0]), layer.self_in), 3, axis=1)
-            keys, values = cache.grown(index, self._by_head(key), self._by_head(value))
-            x = x + _linear(self._attended(query, keys, values, mask), layer.self_out)
-            query = _linear(_normed(x, layer.norms[1]), layer.cross_query)
-            x = x + _linear(self._attended(query, memory.keys[index], memory.values[index], None), layer.cross_out)
-            x = x + _linear(_gelu(_linear(_normed(x, layer.norms[2]), layer.widen)), layer.narrow)
-        return _normed(x, self._norm)
+    def _looked(self, tokens: Sequence[int], past: _Past, memory: Memory, rows: Sequence[int]) -> tuple[Array, Array]:
+        """What may follow those of `tokens` with the numbers `rows`: logits, nearly, and the states that they are of.
 
-    def _choices(self, logits: Array, *, is_first: bool) -> tuple[NDArray[np.int64], Array]:
+        The tokens follow what is in `past`, and are added to it.
+        """
+        count, before = len(tokens), past.length
+        given = {
+            "x": self._embeddings[list(tokens)].astype(np.float32) + self._positions[before : before + count],
+            "mask": np.triu(np.full((count, before + count), -np.inf, np.float32), before + 1),
+            "rows": np.array(rows, np.int64),
+        }
+        for index in range(self._count):
+            given |= {f"past_keys_{index}": past.keys[index], f"past_values_{index}": past.values[index]}
+            given |= {f"keys_{index}": memory.keys[index], f"values_{index}": memory.values[index]}
+        logits, states, *found = self._words.run(None, given)
+        past.keys, past.values = found[: self._count], found[self._count :]
+        return logits, states
+
+    def _choices(self, logits: Array, states: Array, *, is_first: bool) -> tuple[NDArray[np.int64], Array]:
         """The most probable token in each row, and the logarithm of its probability."""
         logits[:, self._never] = -np.inf
         if is_first:
             logits[0, self._never_first] = -np.inf
+        rows, tokens = np.nonzero(logits >= logits.max(axis=1, keepdims=True) - RIVAL_LOGITS)
+        if len(rows) <= RIVALS_MAX * len(logits):
+            logits[rows, tokens] = np.einsum("ij,ij->i", states[rows], self._embeddings[tokens].astype(np.float32))
         chosen = logits.argmax(axis=1)
         return chosen, logits[np.arange(len(chosen)), chosen] - _log_total(logits)
-
-    def _attended(self, query: Array, keys: Array, values: Array, mask: Array | None) -> Array:
-        width = query.shape[1] // self._heads
-        weights: Array = self._by_head(query) @ keys.transpose(0, 2, 1) * np.float32(1 / math.sqrt(width))
-        if mask is not None:
-            weights += mask
-        weights -= weights.max(axis=2, keepdims=True)
-        np.exp(weights, out=weights)
-        weights /= weights.sum(axis=2, keepdims=True)
-        mixed: Array = (weights @ values).transpose(1, 0, 2).reshape(query.shape)
-        return mixed
-
-    def _by_head(self, x: Array) -> Array:
-        return np.ascontiguousarray(x.reshape(len(x), self._heads, -1).transpose(1, 0, 2))
 
 
 def _behind(token: int, guess: Sequence[int], at: int) -> int:
@@ -203,53 +204,100 @@ def _behind(token: int, guess: Sequence[int], at: int) -> int:
     return min((index for index in near if guess[index] == token), key=lambda index: abs(index - at), default=at) + 1
 
 
-class _Cache:
-    """Keys and values of the tokens read so far, for each layer."""
+@dataclass(slots=True)
+class _Past:
+    """Keys and values of the tokens read so far, for each layer: shape (heads, tokens, width)."""
 
-    def __init__(self, layers: int) -> None:
-        self._pairs: list[tuple[Array, Array] | None] = [None] * layers
-        self.length = 0
+    keys: Sequence[Array]
+    values: Sequence[Array]
 
-    def grown(self, layer: int, keys: Array, values: Array) -> tuple[Array, Array]:
-        """All keys and values of `layer`, the new ones at the end."""
-        pair = self._pairs[layer]
-        if pair is not None:
-            keys, values = np.concatenate([pair[0], keys], axis=1), np.concatenate([pair[1], values], axis=1)
-        self._pairs[layer] = keys, values
-        self.length = keys.shape[1] if layer == len(self._pairs) - 1 else self.length
-        return keys, values
+    @property
+    def length(self) -> int:
+        """How many tokens."""
+        return int(self.keys[0].shape[1])
 
     def cut(self, length: int) -> None:
         """Forget what lies behind the first `length` tokens."""
-        self._pairs = [pair and (pair[0][:, :length], pair[1][:, :length]) for pair in self._pairs]
-        self.length = length
+        self.keys = [np.ascontiguousarray(one[:, :length]) for one in self.keys]
+        self.values = [np.ascontiguousarray(one[:, :length]) for one in self.values]
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
 
-def _linear(x: Array, weights: tuple[Array, Array]) -> Array:
-    y: Array = x @ weights[0]
-    y += weights[1]
-    return y
+def _network(model: bytes) -> Any:
+    """Of one thread: several would wait for each other."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _normed(x: Array, norm: tuple[Array, Array]) -> Array:
-    centred = x - x.mean(axis=1, keepdims=True)
-    scaled: Array = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + np.float32(1e-5))
-    return scaled * norm[0] + norm[1]
+def _memory_graph(layers: Sequence[_Layer], heads: int, width: int) -> bytes:
+    """An encoding → keys of each layer, turned as the product with them wants them, then values of each."""
+    graph = Graph()
+    encoding = graph.input("encoding", ["positions", width])
+    pairs = [graph.parts("Split", 2, graph.linear_in_8_bits(encoding, *layer.cross_memory), axis=1) for layer in layers]
+    shape = graph.weight(np.array([0, heads, -1], np.int64))
+    for index, (keys, _) in enumerate(pairs):
+        turned = graph.add("Transpose", graph.add("Reshape", keys, shape), perm=[1, 2, 0])
+        graph.output(turned, f"keys_{index}", [heads, width // heads, "positions"])
+    for index, (_, values) in enumerate(pairs):
+        turned = graph.add("Transpose", graph.add("Reshape", values, shape), perm=[1, 0, 2])
+        graph.output(turned, f"values_{index}", [heads, "positions", width // heads])
+    return graph.model()
 
 
-def _gelu(x: Array) -> Array:
-    """x times the normal distribution; the error function by Abramowitz and Stegun 7.1.26, good to 1.5e-7."""
-    magnitude = np.abs(x) * np.float32(1 / math.sqrt(2))
-    t = 1 / (1 + np.float32(ERF_SCALE) * magnitude)
-    series = np.zeros_like(t)
-    for factor in reversed(ERF):
-        series = (series + np.float32(factor)) * t
-    erf = np.copysign(1 - series * np.exp(-(magnitude**2)), x)
-    y: Array = x * (1 + erf) * np.float32(0.5)
-    return y
+def _word_graph(layers: Sequence[_Layer], heads: int, weights: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """Tokens and what they look at → what may follow those that are asked for, and the past with them in it."""
+    graph = Graph()
+    embeddings = weights["decoder/embeddings/weight"].astype(np.float32)
+    vocabulary, width = embeddings.shape
+    by_head = [heads, "all", width // heads]
+    apart = graph.weight(np.array([0, heads, -1], np.int64))
+    together = graph.weight(np.array([0, -1], np.int64))
+    mask = graph.input("mask", ["tokens", "all"])
+
+    def normed(x: str, norm: tuple[Array, Array]) -> str:
+        scale, shift = norm
+        return graph.add("LayerNormalization", x, graph.weight(scale), graph.weight(shift), epsilon=1e-5)
+
+    def split(x: str) -> str:
+        return graph.add("Transpose", graph.add("Reshape", x, apart), perm=[1, 0, 2])
+
+    def attended(query: str, turned_keys: str, values: str, hidden: str | None) -> str:
+        found = graph.add("MatMul", split(query), turned_keys)
+        found = graph.add("Softmax", found if hidden is None else graph.add("Add", found, hidden), axis=-1)
+        mixed = graph.add("Transpose", graph.add("MatMul", found, values), perm=[1, 0, 2])
+        return graph.add("Reshape", mixed, together)
+
+    x = graph.input("x", ["tokens", width])
+    rows = graph.input("rows", ["rows"], INT64)
+    all_keys, all_values = [], []
+    for index, layer in enumerate(layers):
+        past_keys = graph.input(f"past_keys_{index}", [heads, "past", width // heads])
+        past_values = graph.input(f"past_values_{index}", [heads, "past", width // heads])
+        far_keys = graph.input(f"keys_{index}", [heads, width // heads, "positions"])
+        far_values = graph.input(f"values_{index}", [heads, "positions", width // heads])
+        query, key, value = graph.parts("Split", 3, graph.linear(normed(x, layer.norms[0]), *layer.self_in), axis=1)
+        keys = graph.add("Concat", past_keys, split(key), axis=1)
+        values = graph.add("Concat", past_values, split(value), axis=1)
+        near = attended(query, graph.add("Transpose", keys, perm=[0, 2, 1]), values, mask)
+        x = graph.add("Add", x, graph.linear(near, *layer.self_out))
+        query = graph.linear(normed(x, layer.norms[1]), *layer.cross_query)
+        x = graph.add("Add", x, graph.linear(attended(query, far_keys, far_values, None), *layer.cross_out))
+        wide = graph.add("Gelu", graph.linear(normed(x, layer.norms[2]), *layer.widen), domain=MICROSOFT)
+        x = graph.add("Add", x, graph.linear(wide, *layer.narrow))
+        all_keys.append(keys)
+        all_values.append(values)
+    asked = normed(graph.add("Gather", x, rows, axis=0), _norm_of(weights, "decoder/layer_norm"))
+    graph.output(graph.linear_in_8_bits(asked, embeddings.T), "logits", ["rows", vocabulary])
+    graph.output(asked, "states", ["rows", width])
+    for index, keys in enumerate(all_keys):
+        graph.output(keys, f"all_keys_{index}", by_head)
+    for index, values in enumerate(all_values):
+        graph.output(values, f"all_values_{index}", by_head)
+    return graph.model()
 
 
 def _log_total(logits: Array) -> Array:
@@ -259,32 +307,26 @@ def _log_total(logits: Array) -> Array:
     return total
 
 
-def _compute_on_one_thread() -> None:
-    """Tell numpy's BLAS, in this whole process, to use one thread: its own wait for one another by burning the cores.
-
-    Where it is another BLAS than the one in numpy's wheels, its own settings hold.
-    """
-    for path in Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*"):
-        setter = getattr(ctypes.CDLL(str(path)), "scipy_openblas_set_num_threads64_", None)
-        if setter is not None:
-            setter(1)
-
-
 # --- the model file ---------------------------------------------------------------------------------------------------
 
 
-def _layer(weights: Mapping[str, NDArray[np.generic]], name: str) -> _Layer:
-    def linear(part: str) -> tuple[Array, Array]:
+def _layer(weights: Mapping[str, NDArray[np.generic]], name: str, width: int, heads: int) -> _Layer:
+    queries = 1 / math.sqrt(width // heads)
+
+    def linear(part: str, scale: float = 1.0, scaled: int | None = None) -> tuple[Array, Array]:
         matrix = weights[f"{name}/{part}/weight"].astype(np.float32)
         if f"{name}/{part}/weight_scale" in weights:
             matrix /= weights[f"{name}/{part}/weight_scale"].astype(np.float32)[:, None]
-        return np.ascontiguousarray(matrix.T), weights[f"{name}/{part}/bias"].astype(np.float32)
+        bias = weights[f"{name}/{part}/bias"].astype(np.float32)
+        matrix[:scaled] *= scale
+        bias[:scaled] *= scale
+        return np.ascontiguousarray(matrix.T), bias
 
     return _Layer(
         norms=[_norm_of(weights, f"{name}/{part}/layer_norm") for part in ("self_attention", "attention", "ffn")],
-        self_in=linear("self_attention/linear_0"),
+        self_in=linear("self_attention/linear_0", queries, width),
         self_out=linear("self_attention/linear_1"),
-        cross_query=linear("attention/linear_0"),
+        cross_query=linear("attention/linear_0", queries),
         cross_memory=linear("attention/linear_1"),
         cross_out=linear("attention/linear_2"),
         widen=linear("ffn/linear_0"),
@@ -297,8 +339,9 @@ def _norm_of(weights: Mapping[str, NDArray[np.generic]], name: str) -> tuple[Arr
 
 
 def _weights(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The decoder's variables in a model file of CTranslate2, by name."""
-    data = path.read_bytes()
+    """The decoder's variables in a model file of CTranslate2, by name; in memory is what is looked at."""
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     at = 0
 
     def number(form: str) -> int:
