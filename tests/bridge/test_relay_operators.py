@@ -134,6 +134,33 @@ def test_a_service_that_is_not_reached_degrades_the_relay_and_one_that_answers_m
     asyncio.run(main())
 
 
+def test_a_service_that_takes_the_handshake_and_refuses_the_key_degrades_the_relay() -> None:
+    is_taken = False
+
+    async def conversation(socket: ServerConnection) -> None:
+        if is_taken:
+            await created(socket)
+        else:
+            await socket.send('{"type":"error","error":{"type":"invalid_request_error","code":"invalid_api_key"}}')
+            await socket.close(3000, "invalid_request_error.invalid_api_key")
+
+    async def main() -> None:
+        nonlocal is_taken
+        async with relayed(conversation, **KEYS) as (_, relay):
+            for failures in (1, 2, 3):
+                async with at(relay, headers={"Authorization": "Bearer sk-user"}) as client:
+                    await until(client, "error")
+                _, body = await get(relay, "/readyz", "sk-operator")
+                assert body["upstream"]["failures_in_a_row"] == failures
+            assert (body["status"], body["upstream"]["last_error"]) == ("degraded", "upstream_refused")
+            is_taken = True
+            async with at(relay, headers={"Authorization": "Bearer sk-user"}) as client:
+                await until(client, "session.created")
+                assert (await get(relay, "/readyz"))[1] == {"status": "ready"}
+
+    asyncio.run(main())
+
+
 def test_a_relay_that_stops_lives_and_is_not_ready() -> None:
     async def main() -> None:
         async with relayed() as (_, relay):

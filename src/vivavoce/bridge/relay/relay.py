@@ -33,7 +33,7 @@ from .inspection import Inspection
 from .ledger import Client, Ledger
 from .legs import CLOSE_S_MAX, Ear, SocketLeg, TransportLeg
 from .opening import Opening
-from .passage import Passage, PassageLimits
+from .passage import KEY_REFUSED, Passage, PassageLimits
 from .policy import AllowList, Policy, PolicyFactory, Visit, policies_named
 from .records import RelayedSession
 from .settings import RelaySettings
@@ -131,7 +131,7 @@ class Relay:
 
     async def _reached(self, passenger: Passenger) -> SocketLeg:
         try:
-            leg = await reach(
+            return await reach(
                 passenger.endpoint,
                 trust=self._trust,
                 timeout_s=self.settings.connect_ms_max / 1000,
@@ -145,8 +145,13 @@ class Relay:
             else:  # it has answered, and what is wrong is this session's own
                 self.health.worked(UPSTREAM)
             raise
-        self.health.worked(UPSTREAM)
-        return leg
+
+    def _note_key(self, is_taken: bool) -> None:
+        """A service may take a handshake and refuse its key afterwards, so it was reached when it says that it was."""
+        if is_taken:
+            self.health.worked(UPSTREAM)
+        else:
+            self.health.failed(UPSTREAM, KEY_REFUSED)
 
     async def carry(self, opened: Opened, leg: SocketLeg | TransportLeg) -> None:
         """Carry an opened session whose client's handshake is done to its end."""
@@ -258,6 +263,7 @@ class Relay:
             limits,
             tape=self._tapes.begin(passenger.admitted, opened.id),
             secret=secret_of(passenger.endpoint).encode(),
+            key_taken=self._note_key,
         )
         inspection = Inspection(
             passenger.dialect,
