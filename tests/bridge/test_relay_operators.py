@@ -12,15 +12,19 @@ from typing import Any
 
 import httpx
 import pytest
-from relay_house import at, created, event, idle, relayed, until
+from relay_house import at, created, end_of, event, idle, relayed, until
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from vivavoce.bridge.relay import create_app
+from vivavoce.bridge.relay import relay as module
+from vivavoce.bridge.relay.legs import SocketLeg
 from vivavoce.bridge.relay.serving import Running
 from vivavoce.bridge.relay.settings import relay_settings_of
+from vivavoce.bridge.relay.upstream import reach
 from vivavoce.errors import SettingsError
 from vivavoce.server.logs import JsonLines
+from vivavoce.server.session_log import SessionLog
 
 USAGE = {"total_tokens": 30, "input_tokens": 20, "output_tokens": 10}
 
@@ -134,6 +138,33 @@ def test_a_service_that_is_not_reached_degrades_the_relay_and_one_that_answers_m
     asyncio.run(main())
 
 
+def test_a_service_that_takes_the_handshake_and_refuses_the_key_degrades_the_relay() -> None:
+    is_taken = False
+
+    async def conversation(socket: ServerConnection) -> None:
+        if is_taken:
+            await created(socket)
+        else:
+            await socket.send('{"type":"error","error":{"type":"invalid_request_error","code":"invalid_api_key"}}')
+            await socket.close(3000, "invalid_request_error.invalid_api_key")
+
+    async def main() -> None:
+        nonlocal is_taken
+        async with relayed(conversation, **KEYS) as (_, relay):
+            for failures in (1, 2, 3):
+                async with at(relay, headers={"Authorization": "Bearer sk-user"}) as client:
+                    await until(client, "error")
+                _, body = await get(relay, "/readyz", "sk-operator")
+                assert body["upstream"]["failures_in_a_row"] == failures
+            assert (body["status"], body["upstream"]["last_error"]) == ("degraded", "upstream_refused")
+            is_taken = True
+            async with at(relay, headers={"Authorization": "Bearer sk-user"}) as client:
+                await until(client, "session.created")
+                assert (await get(relay, "/readyz"))[1] == {"status": "ready"}
+
+    asyncio.run(main())
+
+
 def test_a_relay_that_stops_lives_and_is_not_ready() -> None:
     async def main() -> None:
         async with relayed() as (_, relay):
@@ -143,6 +174,51 @@ def test_a_relay_that_stops_lives_and_is_not_ready() -> None:
             assert (await get(relay, "/healthz"))[0] == 200
 
     asyncio.run(main())
+
+
+def test_a_session_whose_service_is_reached_when_the_relay_stops_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        is_dialled, may_arrive = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*given: Any, **named: Any) -> SocketLeg:
+            is_dialled.set()
+            await may_arrive.wait()
+            return await reach(*given, **named)
+
+        monkeypatch.setattr(module, "reach", slowly)
+        async with relayed() as (service, relay):
+            client = asyncio.ensure_future(at(relay).__aenter__())
+            await is_dialled.wait()
+            relay.relay.stop()
+            may_arrive.set()
+            socket = await client
+            assert (await event(socket))["error"]["code"] == "server_stopping"
+            assert (await end_of(socket))[0] == 1001
+            await asyncio.wait_for(service.ended.wait(), 20)
+            assert relay.relay.listed() == []
+
+    asyncio.run(main())
+
+
+def test_a_session_that_cannot_begin_is_told_so_and_is_no_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_thread(self: object, live: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        monkeypatch.setattr(SessionLog, "begin", no_thread)
+        async with relayed(session_log=str(tmp_path / "sessions.db")) as (service, relay), at(relay) as client:
+            assert (await event(client))["error"]["code"] == "relay_failed"
+            assert (await end_of(client))[0] == 1011
+            await asyncio.wait_for(service.ended.wait(), 20)
+            await idle(relay)
+            assert (len(relay.relay), relay.relay.listed()) == (0, [])
+
+    with caplog.at_level(logging.CRITICAL):
+        asyncio.run(main())
 
 
 # --- log lines --------------------------------------------------------------------------------------------------------

@@ -101,6 +101,19 @@ def test_binary_messages_are_none_of_the_protocol() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("extension", [0x40, 0x20, 0x10])
+def test_a_message_in_an_extension_that_nobody_agreed_upon_ends_the_session(extension: int) -> None:
+    async def main() -> None:
+        async with relayed() as (service, relay), at(relay) as client:
+            await event(client)
+            client.transport.write(bytes((0x81 | extension, 0x80 | 2)) + bytes(4) + b"{}")
+            assert (await end_of(client))[0] == 1002
+            await asyncio.wait_for(service.ended.wait(), 20)
+            assert service.heard == []
+
+    asyncio.run(main())
+
+
 def test_a_message_that_is_too_large_ends_the_session() -> None:
     async def main() -> None:
         async with relayed(message_bytes_max=1_000) as (_, relay), at(relay) as client:

@@ -50,6 +50,10 @@ def texts(*numbers: int) -> tuple[Item, ...]:
     return tuple(text(str(number)) for number in numbers)
 
 
+def said(id: str, size: int = SIZE) -> Message:
+    return Message(id=id, role="assistant", content=(OutputText(text="x" * (size - ITEM_TOKENS)),))
+
+
 def call(id: str, size: int = SIZE) -> FunctionCall:
     return FunctionCall(id=id, call_id=f"call_{id}", name="f", arguments="x" * (size - ITEM_TOKENS - 1))
 
@@ -254,7 +258,7 @@ def test_what_is_gone_is_forgotten() -> None:
     assert window._left_out == set()
 
 
-KINDS = st.sampled_from(["text", "call", "output"])
+KINDS = st.sampled_from(["text", "said", "call", "output"])
 
 
 @given(st.lists(st.tuples(KINDS, st.integers(5, 60)), min_size=1, max_size=40), st.floats(0, 1))
@@ -268,6 +272,8 @@ def test_a_view_fits_and_its_prefix_is_stable(made: list[tuple[str, int]], ratio
         elif kind == "call":
             items.append(call(str(number), size))
             calls.append(str(number))
+        elif kind == "said":
+            items.append(said(str(number), size))
         else:
             items.append(text(str(number), size))
         try:
@@ -338,9 +344,6 @@ def test_what_the_model_does_not_see_takes_no_room() -> None:
 
 
 def test_what_is_left_begins_with_what_a_user_says_after_somebody_else() -> None:
-    def said(id: str) -> Message:
-        return Message(id=id, role="assistant", content=(OutputText(text="x" * (SIZE - ITEM_TOKENS)),))
-
     # Two users' items in a row are one line to the language model; 3 and 4 are what it was given, and 5 its answer.
     items = (text("1"), said("2"), text("3"), text("4"), said("5"), text("6"), said("7"), text("8"), *texts(9, 10))
     for post_instructions in range(2 * SIZE, 10 * SIZE):
@@ -351,6 +354,27 @@ def test_what_is_left_begins_with_what_a_user_says_after_somebody_else() -> None
         first = next(index for index, item in enumerate(items) if item.id == kept[0].id)
         assert kept == items[first:]
         assert first in ({0, 2, 5, 7} if post_instructions >= 3 * SIZE else {8})
+
+
+@pytest.mark.parametrize(
+    ("items", "kept"),
+    [
+        ((text("1"), said("2"), text("3"), call("a"), output("b", "a"), said("4"), text("5"), said("6")), ["5", "6"]),
+        ((text("1"), call("a"), text("2"), output("b", "a"), said("3"), text("4"), said("5")), ["4", "5"]),
+        ((text("1"), call("a"), text("2"), said("3"), text("4"), output("b", "a")), ["a", "2", "3", "4", "b"]),
+    ],
+)
+def test_no_exchange_begins_between_a_call_and_its_output(items: tuple[Item, ...], kept: list[str]) -> None:
+    found = []
+    for post_instructions in range(SIZE, len(items) * SIZE):
+        truncation = RetentionRatio(retention_ratio=1.0, token_limits=TokenLimits(post_instructions=post_instructions))
+        try:
+            view = shown(Window(ABLE), items, truncation)
+        except ContextFull:
+            continue
+        assert ("a" in view) == ("b" in view)
+        found.append(view)
+    assert kept in found
 
 
 def test_where_nobody_else_says_anything_an_item_may_be_the_first() -> None:

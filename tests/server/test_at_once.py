@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from dataclasses import replace
 
 import pytest
 
+from vivavoce.audio.formats import PCM16_24K
 from vivavoce.core.messages import Close, Effect, Input, Send
 from vivavoce.core.session import Session
 from vivavoce.engines import Pipeline
@@ -18,6 +20,7 @@ from vivavoce.errors import ConnectionClosed
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.codec import ServerCodec
 from vivavoce.server.channel import IN_A_ROW_MAX, Channel, Rest
+from vivavoce.server.detection import SLICE_MS
 from vivavoce.server.ids import ids
 from vivavoce.server.runtime import FAILED, Machine, Runtime
 from vivavoce.testing.virtual_time import run
@@ -188,7 +191,13 @@ class Wire:
     def say(self, message: str) -> None:
         self.inbox.put(message, len(message))
 
+    def leave(self) -> None:
+        """The peer is gone."""
+        self.inbox.end(1006, "")
+
     def offer(self, message: bytes) -> bool:
+        if self.inbox.ended is not None:
+            raise self.inbox.ended
         if not self.is_full:
             self._note(message)
         return not self.is_full
@@ -213,7 +222,7 @@ class Living:
         self.runtime = Runtime(machine, pipeline or scripted_pipeline(), ServerCodec(), self.wire)
 
     async def __aenter__(self) -> Living:
-        self._task = asyncio.create_task(self.runtime.run())
+        self.running = asyncio.create_task(self.runtime.run())
         await asyncio.sleep(0.001)
         self.wire.sent.clear()
         return self
@@ -221,7 +230,7 @@ class Living:
     async def __aexit__(self, *_: object) -> None:
         if self.wire.closed is None:
             self.wire.inbox.end(1000, "")
-        await self._task
+        await self.running
 
 
 CLEAR = '{"type":"input_audio_buffer.clear"}'
@@ -301,6 +310,22 @@ def test_a_machine_that_closes_at_once_hears_nothing_more() -> None:
             assert living.wire.sent == [CLEARED]
             assert living.wire.closed == 1001
             assert machine.heard == 3, "opened, cleared, gone"
+
+    run(main())
+
+
+def test_a_client_that_goes_while_much_of_what_it_said_waits_is_not_waited_for() -> None:
+    async def main() -> None:
+        async with Living() as living:
+            wire, count = living.wire, living.runtime._limits.inbox_inputs_max
+            audio = b64encode(bytes(PCM16_24K.bytes_of(4 * SLICE_MS))).decode()
+            wire.say(f'{{"type":"input_audio_buffer.append","audio":"{audio}"}}')  # which is scored in several steps
+            for _ in range(2 * count):
+                wire.say(CLEAR)
+            assert living.runtime.waiting[0] == count, "the rest waits, and its reader with it"
+            wire.leave()
+            await asyncio.wait((living.running,), timeout=1.0)
+            assert living.running.done()
 
     run(main())
 

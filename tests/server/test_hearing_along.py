@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from in_process import Call, call, watched
 
+from vivavoce.audio.formats import pcm16
 from vivavoce.core.surroundings import Surroundings
 from vivavoce.engines import Pipeline, Told, TranscriptionHints
 from vivavoce.engines.scripted import (
@@ -119,6 +120,23 @@ def test_a_turn_that_is_committed_by_hand_is_not_given_up_before_it_was_settled(
 
     run(main())
     assert seen == ["settle", "cancel"]
+
+
+def test_a_turn_is_heard_to_its_very_end() -> None:
+    """Also where the transcriber has another rate, and the resampler holds the last milliseconds back."""
+
+    async def main() -> None:
+        ear = Witness()
+        ear.rate_hz = 16_000
+        async with session(ear) as one:
+            await by_hand(one)
+            await speak(one, 500)
+            await one.client.commit_audio()
+            await transcript(one)
+            (turn,) = ear.turns
+            assert len(turn._audio) == pcm16(16_000).bytes_of(500)
+
+    run(main())
 
 
 def test_two_turns_are_two() -> None:

@@ -426,6 +426,20 @@ async def test_a_session_that_waits_is_drained_as_others(ground: Ground) -> None
 
 
 @on_virtual_time()
+async def test_a_session_that_begins_in_the_moment_of_the_stop_is_drained_as_others(ground: Ground) -> None:
+    near = ground.dial()
+    for _ in range(100):
+        if len(ground.sessions._tasks) == 2:  # that of the connection, and that of the session
+            break
+        await asyncio.sleep(0)
+    assert (len(ground.sessions._tasks), len(ground.sessions)) == (2, 0)
+    before_s = asyncio.get_running_loop().time()
+    await ground.sessions.drain(20)
+    assert asyncio.get_running_loop().time() - before_s < 1
+    assert "session.created" in types(await events(near, "session.created"))
+
+
+@on_virtual_time()
 async def test_a_session_that_waits_is_stopped_as_others(ground: Ground) -> None:
     near, begun = await ground.begin()
     await near.send(ASK)

@@ -19,6 +19,8 @@ from vivavoce.core.messages import (
     WordsHeard,
 )
 from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
+from vivavoce.protocol.config import McpTool
+from vivavoce.protocol.items import McpListedTool
 from vivavoce.server import work
 from vivavoce.server.work import Work
 
@@ -126,5 +128,43 @@ def test_words_of_a_turn_are_joined_while_nobody_takes_them_and_those_of_many_tu
         told = [(told.item_id, told.text) for told in reports if isinstance(told, WordsHeard)]
         assert told[:3] == [("first", "one"), ("first", " two three"), ("turn 0", "ab")]
         assert len(told) == work.WORDS_MAX
+
+    asyncio.run(main())
+
+
+class Abroad:
+    """The MCP servers of a session, as a double that notes its end."""
+
+    is_closed = False
+
+    async def list_tools(self, server: McpTool) -> tuple[McpListedTool, ...]:
+        raise NotImplementedError
+
+    async def call(self, server: McpTool, name: str, arguments: str) -> str:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+def test_tool_servers_are_left_also_where_nobody_waits_for_the_engines_any_more() -> None:
+    async def main() -> None:
+        async def deaf(report: EngineReport) -> None:
+            while not may_end.is_set():
+                with suppress(asyncio.CancelledError):
+                    await may_end.wait()
+
+        servers, may_end = Abroad(), asyncio.Event()
+        busy = Work(scripted_pipeline(), deaf, "session", servers)
+        busy.transcribe(transcribe("one", 6_000))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        ending = asyncio.create_task(busy.end(3_600))
+        await asyncio.sleep(0)
+        was_closed = servers.is_closed
+        ending.cancel()
+        await asyncio.wait((ending,))
+        may_end.set()
+        assert (was_closed, servers.is_closed) == (False, True)
 
     asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
@@ -66,6 +67,8 @@ class Voice:
         self.asked.append((text, URGENCY.get(), DUE.get()))
         if text == "fails":
             raise EngineError("no voice", code="synthesis_failed")
+        if text == "breaks":
+            raise RuntimeError("a mistake of the engine's own")
         if text == "silence":
             await asyncio.sleep(SILENCE_S)
         for _ in range(0 if self.is_mute else 10):
@@ -205,16 +208,18 @@ def test_speech_is_held_no_longer_while_the_synthesizer_is_silent() -> None:
     assert run(talk()).heard() == [(first, "audio"), (first, "spoken 0"), (later, "audio"), (later, "spoken 1")]
 
 
-def test_where_a_later_phrase_fails_the_first_is_heard() -> None:
+@pytest.mark.parametrize("text", ["fails", "breaks"])
+def test_where_a_later_phrase_fails_the_first_is_heard(text: str, caplog: pytest.LogCaptureFixture) -> None:
     async def talk() -> Answer:
         answer = Answer(Slow([0.0, 1.0], stalls=True))
         await answer.speak_at(1.0, 0)
-        await answer.speak_at(2.0, 1, "fails")
+        await answer.speak_at(2.0, 1, text)
         await asyncio.sleep(1.0)
         await answer.work.end(1.0)
         return answer
 
-    assert run(talk()).heard() == [(2.0, "audio"), (2.0, "spoken 0"), (2.0, "failed")]
+    with caplog.at_level(logging.CRITICAL, "vivavoce.server.work"):
+        assert run(talk()).heard() == [(2.0, "audio"), (2.0, "spoken 0"), (2.0, "failed")]
 
 
 def test_what_is_cancelled_while_it_is_held_is_never_heard() -> None:

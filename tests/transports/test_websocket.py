@@ -432,8 +432,18 @@ def test_what_cannot_be_dialled(url: str, headers: dict[str, str], expected: str
     assert "pw" not in str(failure.value)
 
 
-def test_through_an_http_proxy() -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_through_an_http_proxy(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, readers = ssl.create_default_context, list[threading.Thread]()
+
+    def noted() -> ssl.SSLContext:
+        readers.append(threading.current_thread())
+        return make()
+
     async def main() -> None:
+        secured = self_signed(tmp_path) if scheme == "https" else None
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        monkeypatch.setattr(ssl, "create_default_context", noted)
         asked: list[bytes] = []
         tasks: list[asyncio.Task[None]] = []
 
@@ -444,20 +454,23 @@ def test_through_an_http_proxy() -> None:
 
         async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             asked.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0])
-            host, port = asked[0].split(b" ")[1].decode().split(":")
+            host, port = asked[-1].split(b" ")[1].decode().split(":")
             far_reader, far_writer = await asyncio.open_connection(host, int(port))
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             tasks.append(asyncio.create_task(pump(far_reader, writer)))
             await pump(reader, far_writer)
 
-        async with server(echo) as url, await asyncio.start_server(proxy, "127.0.0.1", 0) as listening:
+        async with server(echo) as url, await asyncio.start_server(proxy, "127.0.0.1", 0, ssl=secured) as listening:
             port = listening.sockets[0].getsockname()[1]
-            connection = await dial(url, proxy=f"http://127.0.0.1:{port}")
-            await connection.send(b"far")
-            assert await connection.receive() == "far"
-            await connection.close()
-            await asyncio.gather(*tasks)
-            assert asked[0].startswith(b"CONNECT 127.0.0.1:")
+            for _ in range(2):
+                connection = await dial(url, proxy=f"{scheme}://127.0.0.1:{port}")
+                await connection.send(b"far")
+                assert await connection.receive() == "far"
+                await connection.close()
+                await asyncio.gather(*tasks)
+            assert asked[1].startswith(b"CONNECT 127.0.0.1:")
+            assert len(readers) == (scheme == "https"), "the system's trust is read once"
+            assert threading.main_thread() not in readers, "which has other sessions to look after"
 
     run(main())
 

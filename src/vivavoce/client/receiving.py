@@ -7,6 +7,7 @@ wire: a type says what the callback gets, and so do the names that are used most
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union, cast, overload
 
@@ -38,11 +39,11 @@ ConnectionName = Literal[
 ]
 
 
-class Listening:
+class Listening(ABC):
     """How listeners are named, with or without an event loop."""
 
-    def _register(self, name: str, callback: Callable[..., object], *, once: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _register(self, name: str, callback: Callable[..., object], *, once: bool) -> None: ...
 
     @overload
     def on(self, name: type[E], callback: Call[E]) -> Call[E]: ...

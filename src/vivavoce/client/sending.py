@@ -6,6 +6,7 @@ for the acknowledgement, and to get the server's error for this very event as an
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -51,7 +52,7 @@ def _nothing(event: object) -> None:
     """An acknowledgement without a content."""
 
 
-class Sending:
+class Sending(ABC):
     """The sending half of a session. `_send` and `_configure` are the session's own."""
 
     _configuration: config.SessionConfig | None = None
@@ -59,39 +60,43 @@ class Sending:
 
     # --- the session's own --------------------------------------------------------------------------------------------
 
-    def _send(self, event: ev.AnyClientEvent, convert: Callable[[Any], T]) -> Ack[T]:
-        raise NotImplementedError
+    @abstractmethod
+    def _send(self, event: ev.AnyClientEvent, convert: Callable[[Any], T]) -> Ack[T]: ...
 
-    def _send_frame(self, frame: bytes) -> Ack[None]:
-        raise NotImplementedError
+    @abstractmethod
+    def _send_frame(self, frame: bytes) -> Ack[None]: ...
 
-    def _new_id(self, prefix: str) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _new_id(self, prefix: str) -> str: ...
 
+    @abstractmethod
     def _lend(self, tool: ToolLike | Tool | Callable[..., Any]) -> ToolLike:
         """The definition of a tool for one response; calls of a function are run."""
-        raise NotImplementedError
 
-    def _request(self, event: ev.ResponseCreate) -> Ack[LiveResponse]:
-        raise NotImplementedError
+    @abstractmethod
+    def _request(self, event: ev.ResponseCreate) -> Ack[LiveResponse]: ...
 
-    def _configure(self, change: config.SessionConfig) -> Ack[config.SessionResource]:
-        raise NotImplementedError
+    @abstractmethod
+    def _configure(self, change: config.SessionConfig) -> Ack[config.SessionResource]: ...
 
-    def _interrupt(self, heard: Heard | None) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _configure_silently(self, change: config.SessionConfig) -> None:
+        """Remember a change that was sent by hand."""
 
-    async def _room(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _interrupt(self, heard: Heard | None) -> None: ...
+
+    @abstractmethod
+    async def _room(self) -> None: ...
 
     @property
+    @abstractmethod
     def _pends(self) -> bool:
         """Whether there is audio that is in no item, and nobody but us who ends turns."""
-        raise NotImplementedError
 
     @property
-    def _input_format(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _input_format(self) -> Any: ...
 
     # --- anything -----------------------------------------------------------------------------------------------------
 
@@ -106,9 +111,6 @@ class Sending:
         if isinstance(known, ev.SessionUpdate):
             self._configure_silently(known.session)
         return self._send(self._identified(known), lambda answer: answer)
-
-    def _configure_silently(self, change: config.SessionConfig) -> None:
-        """Remember a change that was sent by hand."""
 
     def _identified(self, event: ev.AnyClientEvent) -> ev.AnyClientEvent:
         """With an id, by which the server names it in an error; items with one by which it is acknowledged."""

@@ -156,14 +156,19 @@ def _rest_of_exchange(items: tuple[Item, ...], cut: set[int]) -> set[int]:
     """What follows the oldest items, up to where the user begins to speak again; nothing where that is not told apart.
 
     An answer makes little sense without its question. And what a user said in several items is one line to some models:
-    half of it is another line, behind which an engine may have to compute everything anew.
+    half of it is another line, behind which an engine may have to compute everything anew. Between a call and its
+    output no exchange begins, though outputs are said to the model as by the user.
     """
     first = next((index for index in range(len(items)) if index not in cut), 0)
     if first == 0 or len(cut) > first:
         return set()
+    last = {_call_id(item): index for index, item in enumerate(items) if _call_id(item)}
+    together = 0
+    """What follows is not parted from what comes before, up to here."""
     for index in range(first, _newest(items)):
-        if _is_users(items[index]) and not _is_users(items[index - 1]):
+        if index > together and _is_users(items[index]) and not _is_users(items[index - 1]):
             return set(range(first, index))
+        together = max(together, last.get(_call_id(items[index]), 0))
     return set()
 
 

@@ -64,6 +64,8 @@ class Along:
         self.hold()
         try:
             self._push(audio[self._taken :])
+            if self._is_over:  # nothing follows: what the converter holds back is the end of it
+                self._listening.push(self._converter.flush())
             return await self._listening.settle()
         finally:
             self.let_go()

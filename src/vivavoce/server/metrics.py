@@ -7,6 +7,7 @@ full count as `other`, so whoever chooses them cannot fill the memory.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -19,7 +20,7 @@ OTHER = "other"
 Labels = tuple[str, ...]
 
 
-class _Family:
+class _Family(ABC):
     """Series of one name, one for each combination of label values."""
 
     kind = ""
@@ -29,9 +30,9 @@ class _Family:
         self.help = help
         self.labels = tuple(labels)
 
+    @abstractmethod
     def lines(self) -> Iterator[str]:
         """The series as they stand."""
-        raise NotImplementedError
 
     def text(self) -> Iterator[str]:
         """With what Prometheus wants to know of the family."""

@@ -317,8 +317,10 @@ class Runtime:
             await _done(self._handle(Opened()))
             while True:
                 await _done(self._handle(await self._inbox.get()))
-        except ConnectionClosed:
+        except ConnectionClosed as closed:
             self.session.handle(Gone(), self._now_ms)  # nothing to one that has closed
+            if not self._inbox.has_ended:  # it was sending that found out, while who reads waits for room
+                self._lost(closed)
         except Exception:
             log.exception("%s: the session has failed", self.session_id)
             self._note_end(FAILED.reason, FAILED.code)

@@ -417,6 +417,8 @@ class Sessions:
         token = SESSION.set(session_id)
         live = LiveSession(runtime, admitted, watch, self.server, began, asyncio.get_running_loop().create_future())
         self._running[runtime] = live
+        if self.is_stopping:  # since its task was made
+            runtime.drain()
         try:
             watch.begin(self._unix_ns, lambda: _heard_ms(runtime.session))
             if self.log is not None:

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from vivavoce.core.messages import AudioSynthesized, EngineReport, PhraseSpoken, Speak
 from vivavoce.engines import Synthesizer
 from vivavoce.engines.cores import DUE, URGENCY, Urgency
-from vivavoce.errors import EngineError
 
 from .ahead import Ahead
 from .asking import closing, speech
@@ -72,7 +71,7 @@ class Speaking:
                     self._phrases.popleft()
                 elif not await self._released() and not self._phrases:
                     await self._wait()
-        except EngineError:
+        except Exception:
             self._begin()  # what there is shall be heard
             await self._released()
             raise

@@ -260,12 +260,14 @@ class Work:
     async def end(self, grace_s: float) -> None:
         """Stop everything; what has not stopped after the grace is abandoned."""
         self.stop()
-        if self._tasks:
-            _, left = await asyncio.wait(self._tasks, timeout=grace_s)
-            for task in left:
-                name = task.get_name()
-                log.warning("%s: %s did not stop within %g s and is abandoned", self._session_id, name, grace_s)
-        await self._mcp.close()
+        try:
+            if self._tasks:
+                _, left = await asyncio.wait(self._tasks, timeout=grace_s)
+                for task in left:
+                    name = task.get_name()
+                    log.warning("%s: %s did not stop within %g s and is abandoned", self._session_id, name, grace_s)
+        finally:
+            await self._mcp.close()
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 

@@ -377,6 +377,7 @@ async def connect(
                 extra_headers=fields,
                 max_redirects=0,
                 proxy=proxy,
+                proxy_ssl_context=await system_trust() if proxy and urlsplit(proxy).scheme == "https" else None,
                 socket_factory=opened.connect if proxy is None else None,
                 # Its own TLS tells nothing about why a handshake failed.
                 use_aiofastnet=False if url.startswith("wss") else None,

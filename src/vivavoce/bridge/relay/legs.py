@@ -145,7 +145,8 @@ class SocketLeg(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Messages to whom they are for; fragments are joined before."""
         kind, self.has_heard = frame.msg_type, True
-        if kind is _TEXT and frame.fin and not self._is_gathering and not frame.rsv1 and self._ear is not None:
+        is_plain = not (frame.rsv1 or frame.rsv2 or frame.rsv3)
+        if kind is _TEXT and frame.fin and is_plain and not self._is_gathering and self._ear is not None:
             self._ear.take(frame.get_payload_as_memoryview())  # which nearly all of them are
         elif kind is _CLOSE:
             self._goodbye(frame)
@@ -153,7 +154,7 @@ class SocketLeg(WSListener):
             return
         elif kind is _PING:
             self._answer(frame)
-        elif frame.rsv1 or frame.rsv2 or frame.rsv3:
+        elif not is_plain:
             self._give_up(1002, "frame uses an extension that was not agreed upon")
         elif kind is _BINARY or (kind is _CONTINUATION) != self._is_gathering:
             self._give_up(1003 if kind is _BINARY else 1002, "the Realtime API speaks text, in whole messages")

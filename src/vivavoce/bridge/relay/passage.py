@@ -31,11 +31,14 @@ from .peeking import type_of
 GOING_AWAY, INTERNAL, BAD_GATEWAY = 1001, 1011, 1014
 _UNSENDABLE = frozenset({1004, LOST, 1015})
 
+KEY_REFUSED = "upstream_refused"
 REFUSED = "The service did not accept the key of the relay."
 
 RESPONSE_DONE, ERROR = b"response.done", b"error"
 TRANSCRIBED = b"conversation.item.input_audio_transcription.completed"
-_WATCHED = frozenset({RESPONSE_DONE, TRANSCRIBED, ERROR})
+CREATED = frozenset({b"session.created", b"transcription_session.created"})
+"""What a service says first, once it has taken the key."""
+_WATCHED = CREATED | {RESPONSE_DONE, TRANSCRIBED, ERROR}
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,10 @@ class PassageLimits:
 
 
 class Passage:
-    """A session that passes. `client` and `service` are its legs, which `run` joins."""
+    """A session that passes. `client` and `service` are its legs, which `run` joins.
+
+    `key_taken` is told whether the service has taken the key, `secret`, by what it says.
+    """
 
     def __init__(
         self,
@@ -78,13 +84,14 @@ class Passage:
         *,
         tape: TapeWriter | None = None,
         secret: bytes = b"",
+        key_taken: Callable[[bool], None] = lambda is_taken: None,
     ) -> None:
         self.id = session_id
         self._client, self._service = client, service
         self.spending, self._limits = spending, limits
         pace = limits.messages_per_s
         self._pace = None if pace is None else Quota(max(pace, 1.0), pace)
-        self._tape, self._secret = tape, secret
+        self._tape, self._secret, self._key_taken = tape, secret, key_taken
         self._is_refused = False
         self._inspection: Inspection | None = None
         self._loop = asyncio.get_running_loop()
@@ -172,6 +179,9 @@ class Passage:
             if kind == TRANSCRIBED:
                 duration = msgspec.json.decode(message, type=_Transcribed).usage
                 return message, None if duration is None else self.spending.transcribed(duration.seconds)
+            if kind in CREATED:
+                self._key_taken(True)
+                return message, None
             return self._without_key(message), None
         return message, None
 
@@ -182,8 +192,10 @@ class Passage:
         is_about_key = isinstance(error, dict) and error.get("code") == "invalid_api_key"
         if isinstance(error, dict) and (is_about_key or (self._secret and self._secret in message)):
             log.error("%s: the service refuses the relay's key", self.id)
-            self._is_refused = True
-            error |= {"type": "server_error", "code": "upstream_refused", "message": REFUSED, "param": None}
+            if not self._is_refused:
+                self._is_refused = True
+                self._key_taken(False)
+            error |= {"type": "server_error", "code": KEY_REFUSED, "message": REFUSED, "param": None}
             return encode(event)
         return message
 

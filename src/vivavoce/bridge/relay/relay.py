@@ -33,7 +33,7 @@ from .inspection import Inspection
 from .ledger import Client, Ledger
 from .legs import CLOSE_S_MAX, Ear, SocketLeg, TransportLeg
 from .opening import Opening
-from .passage import Passage, PassageLimits
+from .passage import INTERNAL, KEY_REFUSED, Passage, PassageLimits
 from .policy import AllowList, Policy, PolicyFactory, Visit, policies_named
 from .records import RelayedSession
 from .settings import RelaySettings
@@ -106,12 +106,12 @@ class Relay:
         assert task is not None
         self._tasks.add(task)
         try:
-            if self.is_stopping:
-                raise Refusal(GOING_AWAY, "server_stopping", "The relay is stopping.", type="server_error")
+            self._require_going_on()
             passenger = self.gate.admit(asked, address)
             with self.ledger.place(passenger.client_id, passenger.admitted.key_id) as client:
                 service = await self._reached(passenger)
                 try:
+                    self._require_going_on()  # to reach a service may take long
                     yield Opened(self._new_id("sess"), passenger, client, service)
                 finally:
                     service.close(GOING_AWAY, "")
@@ -124,6 +124,10 @@ class Relay:
         finally:
             self._tasks.discard(task)
 
+    def _require_going_on(self) -> None:
+        if self.is_stopping:
+            raise Refusal(GOING_AWAY, "server_stopping", "The relay is stopping.", type="server_error")
+
     @property
     def places_left(self) -> int:
         """How many sessions may still begin."""
@@ -131,7 +135,7 @@ class Relay:
 
     async def _reached(self, passenger: Passenger) -> SocketLeg:
         try:
-            leg = await reach(
+            return await reach(
                 passenger.endpoint,
                 trust=self._trust,
                 timeout_s=self.settings.connect_ms_max / 1000,
@@ -145,22 +149,20 @@ class Relay:
             else:  # it has answered, and what is wrong is this session's own
                 self.health.worked(UPSTREAM)
             raise
-        self.health.worked(UPSTREAM)
-        return leg
+
+    def _note_key(self, is_taken: bool) -> None:
+        """A service may take a handshake and refuse its key afterwards, so it was reached when it says that it was."""
+        if is_taken:
+            self.health.worked(UPSTREAM)
+        else:
+            self.health.failed(UPSTREAM, KEY_REFUSED)
 
     async def carry(self, opened: Opened, leg: SocketLeg | TransportLeg) -> None:
         """Carry an opened session whose client's handshake is done to its end."""
         passage = self._passage(opened, leg)
         over: asyncio.Future[SessionRecord] = asyncio.get_running_loop().create_future()
         live = RelayedSession(passage, opened.passenger, self.server, self._wall_s(), over)
-        self._passages[passage.id] = passage
-        self._live[passage.id] = live
-        token = SESSION.set(opened.id)
-        if self.log is not None:
-            self.log.begin(live)
-        admitted, began_s = opened.passenger.admitted, asyncio.get_running_loop().time()
-        said, fields = (admitted.kind, admitted.model, opened.client.id), shown(live.record(self._wall_s()))
-        log.info("%s: begins, %s, model %r, client %r", opened.id, *said, extra={FIELDS: fields})
+        began_s = asyncio.get_running_loop().time()
         carrying: asyncio.Future[None]
         if isinstance(leg, TransportLeg):
             carrying = asyncio.create_task(leg.run(), name=f"client's leg of {opened.id}")
@@ -171,8 +173,15 @@ class Relay:
             opened.service.join(service)
             leg.join(client)
 
+        token = SESSION.set(opened.id)
+        self._passages[passage.id] = passage
+        self._live[passage.id] = live
         try:
+            self._note_begin(opened, live)
             await passage.run(join)
+        except Exception:
+            passage.fail("relay_failed", "The relay has failed.", INTERNAL, kind="server_error")
+            raise
         finally:
             del self._passages[passage.id], self._live[passage.id]
             self._settle(passage)
@@ -188,6 +197,13 @@ class Relay:
             end = (lasted_s, passage.ended_by, _costs(passage))
             log.info("%s: has ended after %.1f s: %s%s", opened.id, *end, extra={FIELDS: shown(record)})
             SESSION.reset(token)
+
+    def _note_begin(self, opened: Opened, live: RelayedSession) -> None:
+        if self.log is not None:
+            self.log.begin(live)
+        admitted, fields = opened.passenger.admitted, shown(live.record(self._wall_s()))
+        said = (admitted.kind, admitted.model, opened.client.id)
+        log.info("%s: begins, %s, model %r, client %r", opened.id, *said, extra={FIELDS: fields})
 
     def stop(self) -> None:
         """Begin no session any more; end all that there are, with 1001."""
@@ -258,6 +274,7 @@ class Relay:
             limits,
             tape=self._tapes.begin(passenger.admitted, opened.id),
             secret=secret_of(passenger.endpoint).encode(),
+            key_taken=self._note_key,
         )
         inspection = Inspection(
             passenger.dialect,

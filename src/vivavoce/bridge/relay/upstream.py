@@ -20,7 +20,7 @@ from vivavoce.server.auth import REQUEST, TRY_AGAIN, Refusal
 from vivavoce.transports.websocket import connect
 
 from .legs import SocketLeg
-from .passage import BAD_GATEWAY
+from .passage import BAD_GATEWAY, KEY_REFUSED, REFUSED
 
 _OF_THE_KEY = frozenset({401, 403, 407})
 _CLOSES: Mapping[int, int] = {400: REQUEST, 404: REQUEST, 422: REQUEST, 429: TRY_AGAIN, 503: TRY_AGAIN}
@@ -71,7 +71,7 @@ def _refused(failed: ConnectionFailed, secret: str) -> Refusal:
         return _unreachable("upstream_unreachable", "The service cannot be reached; the relay's log says why.", status)
     status = int(response.status)
     if status in _OF_THE_KEY:
-        return _unreachable("upstream_refused", "The service did not accept the key of the relay.", 502)
+        return _unreachable(KEY_REFUSED, REFUSED, 502)
     assert isinstance(cause, WSHandshakeError)
     error = _error(cause.raw_body or b"")
     message = str(error.get("message") or f"The service answered with HTTP {status}.")[:MESSAGE_CHARS_MAX]
