@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from vivavoce.core.messages import (
     LOOKS,
+    AudioSynthesized,
     CallMcpTool,
     Cancel,
     Close,
@@ -97,7 +98,8 @@ class Machine(Protocol):
         ...
 
     def deadline(self) -> int | None:
-        """When to be woken. It comes nearer only with an input that has an effect beyond a look at the audio."""
+        """When to be woken. It comes nearer only with an input that has an effect beyond a look at the audio, and never
+        with synthesized speech."""
         ...
 
 
@@ -330,7 +332,7 @@ class Runtime:
         Whoever brought it goes on with it, and so what is begun here must not inherit from him.
         """
         try:
-            steps = self._context.run(self._handle, input)
+            steps = self._handle(input)
             if steps is not _NO_STEPS and (wait := self._context.run(next, steps, None)) is not None:
                 return partial(_done, steps, wait)
         except Exception as error:
@@ -338,9 +340,10 @@ class Runtime:
         return None
 
     def _handle(self, input: Input) -> Iterator[Rest]:
-        """Hand an input to the machine and do what it asks for; gives what has to be waited for, before it goes on.
+        """Hand an input to the machine; gives the steps of what it asks for, with what has to be waited for between.
 
-        After nearly all that comes, audio in which nobody begins or ceases to speak, nothing is left to be done.
+        After nearly all that comes no step is left: after audio in which nobody begins or ceases to speak, and after
+        speech, which is sent at once.
         """
         now_s = self._clock()
         if type(input) is WakeUp:
@@ -353,7 +356,16 @@ class Runtime:
             scored = self._scored(look, look.audio)
             assert not isinstance(scored, Coming)
             effects = [] if scored is None else self.session.handle(scored, now_ms)
+        if type(input) is AudioSynthesized and self._has_sent(effects):
+            return _NO_STEPS
         return self._perform(effects) if effects or self._alarm is None else _NO_STEPS
+
+    def _has_sent(self, effects: list[Effect]) -> bool:
+        """Whether this is one event and no more, and there was room for it."""
+        if len(effects) != 1 or type(only := effects[0]) is not Send or self._media is not None:
+            return False
+        frame = self._codec.encode(only.event)
+        return frame is None or self._outbox.offer(frame)
 
     def _perform(self, effects: list[Effect]) -> Iterator[Rest]:
         """Do what the machine asks for.
