@@ -46,19 +46,18 @@ from vivavoce.core.messages import (
     WakeUp,
 )
 from vivavoce.engines import Pipeline
-from vivavoce.errors import ConnectionClosed, EngineError
+from vivavoce.errors import ConnectionClosed
 from vivavoce.protocol.events import ErrorDetail
 from vivavoce.transports import Transport
 
 from .channel import Channel, Rest
-from .detection import Coming, NoiseReduction, SpeechDetection, slices
+from .detection import Coming, NoiseReduction, SpeechDetection, slices, uncleaned, undetected
 from .outbox import Outbox
 from .work import ToolServers, Work
 
 log = logging.getLogger(__name__)
 
 FAILED = Close(1011, "The server has failed.")
-UNDETECTED = "Turns are not found any more; commit them, or clear the buffer to begin anew."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +97,7 @@ class Machine(Protocol):
         ...
 
     def deadline(self) -> int | None:
-        """When to be woken. It comes nearer only with an input that has an effect beyond a look at the audio, and never
-        with synthesized speech."""
+        """When to be woken; never nearer after synthesized speech, nor where all that is asked for is a look at audio."""
         ...
 
 
@@ -303,9 +301,7 @@ class Runtime:
     def _ring(self) -> None:
         self._alarm = None
         due_ms = self.session.deadline()
-        if due_ms is None:
-            return
-        if self._now_ms < due_ms:
+        if due_ms is None or self._now_ms < due_ms:
             self._set_alarm()
         elif not self._is_woken:
             self._is_woken = True
@@ -329,7 +325,7 @@ class Runtime:
     def _handle_at_once(self, input: Input) -> Rest | None:
         """Handle an input that comes while the session's task waits for one; the rest is for that task.
 
-        Whoever brought it goes on with it, and so what is begun here must not inherit from him.
+        Whoever brought it goes on with it, and so what the steps begin must not inherit from him.
         """
         try:
             steps = self._handle(input)
@@ -437,7 +433,7 @@ class Runtime:
                 self._health.failed("noise_reducer", getattr(error, "code", "engine_error"))
                 log.exception("%s: noise reduction has failed", self.session_id)
                 inputs.append(NoiseReduced(wanted.epoch, b"", is_over=True))
-                inputs.append(_failed(error, "Noise reduction", "Audio is taken as it comes."))
+                inputs.append(uncleaned(error))
                 return
             if clean:
                 inputs.append(NoiseReduced(wanted.epoch, clean))
@@ -450,8 +446,7 @@ class Runtime:
             scored = self._scored(wanted, audio)
             if isinstance(scored, Coming):
                 yield partial(self._score, scored, inputs)
-                continue
-            if scored is not None:
+            elif scored is not None:
                 inputs.append(scored)
             if isinstance(scored, ErrorDetail):
                 return
@@ -480,7 +475,7 @@ class Runtime:
     def _undetected(self, error: Exception) -> ErrorDetail:
         self._health.failed("vad", getattr(error, "code", "engine_error"))
         log.exception("%s: speech detection has failed", self.session_id)
-        return _failed(error, "Turn detection", UNDETECTED)
+        return undetected(error)
 
 
 _NO_STEPS: Iterator[Rest] = iter(())
@@ -502,10 +497,3 @@ async def _raise(error: Exception) -> None:
 async def _breath() -> None:
     """Let others run."""
     await asyncio.sleep(0)
-
-
-def _failed(error: Exception, what: str, consequence: str) -> ErrorDetail:
-    code, said = (
-        (error.code, error.message) if isinstance(error, EngineError) else ("engine_error", type(error).__name__)
-    )
-    return ErrorDetail(type="server_error", code=code, message=f"{what} has failed: {said}. {consequence}")
