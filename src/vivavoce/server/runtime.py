@@ -97,7 +97,7 @@ class Machine(Protocol):
         ...
 
     def deadline(self) -> int | None:
-        """When to be woken; never nearer after synthesized speech, nor where all that is asked for is a look at audio."""
+        """When to be woken. Never nearer after synthesized speech, nor where no more is asked for than a look."""
         ...
 
 
