@@ -86,6 +86,9 @@ class Session:
     default; raises `Refused` where that is not possible.
     """
 
+    _direct: frozenset[str] = frozenset()
+    """The fields that the client itself has set, which a stored prompt does not."""
+
     def __init__(
         self,
         *,
@@ -107,7 +110,6 @@ class Session:
         self._idle_at_ms: int | None = None
         self._is_draining = False
         self._effects: list[Effect] = []
-        self._direct: set[str] = set()
         is_transcription = isinstance(configured, TranscriptionSession)
         self._desk = desk = Desk(
             send=self._send,

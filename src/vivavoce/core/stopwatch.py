@@ -8,7 +8,6 @@ no event but that one pair of metadata; what it remembers is bounded, and the ol
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -168,8 +167,8 @@ class Stopwatch:
         """The input audio up to this tick is there, at this time in ms."""
         self._speech_ends: tuple[str, int] | None = None
         self._turn: SpokenTurn | None = None
-        self._transcripts: OrderedDict[str, int] = OrderedDict()
-        self._runs: OrderedDict[str, _Run] = OrderedDict()
+        self._transcripts: dict[str, int] = {}
+        self._runs: dict[str, _Run] = {}
         self.spoken = 0
         """Speech that was sent, in ticks."""
 
@@ -313,6 +312,6 @@ def _note(run: _Run, report: Any, now_ms: int) -> None:
             run.at["spoken"] = now_ms
 
 
-def _bound(known: OrderedDict[str, Any], most: int) -> None:
+def _bound(known: dict[str, Any], most: int) -> None:
     while len(known) > most:
-        known.popitem(last=False)
+        del known[next(iter(known))]

@@ -48,14 +48,15 @@ class ContextFull(Exception):
 class Window:
     """The view of one session's conversation."""
 
+    _left_out: frozenset[str] = frozenset()  # of the class until something is: an empty set takes 200 bytes
+
     def __init__(self, abilities: Abilities) -> None:
         self._abilities = abilities
-        self._left_out: set[str] = set()
 
     def copy(self) -> Window:
         """The same view, to try something on."""
         window = Window(self._abilities)
-        window._left_out = set(self._left_out)
+        window._left_out = self._left_out
         return window
 
     def fit(
@@ -102,7 +103,7 @@ class Window:
         asked = _asked(items)
         out = {key for item in items if (key := _key(item)) in self._left_out and _call_id(item) not in asked}
         parted = {_call_id(item) for item in items if _key(item) in out} - {""}
-        self._left_out = {_key(item) for item in items if _key(item) in out or _call_id(item) in parted}
+        self._left_out = frozenset(_key(item) for item in items if _key(item) in out or _call_id(item) in parted)
         return tuple(item for item in items if _key(item) not in self._left_out)
 
     def _window(self, output_tokens: int | None) -> int:

@@ -20,6 +20,8 @@ from vivavoce.engines import (
     VoiceActivityDetector,
     VoiceActivityStream,
 )
+from vivavoce.errors import EngineError
+from vivavoce.protocol.events import ErrorDetail
 
 SLICE_MS = 400
 """Audio that is converted or scored without letting others run: a few milliseconds of CPU."""
@@ -145,3 +147,24 @@ class _Cleaner:
 
     def push(self, audio: bytes) -> bytes:
         return self._back.push(self._stream.push(self._into.push(audio)))
+
+
+# --- what a client is told of an engine that failed -------------------------------------------------------------------
+
+
+def undetected(error: Exception) -> ErrorDetail:
+    """The detector has failed."""
+    consequence = "Turns are not found any more; commit them, or clear the buffer to begin anew."
+    return _failed(error, "Turn detection", consequence)
+
+
+def uncleaned(error: Exception) -> ErrorDetail:
+    """The noise reducer has failed."""
+    return _failed(error, "Noise reduction", "Audio is taken as it comes.")
+
+
+def _failed(error: Exception, what: str, consequence: str) -> ErrorDetail:
+    code, said = (
+        (error.code, error.message) if isinstance(error, EngineError) else ("engine_error", type(error).__name__)
+    )
+    return ErrorDetail(type="server_error", code=code, message=f"{what} has failed: {said}. {consequence}")

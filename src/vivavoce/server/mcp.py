@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
@@ -114,6 +115,10 @@ class Address:
         return message if len(message) <= EXCERPT_CHARS_MAX else message[:EXCERPT_CHARS_MAX] + "…"
 
 
+_rules = lru_cache(maxsize=8)(HostRules)
+"""Those of the settings, which are the same for all sessions."""
+
+
 class McpServers:
     """The MCP servers of one session; needs the extra `mcp`.
 
@@ -125,7 +130,7 @@ class McpServers:
 
     def __init__(self, *, allowed_hosts: Sequence[str] | None = None, limits: McpLimits | None = None) -> None:
         """Raises `SettingsError` for an entry of `allowed_hosts` that is none."""
-        self._hosts = HostRules((ANY_PUBLIC,) if allowed_hosts is None else allowed_hosts)
+        self._hosts = _rules((ANY_PUBLIC,) if allowed_hosts is None else tuple(allowed_hosts))
         self._limits = limits or McpLimits()
         self._connections: dict[Address, Connection] = {}
         """The longest unused first."""

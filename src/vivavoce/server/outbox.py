@@ -98,6 +98,7 @@ class Outbox:
                     self._watch_from(self._sending_since, patience)
                 await self._transport.send(frame)
                 self._sending_since = None
+                del frame  # which may be long, and so may the wait for the next one
         return frame
 
     def _watch_from(self, since_s: float, patience: asyncio.Timeout) -> None:

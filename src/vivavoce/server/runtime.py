@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from vivavoce.core.messages import (
     LOOKS,
+    AudioSynthesized,
     CallMcpTool,
     Cancel,
     Close,
@@ -45,19 +46,18 @@ from vivavoce.core.messages import (
     WakeUp,
 )
 from vivavoce.engines import Pipeline
-from vivavoce.errors import ConnectionClosed, EngineError
+from vivavoce.errors import ConnectionClosed
 from vivavoce.protocol.events import ErrorDetail
 from vivavoce.transports import Transport
 
 from .channel import Channel, Rest
-from .detection import Coming, NoiseReduction, SpeechDetection, slices
+from .detection import Coming, NoiseReduction, SpeechDetection, slices, uncleaned, undetected
 from .outbox import Outbox
 from .work import ToolServers, Work
 
 log = logging.getLogger(__name__)
 
 FAILED = Close(1011, "The server has failed.")
-UNDETECTED = "Turns are not found any more; commit them, or clear the buffer to begin anew."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ class Machine(Protocol):
         ...
 
     def deadline(self) -> int | None:
-        """When to be woken. It comes nearer only with an input that has an effect beyond a look at the audio."""
+        """When to be woken. Never nearer after synthesized speech, nor where no more is asked for than a look."""
         ...
 
 
@@ -301,9 +301,7 @@ class Runtime:
     def _ring(self) -> None:
         self._alarm = None
         due_ms = self.session.deadline()
-        if due_ms is None:
-            return
-        if self._now_ms < due_ms:
+        if due_ms is None or self._now_ms < due_ms:
             self._set_alarm()
         elif not self._is_woken:
             self._is_woken = True
@@ -329,10 +327,10 @@ class Runtime:
     def _handle_at_once(self, input: Input) -> Rest | None:
         """Handle an input that comes while the session's task waits for one; the rest is for that task.
 
-        Whoever brought it goes on with it, and so what is begun here must not inherit from him.
+        Whoever brought it goes on with it, and so what the steps begin must not inherit from him.
         """
         try:
-            steps = self._context.run(self._handle, input)
+            steps = self._handle(input)
             if steps is not _NO_STEPS and (wait := self._context.run(next, steps, None)) is not None:
                 return partial(_done, steps, wait)
         except Exception as error:
@@ -340,9 +338,10 @@ class Runtime:
         return None
 
     def _handle(self, input: Input) -> Iterator[Rest]:
-        """Hand an input to the machine and do what it asks for; gives what has to be waited for, before it goes on.
+        """Hand an input to the machine; gives the steps of what it asks for, with what has to be waited for between.
 
-        After nearly all that comes, audio in which nobody begins or ceases to speak, nothing is left to be done.
+        After nearly all that comes no step is left: after audio in which nobody begins or ceases to speak, and after
+        speech, which is sent at once.
         """
         now_s = self._clock()
         if type(input) is WakeUp:
@@ -355,7 +354,16 @@ class Runtime:
             scored = self._scored(look, look.audio)
             assert not isinstance(scored, Coming)
             effects = [] if scored is None else self.session.handle(scored, now_ms)
+        if type(input) is AudioSynthesized and self._has_sent(effects):
+            return _NO_STEPS
         return self._perform(effects) if effects or self._alarm is None else _NO_STEPS
+
+    def _has_sent(self, effects: list[Effect]) -> bool:
+        """Whether this is one event and no more, and there was room for it."""
+        if len(effects) != 1 or type(only := effects[0]) is not Send or self._media is not None:
+            return False
+        frame = self._codec.encode(only.event)
+        return frame is None or self._outbox.offer(frame)
 
     def _perform(self, effects: list[Effect]) -> Iterator[Rest]:
         """Do what the machine asks for.
@@ -427,7 +435,7 @@ class Runtime:
                 self._health.failed("noise_reducer", getattr(error, "code", "engine_error"))
                 log.exception("%s: noise reduction has failed", self.session_id)
                 inputs.append(NoiseReduced(wanted.epoch, b"", is_over=True))
-                inputs.append(_failed(error, "Noise reduction", "Audio is taken as it comes."))
+                inputs.append(uncleaned(error))
                 return
             if clean:
                 inputs.append(NoiseReduced(wanted.epoch, clean))
@@ -440,8 +448,7 @@ class Runtime:
             scored = self._scored(wanted, audio)
             if isinstance(scored, Coming):
                 yield partial(self._score, scored, inputs)
-                continue
-            if scored is not None:
+            elif scored is not None:
                 inputs.append(scored)
             if isinstance(scored, ErrorDetail):
                 return
@@ -470,7 +477,7 @@ class Runtime:
     def _undetected(self, error: Exception) -> ErrorDetail:
         self._health.failed("vad", getattr(error, "code", "engine_error"))
         log.exception("%s: speech detection has failed", self.session_id)
-        return _failed(error, "Turn detection", UNDETECTED)
+        return undetected(error)
 
 
 _NO_STEPS: Iterator[Rest] = iter(())
@@ -492,10 +499,3 @@ async def _raise(error: Exception) -> None:
 async def _breath() -> None:
     """Let others run."""
     await asyncio.sleep(0)
-
-
-def _failed(error: Exception, what: str, consequence: str) -> ErrorDetail:
-    code, said = (
-        (error.code, error.message) if isinstance(error, EngineError) else ("engine_error", type(error).__name__)
-    )
-    return ErrorDetail(type="server_error", code=code, message=f"{what} has failed: {said}. {consequence}")

@@ -100,8 +100,11 @@ class Speaking:
         await self._say(PhraseSpoken(self.response_id, self.item_id, wanted.phrase))
 
     async def _say(self, report: AudioSynthesized | PhraseSpoken) -> None:
-        self._held.append(report)
-        await self._released()
+        if self._holds or self._held or self._room is not None:
+            self._held.append(report)
+            await self._released()
+        else:  # nearly always: nothing can come before it
+            await self._report(report)
 
     async def _released(self) -> bool:
         """Report what there is, if it may be heard. One at a time, so that it stays in order."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -125,7 +125,7 @@ class Work:
         self._session_id = session_id
         self._tasks: set[asyncio.Task[Any]] = set()
         self._owned: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
-        self._ahead: OrderedDict[str, Ahead] = OrderedDict()
+        self._ahead: dict[str, Ahead] = {}
         self._speaking: dict[str, Speaking] = {}
         self._bytes = 0
         transcriber = pipeline.transcriber
@@ -214,7 +214,7 @@ class Work:
         """Begin; the outcome is reported."""
         self._ahead[wanted.response_id] = Ahead(asyncio.get_running_loop().time())
         if len(self._ahead) > AHEAD_MAX:
-            self._ahead.popitem(last=False)
+            del self._ahead[next(iter(self._ahead))]
         self._start(
             (wanted.response_id,),
             Job("generation", "language_model"),

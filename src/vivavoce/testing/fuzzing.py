@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
-from vivavoce.core.messages import Close, Effect, Input, Send
+from vivavoce.core.messages import LOOKS, AudioSynthesized, Close, Effect, Input, Send
 from vivavoce.core.session import Session
 from vivavoce.core.surroundings import Surroundings
 from vivavoce.core.translating import Translating
@@ -119,7 +119,7 @@ class _Wire:
 
 
 class _Witnessed:
-    """A machine, with a record of what each input led to."""
+    """A machine, with a record of what each input led to, and an eye on what the runtime takes for granted."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -127,7 +127,11 @@ class _Witnessed:
         self.events: list[ev.AnyServerEvent] = []
 
     def handle(self, input: Input, now_ms: int, /) -> list[Effect]:
+        due_ms = self.deadline()
         effects = self._machine.handle(input, now_ms)
+        if isinstance(input, AudioSynthesized) or all(type(effect) in LOOKS for effect in effects):
+            now_due_ms = self.deadline()  # at which the runtime will not look
+            assert now_due_ms is None or (due_ms is not None and now_due_ms >= due_ms), f"due sooner after {input}"
         self.events += [effect.event for effect in effects if isinstance(effect, Send)]
         if isinstance(input, ev.ClientEvent | ev.ErrorDetail):
             self.answers.append((input, effects))

@@ -22,6 +22,9 @@ VAD_FRAME_MS = 20
 SPEECH_RMS_MIN = 500
 """Of 32,768: about -36 dB of full scale, well below speech and well above the hiss of a quiet room."""
 
+FAINT = b"\x00\xff"
+"""The high bytes of samples from -256 to 255, whose RMS is 256 at most."""
+
 # --- voice activity ---------------------------------------------------------------------------------------------------
 
 
@@ -60,6 +63,7 @@ class _LevelStream:
         self._squares = squares()
         self._settings = settings
         self._frame_bytes = FORMAT.bytes_of(VAD_FRAME_MS)
+        self._ignores_faint = settings.speech_rms_min > 256
         self._energy_min = settings.speech_rms_min**2 * FORMAT.samples(VAD_FRAME_MS)
         self._rest = b""
         self._frames = 0
@@ -77,6 +81,8 @@ class _LevelStream:
         self._frames += 1
         if self._frames == self._settings.fail_at_frame:
             raise failure(f"frame {self._frames}")
+        if self._ignores_faint and not frame[1::2].translate(None, FAINT):
+            return 0.0  # in a third of the time
         return 1.0 if self._squares(frame) >= self._energy_min else 0.0
 
 
