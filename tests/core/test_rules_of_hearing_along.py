@@ -257,8 +257,8 @@ def test_an_answer_is_prepared_at_any_pause_where_trying_costs_nothing_else() ->
     with playbook(reading()) as play:
         play >> Opened() << ...
         hear(play, 200, True) << ... << along(tone(200), 0)
-        hear(play, 60, False) << along(silence(60), 200)
-        hear(play, 20, False) << along(silence(20), 260) << asks(Transcribe, item_id="spec_1")
+        hear(play, 20, False) << along(silence(20), 200)
+        hear(play, 20, False) << along(silence(20), 220) << asks(Transcribe, item_id="spec_1")
 
 
 def test_while_another_answer_goes_on_nothing_is_read() -> None:

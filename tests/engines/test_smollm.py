@@ -370,6 +370,22 @@ def test_a_prompt_that_is_prepared_makes_way_for_an_answer_and_goes_on_behind_it
     asyncio.run(ask())
 
 
+def test_a_preparation_of_the_very_prompt_that_is_asked_about_comes_to_its_end() -> None:
+    async def ask() -> None:
+        model = pretended(server := Stepwise())
+        preparing = asyncio.create_task(model.prepare(Prompt("", (user("question"),))))
+        await asyncio.to_thread(server.begun.wait, 10)
+        asked = asyncio.create_task(collect(model.generate(Prompt("", (user("question"),)))))
+        await asyncio.sleep(0)
+        server.may_end.set()
+        await asked
+        await preparing
+        assert server.log == ["question begins", "question ends"] * 2
+        await model.close()
+
+    asyncio.run(ask())
+
+
 def test_who_cancels_a_preparation_stops_it_and_an_answer_waits_for_its_end() -> None:
     async def ask() -> None:
         model = pretended(server := Stepwise())

@@ -59,9 +59,9 @@ class Limits:
     speculations_max: int = 4
     """Pauses of one turn at which an answer is prepared. At later ones it is not."""
 
-    speculation_along_ms: int = 64
-    """The silence where engines hear along and read along: trying costs no more than the pause itself. At most
-    `speculation_ms`."""
+    speculation_along_ms: int = 32
+    """The silence where engines hear along and read along, so that trying costs little: one frame of voice activity,
+    which falls a tenth of a second late as it is. At most `speculation_ms`."""
 
     speculations_along_max: int = 64
     """The pauses likewise."""

@@ -6,11 +6,15 @@ known by its lines. Invariant: a slot that is taken is nobody else's until it is
 
 from __future__ import annotations
 
+import math
 import threading
 
 from vivavoce.engines.chat_lines import Chat, Line
 
 __all__ = ["Slots"]
+
+ALIKE = 0.75
+"""How much of the shorter of two lines is the same if they are one: the end of a draft is what changes."""
 
 
 class Slots:
@@ -63,10 +67,10 @@ def known_lines(before: Chat, chat: Chat) -> int:
 
 
 def _begin_alike(before: Line, now: Line) -> bool:
-    """Whether they may be one line, heard less of or a little differently: half of the shorter is the same."""
+    """Whether they may be one line, heard less of or a little differently: most of the shorter is the same."""
     old, new = before["content"], now["content"]
-    half = (min(len(old), len(new)) + 1) // 2
-    return before["role"] == now["role"] and half > 0 and old[:half] == new[:half]
+    most = math.ceil(min(len(old), len(new)) * ALIKE)
+    return before["role"] == now["role"] and most > 0 and old[:most] == new[:most]
 
 
 def _common(before: Chat, chat: Chat) -> int:

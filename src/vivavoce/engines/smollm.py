@@ -354,10 +354,11 @@ class SmolLM:
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         prompts = self._prompts(chat)
-        while not is_ahead and self._preparing is not None:
+        while not is_ahead and (preparing := self._preparing) is not None:
             # It ends with the step that llama.cpp is at, before which nothing else begins either; what it has computed
-            # may be the begin of this very prompt.
-            self._preparing.stop()
+            # may be the begin of this very prompt. Is it all of it, nothing is gained by leaving the rest of it undone.
+            if not (preparing.has_begun and self._working.get(preparing) == chat):
+                preparing.stop()
             await self._change()
         while any(other.is_stopped and known_lines(before, chat) for other, before in self._working.items()):
             # An answer that nobody wants any more still has the slot of this conversation, for one step at most.
