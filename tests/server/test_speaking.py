@@ -124,6 +124,26 @@ def test_speech_waits_for_slow_text_and_then_comes_whole_and_in_order() -> None:
     assert isinstance(answer.told[-1][1], GenerationEnded), "the third phrase was nearly written"
 
 
+def test_speech_waits_for_slow_text_behind_a_phrase_without_a_sound_too() -> None:
+    async def talk() -> Answer:
+        answer = Answer(Slow([1.0 * n for n in range(9)]))
+        answer.voice.is_mute = True
+        await answer.speak_at(1.0, 0, "…")
+        await asyncio.sleep(0.5)
+        answer.voice.is_mute = False
+        await answer.speak_at(2.0, 1)
+        await answer.speak_at(3.0, 2)
+        await asyncio.sleep(10.0)
+        await answer.work.end(1.0)
+        return answer
+
+    answer = run(talk())
+    times = [time for time, event in answer.heard() if event == "audio"]
+    assert times[0] > 4.0, "text comes slower than it is spoken, so what is there does not last yet"
+    assert [event for _, event in answer.heard()] == ["spoken 0", "audio", "spoken 1", "audio", "spoken 2"]
+    assert answer.voice.asked[1][1] is Urgency.NOW, "nothing is heard yet"
+
+
 @pytest.mark.parametrize("steps", range(12))
 def test_a_phrase_is_spoken_that_comes_when_the_one_before_ends(steps: int) -> None:
     async def talk() -> Answer:

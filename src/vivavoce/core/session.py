@@ -8,19 +8,13 @@ fold of what was sent; a client's mistake has no partial effect and ends nothing
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from msgspec import structs
 
 from vivavoce.protocol import events as ev
-from vivavoce.protocol.base import UNSET, UnsetType, given
-from vivavoce.protocol.config import (
-    Prompt,
-    RealtimeSession,
-    RealtimeSessionResource,
-    SessionConfig,
-    SessionResource,
-    TranscriptionSession,
-)
+from vivavoce.protocol.base import given
+from vivavoce.protocol.config import SessionConfig, SessionResource, TranscriptionSession
 from vivavoce.protocol.items import InputAudio, Usage
 
 from . import configuration as cfg
@@ -69,8 +63,9 @@ from .response import RunningResponse
 from .speculation import Speculation, quiet_ms
 from .stopwatch import TIMED, TOLD, Stopwatch
 from .surroundings import Surroundings
-from .tools import Toolbox, shown
+from .tools import Toolbox
 from .transcribing import Transcribing
+from .updating import Updating
 
 GOING_AWAY = 1001
 POLICY = 1008
@@ -85,9 +80,6 @@ class Session:
     `ids(prefix)` gives fresh ids and is the only source of them. `configured` is what to begin with where it is not the
     default; raises `Refused` where that is not possible.
     """
-
-    _direct: frozenset[str] = frozenset()
-    """The fields that the client itself has set, which a stored prompt does not."""
 
     def __init__(
         self,
@@ -163,7 +155,7 @@ class Session:
                 self._adoption,
                 self._toolbox,
                 self._given.account,
-                self._filled,
+                partial(prompts.filled, self._given.prompts),
                 self._transcribing.listen_to,
                 self._response_done,
             ),
@@ -178,12 +170,10 @@ class Session:
             self._answering.proceed,
             self._answering.is_open,
         )
-        self._initial = desk.initial
-        self._begins_with = None if configured is None else self._with_prompt(configured)
-        if self._begins_with is not None:
-            self._initial = self._updated(self._begins_with)
-        if isinstance(configured, RealtimeSession):
-            self._direct |= prompts.fields_of(configured)
+        stored, turns_changed = self._given.prompts, partial(self._stay, None)
+        self._updating = Updating(desk, self._toolbox, self._answering, self._listening, stored, turns_changed)
+        if configured is not None:
+            self._updating.begin_with(configured)
 
     # --- the door -----------------------------------------------------------------------------------------------------
 
@@ -264,7 +254,7 @@ class Session:
     def _client(self, event: ev.ClientEvent) -> None:
         match event:
             case ev.SessionUpdate():
-                self._update(event.session)
+                self._updating.update(event.session)
             case ev.InputAudioBufferCommit():
                 self._adoption.require_room()
                 self._listening.commit()
@@ -337,7 +327,7 @@ class Session:
     @property
     def config(self) -> SessionResource:
         """The configuration in force."""
-        return self.conversation.session or self._initial
+        return self._updating.config
 
     @property
     def state(self) -> str:
@@ -370,15 +360,11 @@ class Session:
 
     def _open(self) -> None:
         self._ends_at_ms = self._now_ms + self.limits.session_ms_max
-        self._send(ev.SessionCreated(session=self._initial))
+        self._send(ev.SessionCreated(session=self.config))
         if self._desk.is_conversation:
             resource = ev.ConversationResource(id=self._desk.conversation_id, object="realtime.conversation")
             self._send(ev.ConversationCreated(conversation=resource))
-        audio = cfg.audio_input(self._initial)
-        self._listening.change_format(format_of(audio.format), cfg.turn_settings(given(audio.turn_detection, None)))
-        self._listening.reduce_noise(cfg.reduction(audio))
-        if isinstance(self._begins_with, RealtimeSession):
-            self._toolbox.define(given(self._begins_with.tools, ()), is_lasting=True)
+        self._updating.open()
 
     def _wake_up(self) -> None:
         if self._ends_at_ms is not None and self._now_ms >= self._ends_at_ms:
@@ -391,56 +377,6 @@ class Session:
         if self._idle_at_ms is not None and self._now_ms >= self._idle_at_ms:
             self._time_out()
         self._answering.fail_silent()
-
-    def _update(self, update: SessionConfig) -> None:
-        before, said, update = cfg.audio_input(self.config), update, self._with_prompt(update)
-        after = self._updated(update)
-        into = cfg.audio_input(after)
-        format, turns = format_of(into.format), cfg.turn_settings(given(into.turn_detection, None))
-        if format != self._listening.format and self._listening.holds_audio_to_keep:
-            raise invalid(
-                "session.audio.input.format",
-                "The input audio buffer holds audio in another format; commit or clear it first.",
-            )
-        self._send(ev.SessionUpdated(session=after))
-        if format != self._listening.format:
-            self._listening.change_format(format, turns)
-        elif into.turn_detection != before.turn_detection:
-            self._listening.change(turns)
-        if into.turn_detection != before.turn_detection:
-            self._stay(None)
-        if cfg.reduction(into) != cfg.reduction(before):
-            self._listening.reduce_noise(cfg.reduction(into))
-        if isinstance(update, RealtimeSession) and isinstance(said, RealtimeSession):
-            self._direct |= prompts.fields_of(said)
-            self._toolbox.define(given(update.tools, ()), is_lasting=True)
-
-    def _updated(self, update: SessionConfig) -> SessionResource:
-        """The configuration after this update. Raises `Refused`, changes nothing."""
-        now = self.config
-        if isinstance(update, RealtimeSession) and isinstance(now, RealtimeSessionResource):
-            if update.tools is not UNSET or update.tool_choice is not UNSET:
-                tools, choice = given(update.tools, given(now.tools, ())), given(update.tool_choice, now.tool_choice)
-                self._toolbox.check(tools, choice, "session")
-            if not isinstance(update.tools, UnsetType):
-                update = structs.replace(update, tools=shown(update.tools))
-        after = cfg.updated(
-            now,
-            update,
-            self._desk.abilities,
-            spoken_voice=self._answering.spoken_voice,
-            is_responding=len(self._answering) > 0,
-        )
-        return cfg.without_formats(after) if self._desk.abilities.audio_apart else after
-
-    def _with_prompt(self, update: SessionConfig) -> SessionConfig:
-        """The update with a stored prompt's fields, where neither it nor an earlier update says anything itself."""
-        if not isinstance(update, RealtimeSession) or (prompt := given(update.prompt, None)) is None:
-            return update
-        return prompts.beneath(update, self._filled(prompt, "session.prompt"), self._direct)
-
-    def _filled(self, prompt: Prompt, where: str) -> RealtimeSession:
-        return prompts.filled(self._given.prompts, prompt, where)
 
     # --- turns --------------------------------------------------------------------------------------------------------
 

@@ -82,6 +82,11 @@ class Ahead:
 
     # --- what follows -------------------------------------------------------------------------------------------------
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is being heard."""
+        return self._began_at is not None
+
     def runs_out(self, now: float) -> float | None:
         """When a listener will have heard all that is there; None where nothing sounds yet."""
         return None if self._began_at is None else max(self._began_at + self._made_s, now)

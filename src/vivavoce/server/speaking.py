@@ -40,7 +40,7 @@ class Speaking:
         self._clock = asyncio.get_running_loop().time
         self._phrases: deque[Speak] = deque()
         self._held: deque[AudioSynthesized | PhraseSpoken] = deque()
-        self._holds = ahead is not None and first.phrase == 0
+        self._holds = ahead is not None and not ahead.has_begun
         self._holds_until: float | None = None
         self._news = asyncio.Event()
         self._releasing = asyncio.Lock()
