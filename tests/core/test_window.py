@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vivavoce.core.abilities import Abilities
-from vivavoce.core.messages import Generate, GenerationEnded, Opened
+from vivavoce.core.messages import (
+    Effect,
+    Generate,
+    GenerationEnded,
+    Opened,
+    Prepare,
+    SpeechScored,
+    Transcribe,
+    TranscriptDelta,
+    TranscriptEnded,
+    WordsHeard,
+)
 from vivavoce.core.session import Session
 from vivavoce.core.surroundings import Surroundings
 from vivavoce.core.window import AUTO_RETENTION, IMAGE_TOKENS, ITEM_TOKENS, ContextFull, Window, image_tokens, tokens_of
@@ -15,6 +28,7 @@ from vivavoce.protocol.config import FunctionTool, RealtimeSession, RetentionRat
 from vivavoce.protocol.events import (
     ConversationItemCreate,
     ConversationItemDelete,
+    InputAudioBufferAppend,
     ResponseCreate,
     ResponseParams,
     SessionUpdate,
@@ -34,6 +48,7 @@ from vivavoce.protocol.items import (
     UnknownPart,
 )
 from vivavoce.testing.playbook import Playbook, asks, counting_ids, playbook, sends
+from vivavoce.testing.sounds import silence, tone
 
 ABLE = Abilities(context_tokens=200, output_tokens_max=76, count_tokens=len)
 FIXED = ITEM_TOKENS
@@ -388,3 +403,36 @@ def test_where_nobody_else_says_anything_an_item_may_be_the_first() -> None:
         is_conversation=True,
     )
     assert [item.id for item in kept] == ["3", "4", "5"]
+
+
+def prepared(effects: list[Effect]) -> list[str]:
+    """The ids of the items that the language model is to read."""
+    (wanted,) = (effect.wanted for effect in effects if isinstance(effect, Prepare))
+    return [str(item.id) for item in wanted.items]
+
+
+def test_room_for_what_is_about_to_be_said_is_made_when_a_turn_begins() -> None:
+    able = replace(ABLE, hears_along=True, prepares=True, speculation=True)
+    session = Session(
+        id="s",
+        model="m",
+        instructions="",
+        ids=counting_ids(),
+        expires_at=0,
+        surroundings=Surroundings(abilities=able),
+    )
+    session.handle(Opened(), 0)
+    for item in texts(*range(ROOM // SIZE - 1)):
+        session.handle(ConversationItemCreate(item=item), 0)
+    session.handle(InputAudioBufferAppend(audio=tone(200)), 0)
+    before = prepared(session.handle(SpeechScored(1, 20, (1.0,) * 10), 0))
+    assert before[:-1] == [str(number) for number in range(3, 11)], "what is left would only just have held a word"
+    item_id = before[-1]
+    heard = session.handle(WordsHeard(item_id, "four", ""), 0)
+    assert prepared(heard) == before, "so the rest of the prompt stays as it was read"
+    session.handle(InputAudioBufferAppend(audio=silence(600)), 0)
+    (asked,) = (e for e in session.handle(SpeechScored(1, 20, (0.0,) * 30), 0) if isinstance(e, Transcribe))
+    session.handle(TranscriptDelta(asked.item_id, "four"), 0)
+    effects = session.handle(TranscriptEnded(asked.item_id), 0)
+    (generate,) = (effect for effect in effects if isinstance(effect, Generate))
+    assert [str(item.id) for item in generate.items] == before

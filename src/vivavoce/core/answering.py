@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vivavoce.protocol import events as ev
@@ -40,7 +41,7 @@ from .response import RunningResponse
 from .terms import Terms, terms, with_prompt
 from .tools import Offer, Toolbox
 from .usage import Asked
-from .window import ContextFull, Window, image_tokens
+from .window import TURN_TOKENS, ContextFull, Window, image_tokens
 
 USER_AUDIO_TOKEN_MS = 100
 """User audio counts one token for this much (reference §6.3)."""
@@ -121,18 +122,34 @@ class Answering:
 
         Changes nothing. The same before and after the turn's item is in the conversation.
         """
-        desk = self._desk
-        before = self._context(item for item in desk.conversation if item.id != item_id)
-        if self.current is not None or any(known.is_pending for known in self._heard(before)):
+        question = self._question(item_id, transcript)
+        if question is None:
             return None
-        settled = self._settled(ev.ResponseParams(), None)
-        offer = self._near.toolbox.offer(settled.tools, settled.tool_choice)
-        items = (*self._as_heard(before, offer), spoken_item(item_id, transcript))
+        settled, offer, items = question
         try:
             wanted, _ = self._request(response_id, settled, offer, items, self._window.copy())
         except ContextFull:
             return None
         return Plan(settled, message_id, wanted)
+
+    def make_room(self, item_id: str) -> None:
+        """A turn begins: leave out of the context now what would have to make way for its words.
+
+        Else that would change the whole prompt at the end of the turn, when somebody waits for the answer.
+        """
+        question = self._question(item_id, "")
+        if question is not None:
+            with suppress(ContextFull):
+                self._request("", *question, self._window, spare=TURN_TOKENS)
+
+    def _question(self, item_id: str, transcript: str) -> tuple[Terms, Offer, tuple[Item, ...]] | None:
+        """What the language model would be asked after a turn in which this was said."""
+        before = self._context(item for item in self._desk.conversation if item.id != item_id)
+        if self.current is not None or any(known.is_pending for known in self._heard(before)):
+            return None
+        settled = self._settled(ev.ResponseParams(), None)
+        offer = self._near.toolbox.offer(settled.tools, settled.tool_choice)
+        return settled, offer, (*self._as_heard(before, offer), spoken_item(item_id, transcript))
 
     def start(self, params: ev.ResponseParams, *, is_automatic: bool, plan: Plan | None = None) -> None:
         """`response.created`, and the language model is asked as soon as it can be. Raises `Refused`.
@@ -232,7 +249,14 @@ class Answering:
         desk.ask(wanted)
 
     def _request(
-        self, response_id: str, settled: Terms, offer: Offer, items: tuple[Item, ...], window: Window
+        self,
+        response_id: str,
+        settled: Terms,
+        offer: Offer,
+        items: tuple[Item, ...],
+        window: Window,
+        *,
+        spare: int = 0,
     ) -> tuple[Generate, int]:
         """What the language model is asked, and how many tokens its context has. Raises `ContextFull`."""
         limit = None if settled.max_output_tokens == "inf" else settled.max_output_tokens
@@ -243,6 +267,7 @@ class Answering:
             output_tokens=limit,
             truncation=settled.truncation,
             is_conversation=settled.input is None,
+            spare=spare,
         )
         return Generate(
             response_id,

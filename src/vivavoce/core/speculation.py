@@ -118,6 +118,8 @@ class Speculation:
         """
         if not self._desk.abilities.prepares or self._draft is not None:
             return
+        if not words:
+            self._answering.make_room(item_id)
         if (plan := self._answering.plan(item_id, words, "", "")) is not None:
             self._desk.ask(Prepare(plan.wanted))
 

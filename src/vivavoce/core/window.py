@@ -34,6 +34,10 @@ ITEM_TOKENS = 4
 AUTO_RETENTION = 0.8
 """To what part of the window `auto` cuts: with 1 every further turn would drop an item, and the model would compute the
 whole prompt anew each time."""
+TURN_TOKENS = 64
+"""Kept for what a user is about to say, where the context is made ready for it: a few sentences …"""
+SPARE_PART = 8
+"""… but one part of so many at most."""
 IMAGE_TOKENS = {"low": 85, "auto": 765, "high": 765}
 """About what an image costs, by detail; models differ, none tells beforehand."""
 
@@ -68,10 +72,12 @@ class Window:
         output_tokens: int | None,
         truncation: Truncation,
         is_conversation: bool,
+        spare: int = 0,
     ) -> tuple[tuple[Item, ...], int]:
         """The items to show, and how many tokens the whole context has. Raises `ContextFull`.
 
-        `output_tokens` is what the answer may take, None for as much as the model writes at most.
+        `output_tokens` is what the answer may take, None for as much as the model writes at most. `spare` is left free
+        beside it, where it is up to us how much is left out.
         """
         count = self._abilities.count_tokens
         fixed = count(instructions) + ITEM_TOKENS + (count(_described(tools)) if tools else 0)
@@ -79,6 +85,8 @@ class Window:
         if fixed > window:
             raise ContextFull(fixed, window)
         available, ratio = window - fixed, AUTO_RETENTION
+        if truncation == "auto":
+            available -= min(spare, available // SPARE_PART)
         if isinstance(truncation, RetentionRatio):
             ratio = truncation.retention_ratio
             available = min(
