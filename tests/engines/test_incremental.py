@@ -8,15 +8,22 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from vivavoce.engines import TranscriptionHints
+from vivavoce.engines import TranscriptionHints, incremental
 from vivavoce.engines.cores import Cores, Urgency
-from vivavoce.engines.incremental import DRAFT_SPEECH_MS, IncrementalListening, Sketch, Sound, agreed
+from vivavoce.engines.incremental import IncrementalListening, Sketch, Sound, agreed
 from vivavoce.errors import EngineError
 
 FRAME_MS = 32
 BYTES_PER_MS = 32
 FRAME = FRAME_MS * BYTES_PER_MS
 WORD_FRAMES = 5
+DRAFT_SPEECH_MS = 600
+
+
+@pytest.fixture(autouse=True)
+def drafts_as_the_words_here_are_laid_out_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incremental, "DRAFT_SPEECH_MS", DRAFT_SPEECH_MS)
+    monkeypatch.setattr(incremental, "DRAFT_SPEECH_IDLE_MS", DRAFT_SPEECH_MS)
 
 
 class Activity:
@@ -154,6 +161,30 @@ def test_without_a_pause_a_draft_is_made_now_and_then() -> None:
         assert heard[1] - heard[0] > DRAFT_SPEECH_MS, "a longer stretch is drafted less often"
         assert await turn.listening.settle() == "1 2 3 4 5 6 7 8 9"
         assert turn.ear.calls[-1][3], "the last is guarded"
+
+    played(script)
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_while_nobody_else_computes_drafts_are_made_more_often(monkeypatch: pytest.MonkeyPatch, is_busy: bool) -> None:
+    monkeypatch.setattr(incremental, "DRAFT_SPEECH_IDLE_MS", 320)
+
+    async def script(turn: Turn) -> None:
+        other, begun, let_go = turn.cores.share("other", 1), threading.Event(), threading.Event()
+
+        def compute() -> None:
+            begun.set()
+            let_go.wait()
+
+        if is_busy:
+            computing = asyncio.create_task(other.run(Urgency.NOW, compute))
+            await asyncio.to_thread(begun.wait)
+        await turn.speak(words(1, 4))
+        assert turn.ear.calls[0][0] == (DRAFT_SPEECH_MS + FRAME_MS // 4 if is_busy else 320)
+        let_go.set()
+        if is_busy:
+            await computing
+        await other.close()
 
     played(script)
 

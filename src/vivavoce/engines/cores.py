@@ -109,6 +109,11 @@ class Cores:
         """Calls that wait for a place."""
         return len(self._waiting)
 
+    @property
+    def are_idle(self) -> bool:
+        """Whether nobody computes, and so nobody waits."""
+        return self._free == self.count
+
     async def take(self, share: ThreadShare, urgency: Urgency) -> _Place:
         """Wait for a place. Raises `EngineError` (`engine_busy`) where too many wait."""
         place = _Place(share, urgency)
@@ -200,6 +205,11 @@ class ThreadShare:
     def cost(self) -> int:
         """Places that one more takes, or that one fewer frees."""
         return 0 if self.is_one and self.running else 1
+
+    @property
+    def cores_are_idle(self) -> bool:
+        """Whether nobody computes on the cores, neither this engine nor another."""
+        return self._cores.are_idle
 
     async def run(self, urgency: Urgency, function: Callable[..., T], *arguments: object) -> T:
         """What the function gives, called in a thread once there is a place.

@@ -37,6 +37,8 @@ VOICE_FRAMES = 8
 LEVELS_PER_FRAME = 3
 DRAFT_SPEECH_MS = 600
 """Where nobody pauses, a draft is made after so much new speech …"""
+DRAFT_SPEECH_IDLE_MS = 400
+"""… or so much, while nobody else computes …"""
 DRAFT_SPEECH_SHARE = 8
 """… and one part of so many of what was said before: a longer stretch costs more each time."""
 UNTOLD_WORDS = 2
@@ -248,7 +250,8 @@ class IncrementalListening:
         sound = self._sound
         new = sum(p >= SPEECH_BEGINS for p in sound.probabilities[self._drafted_ms // sound.frame_ms :])
         old_ms = self._live.speech_ms if self._live else 0
-        return new * sound.frame_ms >= DRAFT_SPEECH_MS + old_ms // DRAFT_SPEECH_SHARE or (new > 0 and sound.is_quiet)
+        often = DRAFT_SPEECH_IDLE_MS if self._threads.cores_are_idle else DRAFT_SPEECH_MS
+        return new * sound.frame_ms >= often + old_ms // DRAFT_SPEECH_SHARE or (new > 0 and sound.is_quiet)
 
     async def _drafts(self) -> None:
         while self._wanted and not self._is_cancelled:
