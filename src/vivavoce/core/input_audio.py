@@ -10,6 +10,8 @@ from __future__ import annotations
 from vivavoce.audio.formats import Format
 
 TICKS_PER_SECOND = 24_000
+TICKS_PER_BYTE_MAX = 3
+"""No audio lasts longer: G.711 at 8 kHz."""
 
 
 def ticks_of(ms: int) -> int:

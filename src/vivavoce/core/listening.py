@@ -14,7 +14,7 @@ from typing import Literal
 from vivavoce.audio.formats import Format
 from vivavoce.protocol import events as ev
 
-from .input_audio import InputAudio, ms_of, ticks_of
+from .input_audio import TICKS_PER_BYTE_MAX, InputAudio, ms_of, ticks_of
 from .limits import Limits
 from .messages import DetectSpeech, Effect, JudgeTurn, NoiseReduced, ReduceNoise, SpeechScored, TurnJudged
 from .refused import Refused
@@ -181,13 +181,14 @@ class Listening:
     def append(self, audio: bytes) -> int:
         """More audio; it is cleaned where that is wanted, and scored where turns are found by us. Returns `end`."""
         held = self._audio
-        if held.ticks_with(audio) > self._ticks_max:
+        begin = held.end
+        fits_surely = begin - held.start + TICKS_PER_BYTE_MAX * (len(audio) + 1) <= self._ticks_max
+        if not fits_surely and held.ticks_with(audio) > self._ticks_max:
             raise Refused(
                 "input_audio_buffer_full",
                 f"The input audio buffer holds at most {self._limits.input_ms_max} ms; commit or clear it first.",
                 "audio",
             )
-        begin = held.end
         new = held.append(audio)
         if self._cleaning is None:
             if self._turns is not None:

@@ -179,7 +179,7 @@ class Stopwatch:
         match input:
             case AudioSynthesized():
                 if (run := self._runs.get(input.response_id)) is not None and run.done is None and input.audio:
-                    run.reach("first_audio", now_ms)
+                    run.at.setdefault("first_audio", now_ms)  # `reach`; this and the next are done for all audio
             case TranscriptEnded() | TranscriptFailed():
                 self._transcripts[input.item_id] = now_ms
                 _bound(self._transcripts, TRANSCRIPTS_MAX)
@@ -209,7 +209,7 @@ class Stopwatch:
         match event:
             case ev.ResponseOutputAudioDelta():
                 if (run := self._runs.get(event.response_id)) is not None:
-                    run.reach("first_sent", now_ms)
+                    run.at.setdefault("first_sent", now_ms)
                     run.audio_bytes += len(event.delta)
                     self.spoken += len(event.delta) // run.format.sample_bytes * TICKS_PER_SECOND // run.format.rate_hz
             case ev.ResponseOutputTextDelta():

@@ -38,16 +38,20 @@ class EngineHealth:
     """Of one pipeline, by role. `clock` gives seconds from any origin."""
 
     clock: Callable[[], float] = time.monotonic
+    is_well: bool = True
+    """Whether none is failing: then nothing need be told of one that worked."""
     _failing: dict[str, Failing] = field(default_factory=dict)
 
     def worked(self, role: str) -> None:
         """The engine did what it was asked."""
         if self._failing:
             self._failing.pop(role, None)
+            self.is_well = not self._failing
 
     def failed(self, role: str, code: str) -> None:
         """It did not."""
         before = self._failing.get(role, Failing(0, code, 0.0))
+        self.is_well = False
         self._failing[role] = replace(before, failures=before.failures + 1, code=code, at_s=self.clock())
 
     @property

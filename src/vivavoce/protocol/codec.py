@@ -7,7 +7,9 @@ GA events, whatever the dialect.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+import msgspec
 
 from . import events as ev
 from . import translation as tr
@@ -16,7 +18,7 @@ from .events import AnyClientEvent, AnyServerEvent, ErrorDetail
 from .ga import GaServer, Ways, no_such_event
 from .leniency import LENIENCIES_OF_TRANSLATION, reread
 from .shapes import tag
-from .violations import AUDIO_BYTES_MAX, FRAME_BYTES_MAX, Vocabulary, read
+from .violations import AUDIO_BYTES_MAX, FRAME_BYTES_MAX, LARGE_CHARS, Vocabulary, read
 from .wire import decoder, encode, write
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class ServerCodec:
             self._end = GaServer(playback)
         self._vocabulary = self._end.vocabulary
         self._decoder = self._end.decoder
+        self._decode = self._decoder.decode
         self._ways: Ways = self._end.ways
         if playback:
             self._ways = self._ways | {ev.ResponseOutputAudioDelta: no_such_event}
@@ -67,9 +70,15 @@ class ServerCodec:
 
         In the overview dialect one message may mean several events: a tuple, in order.
         """
-        event = read(frame, self._decoder, self._vocabulary)
+        event: Any
+        try:  # nearly all that comes is a small message, and an append; what is wrong with others, `read` finds out
+            event = self._decode(frame) if type(frame) is str and len(frame) <= LARGE_CHARS else None
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            event = None
         if type(event) is ev.InputAudioBufferAppend:
             return event
+        if event is None:
+            event = read(frame, self._decoder, self._vocabulary)
         return self._end.settle(event, frame)
 
     def encode(self, event: AnyServerEvent) -> bytes | None:

@@ -41,7 +41,7 @@ from vivavoce.engines import (
     TranscriptionHints,
 )
 
-from .detection import converted, slices
+from .detection import SLICE_MS, converted, slices
 
 CHUNK_MS = 100
 """Length of the audio deltas that a client gets (reference §8.26)."""
@@ -92,11 +92,12 @@ async def generation(model: LanguageModel, wanted: Generate) -> AsyncGenerator[E
 async def speech(synthesizer: Synthesizer, wanted: Speak) -> AsyncGenerator[bytes]:
     """The phrase in the client's format: the first audio as soon as there is any, then in chunks."""
     source = pcm16(synthesizer.rate_hz)
+    slice_bytes = source.bytes_of(SLICE_MS)
     converter = Converter(source, wanted.format)
     chunks = _Chunks(wanted.format)
     async with closing(synthesizer.speak(wanted.text, wanted.voice, wanted.speed)) as pieces:
         async for piece in pieces:
-            for part in slices(piece, source):
+            for part in (piece,) if len(piece) <= slice_bytes else slices(piece, source):
                 for chunk in chunks.push(converter.push(part)):
                     yield chunk
     for chunk in chunks.push(converter.flush()):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 from vivavoce.errors import ConnectionClosed
@@ -27,8 +28,8 @@ class Channel(Generic[T]):
     """Messages in order: at most `messages_max`, and no more are let in once they weigh `bytes_max` together.
 
     With `at_once`, a message that is put or offered while somebody waits in `get`, with nothing before it, is given to
-    that instead, by whoever brings it; it must not raise. A `Rest` that it returns is done in `get`, before whatever
-    comes later.
+    that instead, by whoever brings it. A `Rest` that it returns is done in `get`, before whatever comes later; what it
+    raises is raised there.
     """
 
     def __init__(self, *, bytes_max: int, messages_max: int, at_once: Callable[[T], Rest | None] | None = None) -> None:
@@ -63,7 +64,10 @@ class Channel(Generic[T]):
             # Who waits has nothing else to get. While he looks at this one nobody waits: what comes is put behind it.
             self._getter = None
             self._handed_over += 1
-            self._rest = self._at_once(message)
+            try:
+                self._rest = self._at_once(message)
+            except Exception as error:
+                self._rest = partial(_raise, error)
             self._getter = getter
             if self._rest is not None or self._messages or self._end is not None:
                 self._rouse()
@@ -138,3 +142,7 @@ class Channel(Generic[T]):
     def _rouse(self) -> None:
         if self._getter is not None and not self._getter.done():
             self._getter.set_result(None)
+
+
+async def _raise(error: Exception) -> None:
+    raise error

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from vivavoce.audio.convert import Converter
 from vivavoce.audio.formats import Format, pcm16
-from vivavoce.core.messages import DetectSpeech, ReduceNoise, SpeechScored
+from vivavoce.core.messages import ReduceNoise, SpeechScored
 from vivavoce.engines import (
     BatchedVoiceActivityStream,
     NoiseReducer,
@@ -57,15 +57,13 @@ class SpeechDetection:
 
     def __init__(self, detector: VoiceActivityDetector) -> None:
         self._detector = detector
-        self._epoch: int | None = None
+        self.epoch: int | None = None
+        """The one that is being scored."""
+        self.at_once_bytes = 0
+        """So much of its audio `push` takes whole, and says at once what there is to say."""
         self._converter: Converter | None = None
         self._stream: VoiceActivityStream | None = None
         self._batched: BatchedVoiceActivityStream | None = None
-        self._at_once_bytes = 0
-
-    def is_ready_for(self, wanted: DetectSpeech) -> bool:
-        """Whether `push` takes all of this audio, and says at once what there is to say."""
-        return wanted.epoch == self._epoch and len(wanted.audio) <= self._at_once_bytes
 
     def push(self, epoch: int, audio: bytes, format: Format) -> SpeechScored | Coming | None:
         """Scores of the frames that this audio completes, if any.
@@ -73,7 +71,7 @@ class SpeechDetection:
         Where they are cheaper to have together with other sessions', they are `Coming`: to be had by `score`, before
         more is pushed. Raises what the detector raises, once an epoch; after that the epoch has no scores.
         """
-        if epoch != self._epoch:
+        if epoch != self.epoch:
             self._begin(epoch, format)
         if self._stream is None:
             return None
@@ -99,7 +97,7 @@ class SpeechDetection:
         return SpeechScored(coming.epoch, self._detector.frame_ms, tuple(probabilities)) if probabilities else None
 
     def _begin(self, epoch: int, format: Format) -> None:
-        self._epoch = epoch
+        self.epoch = epoch
         self._stream = None
         inner = pcm16(self._detector.rate_hz)
         # Telling speech from silence needs no clean spectrum; interpolation holds nothing back, and the end of a turn
@@ -107,7 +105,7 @@ class SpeechDetection:
         self._converter = None if format == inner else Converter(format, inner, "QQ")
         self._stream = stream = self._detector.open()
         self._batched = stream if isinstance(stream, BatchedVoiceActivityStream) else None
-        self._at_once_bytes = format.bytes_of(SLICE_MS) if self._batched is None else 0
+        self.at_once_bytes = format.bytes_of(SLICE_MS) if self._batched is None else 0
 
 
 class NoiseReduction:

@@ -52,7 +52,8 @@ class Outbox:
 
         Where nothing is on its way and the transport takes it at once, that saves a turn of the event loop.
         """
-        if self._at_once is not None and self._sending_since is None and not self._frames and self._at_once(frame):
+        is_free = self._sending_since is None and not self._frames.bytes
+        if self._at_once is not None and is_free and self._at_once(frame):
             return True
         return self._frames.offer(frame, len(frame))
 

@@ -150,7 +150,7 @@ class Runtime:
         self._transport = transport
         self.session_id = session_id
         self._inbox: Channel[Input] = Channel(
-            bytes_max=limits.inbox_bytes_max, messages_max=limits.inbox_inputs_max, at_once=self._handle_at_once
+            bytes_max=limits.inbox_bytes_max, messages_max=limits.inbox_inputs_max, at_once=self._handle
         )
         self._outbox = Outbox(
             transport,
@@ -312,9 +312,11 @@ class Runtime:
     async def _live(self) -> None:
         """The session's task: handle what nobody could hand over at once, until it closes or the peer is gone."""
         try:
-            await _done(self._handle(Opened()))
+            input: Input = Opened()
             while True:
-                await _done(self._handle(await self._inbox.get()))
+                if (rest := self._handle(input, by_itself=True)) is not None:
+                    await rest()
+                input = await self._inbox.get()
         except ConnectionClosed as closed:
             self.session.handle(Gone(), self._now_ms)  # nothing to one that has closed
             if not self._inbox.has_ended:  # it was sending that found out, while who reads waits for room
@@ -324,24 +326,11 @@ class Runtime:
             self._note_end(FAILED.reason, FAILED.code)
             self._outbox.close(FAILED)
 
-    def _handle_at_once(self, input: Input) -> Rest | None:
-        """Handle an input that comes while the session's task waits for one; the rest is for that task.
+    def _handle(self, input: Input, *, by_itself: bool = False) -> Rest | None:
+        """Hand an input to the machine, do what it asks for; what has to be waited for is left to the session's task.
 
-        Whoever brought it goes on with it, and so what the steps begin must not inherit from him.
-        """
-        try:
-            steps = self._handle(input)
-            if steps is not _NO_STEPS and (wait := self._context.run(next, steps, None)) is not None:
-                return partial(_done, steps, wait)
-        except Exception as error:
-            return partial(_raise, error)
-        return None
-
-    def _handle(self, input: Input) -> Iterator[Rest]:
-        """Hand an input to the machine; gives the steps of what it asks for, with what has to be waited for between.
-
-        After nearly all that comes no step is left: after audio in which nobody begins or ceases to speak, and after
-        speech, which is sent at once.
+        That task does so `by_itself`, or, while it waits, whoever brings the input. After nearly all that comes nothing
+        is to be done: after audio in which nobody begins or ceases to speak, and after speech, which is sent at once.
         """
         now_s = self._clock()
         if type(input) is WakeUp:
@@ -350,13 +339,26 @@ class Runtime:
             self._active_s = now_s
         now_ms = round((now_s - self._opened_s) * 1000)
         effects = self.session.handle(input, now_ms)
-        while len(effects) == 1 and type(look := effects[0]) is DetectSpeech and self._detection.is_ready_for(look):
+        detection = self._detection
+        while (
+            len(effects) == 1
+            and type(look := effects[0]) is DetectSpeech
+            and look.epoch == detection.epoch
+            and len(look.audio) <= detection.at_once_bytes
+        ):
             scored = self._scored(look, look.audio)
             assert not isinstance(scored, Coming)
             effects = [] if scored is None else self.session.handle(scored, now_ms)
         if type(input) is AudioSynthesized and self._has_sent(effects):
-            return _NO_STEPS
-        return self._perform(effects) if effects or self._alarm is None else _NO_STEPS
+            return None
+        if not effects and self._alarm is not None:
+            return None
+        steps = self._perform(effects)
+        if by_itself:
+            return partial(_done, steps)
+        # Whoever brought it goes on with it, and so what the steps begin must not inherit from him.
+        wait = self._context.run(next, steps, None)
+        return None if wait is None else partial(_done, steps, wait)
 
     def _has_sent(self, effects: list[Effect]) -> bool:
         """Whether this is one event and no more, and there was room for it."""
@@ -459,7 +461,7 @@ class Runtime:
             scored = self._detection.push(wanted.epoch, audio, wanted.format)
         except Exception as error:
             return self._undetected(error)
-        if type(scored) is not Coming:
+        if not self._health.is_well and type(scored) is not Coming:
             self._health.worked("vad")
         return scored
 
@@ -480,20 +482,12 @@ class Runtime:
         return undetected(error)
 
 
-_NO_STEPS: Iterator[Rest] = iter(())
-"""Nothing is left to be done."""
-
-
 async def _done(steps: Iterator[Rest], wait: Rest | None = None) -> None:
     """Take every step that is left, and wait between them."""
     if wait is not None:
         await wait()
     for wait in steps:
         await wait()
-
-
-async def _raise(error: Exception) -> None:
-    raise error
 
 
 async def _breath() -> None:
