@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivavoce.engines.cores import DUE, WAITING_MAX, WITHIN_S, Cores, ThreadShare, Urgency, core_count
+from vivavoce.engines.cores import DUE, LATE_MAX, WAITING_MAX, WITHIN_S, Cores, ThreadShare, Urgency, core_count
 from vivavoce.errors import EngineError
 from vivavoce.testing.virtual_time import run
 
@@ -136,6 +136,44 @@ def test_an_answer_that_is_about_to_run_out_goes_before_one_that_has_not_begun()
         await asyncio.gather(busy, *calls)
 
     assert [name for name, _ in played(1, script).began] == ["first", "nearer", "near", "begin", "far"]
+
+
+def test_what_a_listener_would_miss_does_not_wait_for_a_long_computation() -> None:
+    async def script(engine: Scripted) -> None:
+        share = engine.cores.share("voice", 8)
+
+        async def heard(name: str, at: float) -> None:
+            DUE.set(at)
+            await engine.compute(share, SOON, name, 0.5)
+
+        long = [asyncio.create_task(engine.compute(share, NOW, "long", 5.0)) for _ in range(2)]
+        await asyncio.sleep(0)
+        calls = [heard("near", 1.0), heard("nearer", 0.8), engine.compute(share, NOW, "begin", 1.0)]
+        await asyncio.gather(*long, *calls)
+
+    engine = played(2, script)
+    began = dict(engine.began)
+    assert (began["nearer"], began["near"]) == (pytest.approx(0.8), pytest.approx(1.3)), "one at a time"
+    assert began["begin"] == 5.0, "who has heard nothing yet waits"
+    assert engine.busiest == 2 + LATE_MAX
+
+
+def test_what_is_late_and_given_up_is_not_begun() -> None:
+    async def script(engine: Scripted) -> None:
+        share = engine.cores.share("voice", 8)
+
+        async def heard() -> None:
+            DUE.set(1.0)
+            await engine.compute(share, SOON, "heard", 0.5)
+
+        long = asyncio.create_task(engine.compute(share, NOW, "long", 5.0))
+        await asyncio.sleep(0)
+        late = asyncio.create_task(heard())
+        await asyncio.sleep(0.5)
+        late.cancel()
+        await long
+
+    assert played(1, script).began == [("long", 0.0)]
 
 
 def test_work_ahead_has_no_other_deadline() -> None:

@@ -172,7 +172,7 @@ def test_a_phrase_without_sound_holds_nothing_up() -> None:
     assert run(talk()).heard() == [(1.0, "spoken 0")]
 
 
-def test_what_comes_later_is_due_when_all_has_been_heard() -> None:
+def test_what_comes_later_is_due_before_all_has_been_heard() -> None:
     async def talk() -> Answer:
         answer = Answer(Slow([0.01 * n for n in range(60)]))
         await answer.speak_at(0.1, 0)
@@ -185,7 +185,7 @@ def test_what_comes_later_is_due_when_all_has_been_heard() -> None:
     answer = run(talk())
     assert [at for at, what in answer.heard() if what == "audio"] == [0.1, 0.3, 0.4]
     assert [urgency for _, urgency, _ in answer.voice.asked] == [Urgency.NOW, Urgency.SOON, Urgency.SOON]
-    assert [due for _, _, due in answer.voice.asked] == [None, pytest.approx(1.1), pytest.approx(2.1)]
+    assert [due for _, _, due in answer.voice.asked] == [None, pytest.approx(0.9), pytest.approx(1.9)]
 
 
 def test_a_text_that_does_not_go_on_is_not_waited_for_for_ever() -> None:

@@ -25,7 +25,7 @@ class Length:
     """Then it ends at any space."""
 
 
-LENGTHS = (Length(8, 12, 60), Length(24, 48, 100), Length(48, 96, 150), Length(80, 200, 200))
+LENGTHS = (Length(8, 12, 60), Length(24, 48, 64), Length(48, 96, 150), Length(80, 200, 200))
 """Of the first, the second, the third, and all later phrases. The first decides how soon the assistant is heard, but
 "Well," alone would sound cut off; the others have to be there when the one before was heard, and so are about
 twice as long at most, since text comes at least twice as fast as it is spoken."""

@@ -2,9 +2,11 @@
 
 Engines compute in threads of their own. Before a thread begins it needs a place, and there are as many places as cores,
 so that what somebody waits for in silence never shares a core with what could wait. The earliest deadline is the first:
-the moment at which a listener has heard all that there is, or so long after the asking as its urgency says. Invariants:
-no more places are lent than there are; a place comes back when its thread has ended, not when nobody waits for it any
-more; whoever waits is passed only by what is due before.
+the moment at which what a listener hears next has to be begun, or so long after the asking as its urgency says. No
+thread can be stopped, and some take a second: what a listener would miss does not wait for them any longer than that
+moment, but shares the cores. Invariants: no more places are lent than there are, and `LATE_MAX` for what is late; a
+place comes back when its thread has ended, not when nobody waits for it any more; whoever waits is passed only by what
+is due before.
 """
 
 from __future__ import annotations
@@ -25,6 +27,12 @@ __all__ = ["DUE", "URGENCY", "Cores", "SharesCores", "ThreadShare", "Urgency", "
 
 WAITING_MAX = 256
 """Calls that wait for a place; more are refused."""
+
+LATE_MAX = 1
+"""Places beyond the cores, for what would be missed in the midst of an answer."""
+
+EARLY_S = 0.002
+"""A timer may ring a moment before its time, by rounding; late enough is late."""
 
 T = TypeVar("T")
 
@@ -48,8 +56,8 @@ URGENCY: ContextVar[Urgency] = ContextVar("urgency", default=Urgency.NOW)
 """How urgent what the current task asks of an engine is, where the engine itself cannot know."""
 
 DUE: ContextVar[float | None] = ContextVar("due", default=None)
-"""When what the current task asks of an engine is due, in seconds of the event loop's clock: then a listener has heard
-all that there is. None: as its urgency says. Work ahead has no other deadline than that."""
+"""When what the current task asks of an engine has to be begun, or a listener runs out of sound; on the clock of the
+event loop, in seconds. None: as its urgency says. Work ahead has no other deadline than that."""
 
 
 def core_count() -> int:
@@ -77,13 +85,19 @@ class _Place:
         self.share = share
         self.urgency = urgency
         self.loop = asyncio.get_running_loop()
-        self.due = self.loop.time() + WITHIN_S[urgency]
-        if urgency is not Urgency.SPARE and (due := DUE.get()) is not None:
-            self.due = due
+        due = None if urgency is Urgency.SPARE else DUE.get()
+        self.is_heard = due is not None
+        """Whether a listener is in the midst of what it belongs to."""
+        self.due = self.loop.time() + WITHIN_S[urgency] if due is None else due
         self.granted: asyncio.Future[None] = self.loop.create_future()
         self.is_lent = False
         self.has_begun = False
         self.is_over = False
+
+    @property
+    def beyond(self) -> int:
+        """How many places beyond the cores it may take now."""
+        return LATE_MAX if self.is_heard and self.loop.time() + EARLY_S >= self.due else 0
 
 
 class Cores:
@@ -123,11 +137,15 @@ class Cores:
             insort(self._waiting, place, key=_due)
             self._lend()
         if not place.is_lent:
+            late = place.loop.call_at(place.due, self._look) if place.is_heard else None
             try:
                 await place.granted
             except asyncio.CancelledError:
                 self.give_back(place)
                 raise
+            finally:
+                if late is not None:
+                    late.cancel()
         return place
 
     def begin(self, place: _Place) -> bool:
@@ -152,6 +170,11 @@ class Cores:
         """From any thread: the engine computes `most` things at once from now on; what runs already goes on."""
         with self._lock:
             share.most = most
+            self._lend()
+
+    def _look(self) -> None:
+        """Something is late."""
+        with self._lock:
             self._lend()
 
     # --- under the lock -----------------------------------------------------------------------------------------------
@@ -182,7 +205,7 @@ class Cores:
             share = place.share
             if place.urgency is Urgency.SPARE and leaves_one:
                 continue
-            if share.running < share.most and share.cost <= self._free:
+            if share.running < share.most and share.cost <= self._free + place.beyond:
                 return place
         return None
 

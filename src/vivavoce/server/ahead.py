@@ -1,8 +1,8 @@
 """How far an answer is ahead of its listener: text as it is written, speech as it is made, and the ear that uses it up.
 
-`Work` tells it what the engines report, `Speaking` asks it when the speech may begin and when it runs out. Pure: time
-comes in, as seconds of one clock. Invariant: an answer that may begin has begun, and what comes later is due when the
-listener has heard all that was there before.
+`Work` tells it what the engines report, `Speaking` asks it when the speech may begin and when more of it is due. Pure:
+time comes in, as seconds of one clock. Invariant: an answer that may begin has begun, and what comes later is due so
+long before the listener has heard all that was there before as a phrase takes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["Ahead"]
 
 NEXT_PHRASE_CHARS = 64
 """How long the second phrase is expected to be while it is being written: it may end in front of many a word from 48
-on, see `core.phrases`."""
+on, and ends at any from here on, see `core.phrases`."""
 ANSWER_CHARS = 300
 """How long an answer is expected to be that is written slower than it is spoken."""
 CHAR_S = 0.06
@@ -87,9 +87,12 @@ class Ahead:
         """Whether it is being heard."""
         return self._began_at is not None
 
-    def runs_out(self, now: float) -> float | None:
-        """When a listener will have heard all that is there; None where nothing sounds yet."""
-        return None if self._began_at is None else max(self._began_at + self._made_s, now)
+    def next_due(self, now: float) -> float | None:
+        """When the next phrase has to be begun, to be there when all that is there has been heard.
+
+        None where nothing sounds yet.
+        """
+        return None if self._began_at is None else max(self._began_at + self._made_s - self._takes_s, now)
 
     def may_begin(self, now: float) -> bool:
         """Whether what is there probably lasts until there is more, to the end, or is all there is. Begins, if so."""
@@ -110,7 +113,7 @@ class Ahead:
             there_s += max(self._unspoken[0][0] * self._char_spoken_s - self._made_of_phrase_s, 0.0)
         if there_s >= READY_S_MAX or (self._is_written and not waiting):
             return True
-        needed_s = SPARE_S + SYNTHESIS_SHARE * self._synthesis_s
+        needed_s = self._takes_s
         if not self._is_written:
             char_s = self._char_written_s(now)
             unwritten = 0 if waiting else max(NEXT_PHRASE_CHARS - (self._chars - self._asked_chars), 0)
@@ -118,6 +121,11 @@ class Ahead:
             next_s, behind_s = unwritten * char_s, to_come * (char_s - self._char_spoken_s)
             needed_s += max(next_s * (1 + SLOWER_PER_S * next_s), behind_s)
         return there_s >= needed_s
+
+    @property
+    def _takes_s(self) -> float:
+        """From asking for a phrase to its first sound, at most."""
+        return SPARE_S + SYNTHESIS_SHARE * self._synthesis_s
 
     def _char_written_s(self, now: float) -> float:
         """Time per character, since the first text; where there was no more, since the question."""

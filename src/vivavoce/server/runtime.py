@@ -312,11 +312,11 @@ class Runtime:
     async def _live(self) -> None:
         """The session's task: handle what nobody could hand over at once, until it closes or the peer is gone."""
         try:
-            input: Input = Opened()
+            rest = self._handle(Opened(), by_itself=True)
             while True:
-                if (rest := self._handle(input, by_itself=True)) is not None:
+                if rest is not None:
                     await rest()
-                input = await self._inbox.get()
+                rest = self._handle(await self._inbox.get(), by_itself=True)
         except ConnectionClosed as closed:
             self.session.handle(Gone(), self._now_ms)  # nothing to one that has closed
             if not self._inbox.has_ended:  # it was sending that found out, while who reads waits for room

@@ -86,7 +86,7 @@ class Speaking:
 
     async def _speak(self, wanted: Speak) -> None:
         ahead = self._ahead
-        due = None if ahead is None else ahead.runs_out(self._clock())
+        due = None if ahead is None else ahead.next_due(self._clock())
         URGENCY.set(Urgency.SOON if wanted.phrase and not self._holds else Urgency.NOW)
         DUE.set(due)
         async with closing(speech(self._synthesizer, wanted)) as chunks:
