@@ -10,7 +10,7 @@ import pytest
 
 from vivavoce.engines import TranscriptionHints, incremental
 from vivavoce.engines.cores import Cores, Urgency
-from vivavoce.engines.incremental import IncrementalListening, Sketch, Sound, agreed
+from vivavoce.engines.incremental import Care, IncrementalListening, Sketch, Sound, agreed
 from vivavoce.errors import EngineError
 
 FRAME_MS = 32
@@ -60,9 +60,9 @@ class EarDouble:
         known: Sequence[int],
         guess: Sequence[int],
         cancelled: threading.Event,
-        is_final: bool,
+        care: Care,
     ) -> Sketch:
-        self.calls.append((round(speech_s * 1000), tuple(known), tuple(guess), is_final))
+        self.calls.append((round(speech_s * 1000), tuple(known), tuple(guess), care is Care.END))
         if self.gate is not None:
             self.began.set()
             self.gate.wait()

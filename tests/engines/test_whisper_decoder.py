@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from vivavoce.engines import TranscriptionHints
+from vivavoce.engines.doubt import Draft
+from vivavoce.engines.incremental import Care
 from vivavoce.engines.weights import WHISPER, verified
-from vivavoce.engines.whisper import RATE_HZ, WhisperSettings, _Model
+from vivavoce.engines.whisper import RATE_HZ, UNSURE, WhisperSettings, _Heard, _Model
 from vivavoce.engines.whisper_decoder import Memory, WhisperDecoder, _behind, _log_total, _weights
 
 HINTS = TranscriptionHints()
@@ -83,12 +85,38 @@ def test_a_sketch_begins_with_what_is_known_and_stops_when_told() -> None:
     model = _Model(str(verified(*WHISPER).parent), WhisperSettings())
     known = model._tokens.encode(" Good morning", add_special_tokens=False).ids
     noise = (np.random.default_rng(3).standard_normal(2 * RATE_HZ) * 900).astype("<i2").tobytes()
-    sketch = model.sketch(noise, 1.5, HINTS, known, (), threading.Event(), is_final=True)
+    sketch = model.sketch(noise, 1.5, HINTS, known, (), threading.Event(), Care.END)
     assert sketch.text.startswith(" Good morning")
     model._decoder = None
-    slower = model.sketch(noise, 1.5, HINTS, known, (), threading.Event(), is_final=True)
+    slower = model.sketch(noise, 1.5, HINTS, known, (), threading.Event(), Care.END)
     assert slower.text.startswith(" Good morning"), "so it is with a model that CTranslate2 must read"
     assert list(slower.tokens[: len(known)]) == known
     stopped = threading.Event()
     stopped.set()
-    assert model.sketch(noise, 1.5, HINTS, (), (), stopped, is_final=True).tokens == ()
+    assert model.sketch(noise, 1.5, HINTS, (), (), stopped, Care.END).tokens == ()
+
+
+@pytest.mark.models
+def test_an_unsure_reading_gives_way_to_a_likelier_one_where_speech_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _Model(str(verified(*WHISPER).parent), WhisperSettings())
+    searched: list[float] = []
+
+    def heard(text: str, score: float) -> _Heard:
+        tokens = model._tokens.encode(text, add_special_tokens=False).ids
+        return _Heard(Draft(text, len(tokens), score, 0.0, True), "en", None, [], tokens)
+
+    def sketch(read: float, found: float, care: Care) -> str:
+        def search(*_: object) -> _Heard:
+            searched.append(found)
+            return heard(" a dark roast coffee", found)
+
+        monkeypatch.setattr(model, "_guessed", lambda *_: heard(" a dark rose coffee", read))
+        monkeypatch.setattr(model, "_search", search)
+        return model.sketch(bytes(2 * RATE_HZ), 1.5, HINTS, (), (), threading.Event(), care).text
+
+    assert sketch(UNSURE - 0.1, -0.3, Care.SPOKEN) == " a dark rose coffee", "there will be another draft"
+    assert sketch(UNSURE + 0.1, -0.1, Care.PAUSE) == " a dark rose coffee", "sure enough"
+    assert not searched
+    assert sketch(UNSURE - 0.1, -0.3, Care.PAUSE) == " a dark roast coffee"
+    assert sketch(UNSURE - 0.1, -0.9, Care.PAUSE) == " a dark rose coffee", "what was found is less likely"
+    assert len(searched) == 2

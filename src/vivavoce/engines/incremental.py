@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from typing import Protocol
 
 from vivavoce.audio.levels import rms_db
@@ -59,6 +60,17 @@ class Sketch:
     is_sure: bool = True
 
 
+class Care(IntEnum):
+    """How much trouble a draft is worth."""
+
+    SPOKEN = 0
+    """The speech goes on, and so does what is written down of it."""
+    PAUSE = 1
+    """This may be all: an answer is prepared from it. Where the quick reading is unsure, search for a likelier one."""
+    END = 2
+    """This is all. In doubt, decode again without sparing anything."""
+
+
 class Ear(Protocol):
     """What reads a stretch of speech; runs in a thread."""
 
@@ -70,12 +82,9 @@ class Ear(Protocol):
         known: Sequence[int],
         guess: Sequence[int],
         cancelled: threading.Event,
-        is_final: bool,
+        care: Care,
     ) -> Sketch:
-        """The speech in PCM16, which begins with the tokens `known` and probably goes on as `guess` does.
-
-        `is_final`: in doubt, decode again without sparing anything.
-        """
+        """The speech in PCM16, which begins with the tokens `known` and probably goes on as `guess` does."""
         ...
 
     def starts_word(self, token: int) -> bool:
@@ -320,9 +329,10 @@ class IncrementalListening:
         guess = live.sketch.tokens[len(live.told) :] if live.sketch else ()
         stopped = threading.Event()
         urgency = Urgency.NOW if is_urgent else Urgency.SPARE
+        care = Care.END if is_final else Care.PAUSE if is_urgent else Care.SPOKEN
         part, speech_s = self._sound.part(stretch), stretch.speech_ms / 1000
         call = self._threads.run(
-            urgency, self._ear.sketch, part, speech_s, self._hints, live.told, guess, stopped, is_final
+            urgency, self._ear.sketch, part, speech_s, self._hints, live.told, guess, stopped, care
         )
         self._in_thread = reading = _Reading(
             asyncio.ensure_future(call), stopped, is_urgent, is_final, stretch.speech_ms

@@ -22,7 +22,7 @@ from msgspec import Meta
 from vivavoce.engines import Told, TranscriptionHints
 from vivavoce.engines.cores import Cores, Urgency
 from vivavoce.engines.doubt import Draft, doubtful, noise, plain, without_repetition
-from vivavoce.engines.incremental import IncrementalListening, Sketch, Sound
+from vivavoce.engines.incremental import Care, IncrementalListening, Sketch, Sound
 from vivavoce.engines.options import read_options
 from vivavoce.engines.silero import Silero
 from vivavoce.engines.stretches import Stretch, find_stretches
@@ -43,6 +43,9 @@ SILENCE_LEVEL = -0.7
 """Log-mel value of digital silence beside speech of usual loudness."""
 REPETITION_PENALTY_AGAIN = 1.1
 """Of the second decoding: it costs a little accuracy, and what it is for is a loop."""
+UNSURE = -0.45
+"""Mean log-probability below which a wider search often finds other words: in one of seven recordings of the kind that
+people make at a counter, of which it mends every fourth."""
 TOKENS_EXTRA = 12
 TOKENS_PER_S_MAX = {"en": 8.0}
 """Length limit by language; a language that is not here may need several tokens for a character."""
@@ -279,7 +282,7 @@ class _Model:
         known: Sequence[int],
         guess: Sequence[int],
         cancelled: threading.Event,
-        is_final: bool,
+        care: Care,
     ) -> Sketch:
         """The speech of one stretch, which begins with `known` and probably goes on with `guess`; see `incremental`."""
         nothing = Sketch(tuple(known), self.text(known), is_sure=False)
@@ -290,8 +293,10 @@ class _Model:
             heard = self._guessed(samples, hints, known, guess, cancelled)
             if heard is None:
                 return nothing
+            if care is not Care.SPOKEN and heard.draft.score < UNSURE and not cancelled.is_set():
+                heard = self._likelier(heard, len(samples) / RATE_HZ, hints, known)
             is_in_doubt = not noise(heard.draft) and doubtful(heard.draft, speech_s, heard.language)
-            if is_final and is_in_doubt and not cancelled.is_set():
+            if care is Care.END and is_in_doubt and not cancelled.is_set():
                 again = self._decode(samples, hints, is_second=True, known=known)
                 best = _better(heard.draft, again.draft, speech_s, again.language)
                 tokens = self._tokens.encode(best.text, add_special_tokens=False).ids
@@ -300,7 +305,7 @@ class _Model:
             raise
         except Exception as error:
             raise EngineError(f"whisper: {error}", code="transcription_failed") from error
-        if noise(heard.draft) or (is_in_doubt and not is_final):
+        if noise(heard.draft) or (is_in_doubt and care is not Care.END):
             return replace(nothing, is_sure=not is_in_doubt)
         if known and list(heard.tokens[: len(known)]) != list(known):
             # The guard cut a repetition out of what was told; the rest of it is not better.
@@ -332,6 +337,15 @@ class _Model:
         draft = Draft(self.text(tokens), len(tokens), reading.score, reading.no_speech, reading.complete)
         return _Heard(draft, language, encoded, prompt, tokens)
 
+    def _likelier(self, heard: _Heard, seconds: float, hints: TranscriptionHints, known: Sequence[int]) -> _Heard:
+        """What was read greedily, or what a wider search finds, if that is likelier as a whole."""
+        if self._decoder is None:
+            return heard  # that was the wider search
+        found = self._search(heard.view, seconds, hints, known)
+        # The mean of a reading is that of its new tokens; a search counts the known ones as certain.
+        read = heard.draft.score * (heard.draft.tokens - len(known))
+        return found if found.draft.score * found.draft.tokens > read else heard
+
     def starts_word(self, token: int) -> bool:
         """Whether `token` begins with a space."""
         return str(self._tokens.id_to_token(token)).startswith("Ġ")
@@ -360,6 +374,18 @@ class _Model:
         seconds = len(samples) / RATE_HZ
         columns = WINDOW_COLUMNS if is_second else _columns(seconds)
         encoded = self._encoded(self._log_mel(samples, columns, self._bands)[None])
+        return self._search(encoded, seconds, hints, known, is_second=is_second)
+
+    def _search(
+        self,
+        encoded: Any,
+        seconds: float,
+        hints: TranscriptionHints,
+        known: Sequence[int],
+        *,
+        is_second: bool = False,
+    ) -> _Heard:
+        """The likeliest text of what was encoded, by beam search."""
         encoded = self._numpy.concatenate([encoded, self._silence[:, encoded.shape[1] :]], axis=1)
         view = self._view(encoded)
         language = self._language(view, hints)
