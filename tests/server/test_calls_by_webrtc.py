@@ -375,6 +375,7 @@ def test_what_cannot_be_done_to_a_call_by_webrtc_is_said() -> None:
 
     async def main() -> None:
         async with serving() as server, plain_call(server.url, key=KEY, session=SESSION) as caller:
+            await caller.until("session.created")  # aiortc may never end what is closed while it connects
             for name, body in (("accept", SESSION), ("reject", {}), ("refer", {"target_uri": "tel:+1"})):
                 answer = await post(server, f"{caller.location}/{name}", json=body)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_a_sip_call")
