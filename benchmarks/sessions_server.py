@@ -55,6 +55,7 @@ class LoopClock:
 async def serve_vivavoce(door: str, stop: asyncio.Event) -> None:
     """The server, with the scripted pipeline."""
     from vivavoce.server import running
+    from vivavoce.server.serve import keep_for_good
     from vivavoce.server.settings import settings_of
 
     in_real_time = {"engine": "scripted", "options": {"piece_delay_s": DELTA_MS / 1000}}
@@ -71,6 +72,7 @@ async def serve_vivavoce(door: str, stop: asyncio.Event) -> None:
         }
     )
     async with running(settings) as server:
+        keep_for_good()  # as `vivavoce serve` does
         print(f"ws://{server.host}:{server.port}", flush=True)
         await stop.wait()
 

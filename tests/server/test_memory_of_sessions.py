@@ -1,4 +1,4 @@
-"""What a session leaves behind: no audio that would have to wait for the garbage collector."""
+"""What has to wait for the garbage collector: no audio of a session that is over, and nothing for it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from vivavoce.core.conversation import Entry
 from vivavoce.core.hearing import Heard
+from vivavoce.core.input_audio import InputAudio
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.server.auth import Asked
 from vivavoce.server.pipelines import Pipelines
+from vivavoce.server.serve import keep_for_good
 from vivavoce.server.sessions import Sessions
 from vivavoce.server.settings import settings_of
 from vivavoce.testing.playbook import counting_ids
@@ -31,8 +34,9 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-def left(*kinds: type) -> list[object]:
-    return [one for one in gc.get_objects() if isinstance(one, kinds)]
+def holders_of_audio() -> list[object]:
+    """What the user said, what was answered, what is not yet committed."""
+    return [one for one in gc.get_objects() if isinstance(one, Heard | Entry | InputAudio)]
 
 
 async def one_session(messages: list[dict[str, object]]) -> None:
@@ -58,5 +62,19 @@ def test_what_was_said_is_forgotten_with_its_session() -> None:
         {"type": "input_audio_buffer.commit"},
         {"type": "response.create"},
     ]
+    before = holders_of_audio()
     run(one_session(messages))
-    assert left(Heard) == []
+    assert [one for one in holders_of_audio() if not any(one is other for other in before)] == []
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_a_process_has_loaded_is_not_looked_at_again() -> None:
+    loaded: list[object] = []
+    loaded.append(loaded)
+    frozen = gc.get_freeze_count()
+    keep_for_good()
+    try:
+        assert not any(one is loaded for one in gc.get_objects())
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()

@@ -10,7 +10,6 @@ import pytest
 from test_serve import is_true_soon, message, receive, scripted, socket_to, until, within_time
 from websockets.asyncio.client import ClientConnection
 
-from vivavoce.core.session import Session
 from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
 from vivavoce.server import Server, running
 
@@ -57,7 +56,7 @@ def test_the_account_loses_what_the_sessions_used(end: End, fail_at_piece: int |
             account = sessions.accounts.of("")
             account.tokens._per_s = 1e-9  # time gives nothing back here
             async with socket_to(server) as one, socket_to(server) as other:
-                machines = [runtime.session for runtime in sessions]
+                bills = [runtime.session.bill for runtime in sessions]
                 for socket in (one, other):
                     await receive(socket)
                     await socket.send(message("Tell me about the sea, the birds above it and the fish in it."))
@@ -66,10 +65,9 @@ def test_the_account_loses_what_the_sessions_used(end: End, fail_at_piece: int |
                 await asyncio.gather(*(end(server, socket) for socket in (one, other)))
             assert await is_true_soon(lambda: not len(sessions))
             used = 0
-            for machine in machines:
-                assert isinstance(machine, Session)
-                assert machine.bill.input_tokens > 0 or fail_at_piece == 1
-                used += machine.bill.input_tokens + machine.bill.output_tokens
+            for bill in bills:
+                assert bill.input_tokens > 0 or fail_at_piece == 1
+                used += bill.input_tokens + bill.output_tokens
             assert TOKENS - account.tokens._level == pytest.approx(used, abs=1e-3)
 
     within_time(main())

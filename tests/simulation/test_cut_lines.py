@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 import pytest
 
 from vivavoce.client.connection import Connection
+from vivavoce.core.conversation import Conversation
 from vivavoce.core.session import Session
 from vivavoce.engines.scripted import ScriptedSettings, scripted_pipeline
 from vivavoce.errors import ConnectionClosed, VivavoceError
@@ -250,7 +251,7 @@ async def _simulate(seed: int, at: int | None, kind: Kind, share: float) -> Outc
             await client.begin()
             noted = Noted(client.lasting)
             connection = Connection(noted)
-            machine = client.session
+            conversation = client.session.conversation
             talking = asyncio.create_task(converse(connection))
             returning = asyncio.create_task(client.keep_coming_back())
             try:
@@ -266,7 +267,7 @@ async def _simulate(seed: int, at: int | None, kind: Kind, share: float) -> Outc
             await sessions.drain(PATIENCE_S)
             await client.hang_up()
         await pipelines.close()
-    _judge(told[-1], noted, machine, connection)
+    _judge(told[-1], noted, conversation, connection.conversation)
     await asyncio.sleep(0)
     left = asyncio.all_tasks() - before
     assert not left, f"tasks are left: {left}"
@@ -274,14 +275,13 @@ async def _simulate(seed: int, at: int | None, kind: Kind, share: float) -> Outc
     return Outcome(cuts.messages, cuts.cuts, [(entry.item, bytes(entry.audio)) for entry in entries if entry])
 
 
-def _judge(server: Told, client: Noted, machine: Session, connection: Connection) -> None:
+def _judge(server: Told, client: Noted, mine: Conversation, theirs: Conversation) -> None:
     """What must hold however often the line was cut."""
     ids = [json.loads(frame)["event_id"] for frame in client.heard]
     assert len(set(ids)) == len(ids), "an event came twice"
     assert client.heard == server.said[: len(client.heard)], "the client heard what the machine has not said"
     assert len(client.heard) == len(server.said), "the client has not heard everything"
     assert server.heard == client.said, "the server heard what the client has not said"
-    mine, theirs = machine.conversation, connection.conversation
     assert theirs.items == mine.items
     assert (theirs.responses, theirs.session) == (mine.responses, mine.session)
     for item_id in mine.item_ids:

@@ -168,9 +168,3 @@ class Hearing:
         self._bytes -= len(heard.audio)
         self._sources.pop(heard.source_id, None)
         return heard.source_id if heard.is_pending else None
-
-    def clear(self) -> None:
-        """All items are gone, and nothing is transcribed any more."""
-        self._items.clear()
-        self._sources.clear()
-        self._bytes = 0

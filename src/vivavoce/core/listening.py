@@ -223,10 +223,6 @@ class Listening:
         self.begin(self._turns.settings if self._turns else None)
         self._ear.send(ev.InputAudioBufferCleared())
 
-    def forget(self) -> None:
-        """Let go of the audio that is held: nobody hears it any more."""
-        self._audio.clear()
-
     # --- what time does -----------------------------------------------------------------------------------------------
 
     def time_out(self, timeout_ms: int) -> None:

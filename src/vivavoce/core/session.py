@@ -303,11 +303,8 @@ class Session:
         self._be_over()
 
     def _be_over(self) -> None:
-        """Nothing is handled any more. What was heard goes at once: the parts of a session refer to each other, so the
-        rest of them waits for the garbage collector."""
+        """Nothing is handled any more."""
         self._stopwatch.flush()
-        self._desk.hearing.clear()
-        self._listening.forget()
         self.is_closed = True
 
     def _settle(self) -> None:

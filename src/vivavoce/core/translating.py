@@ -195,8 +195,7 @@ class Translating:
         self._be_over()
 
     def _be_over(self) -> None:
-        """Nothing is handled any more, and what is held is of no use."""
-        self._listening.forget()
+        """Nothing is handled any more."""
         self.is_closed = True
 
     # --- the session itself -------------------------------------------------------------------------------------------

@@ -92,6 +92,9 @@ class ConnectionLimits:
 class Machine(Protocol):
     """The session machine, as the runtime sees it."""
 
+    is_closed: bool
+    """Whether nothing that it is handed has any effect."""
+
     def handle(self, input: Input, now_ms: int, /) -> list[Effect]:
         """Take one input, say what is to be done."""
         ...
@@ -224,6 +227,15 @@ class Runtime:
         self._lost(ConnectionClosed(code, reason))
         if self._sending is not None:
             self._sending.cancel()
+
+    def let_go(self) -> None:
+        """Free all that the session has heard and said, once it is over and nobody asks it anything.
+
+        Its parts know each other in circles, so that it would wait for a garbage collection with all its audio, and in
+        a large process that may be minutes.
+        """
+        vars(self.session).clear()
+        self.session.is_closed = True
 
     def _note_end(self, reason: str, code: int) -> None:
         """The first reason is the one that counts."""

@@ -8,6 +8,7 @@ the port is free.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -122,10 +123,21 @@ async def _load_and_wait(server: Server, stopped: asyncio.Event) -> int:
         if loading.exception() is not None:
             stopping.cancel()
             return 1
+        keep_for_good()
         log.info("ready")
     await stopping
     log.info("stopping")
     return 0
+
+
+def keep_for_good() -> None:
+    """Whatever is loaded now stays: garbage collection need not look at it again, which holds all sessions up.
+
+    Measured with the embedded engines: 55 ms for a whole collection, next to nothing after this. For a process that is
+    ours alone, since it holds for everything in it.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager

@@ -436,6 +436,7 @@ class Sessions:
             if self.log is not None:
                 self.log.end(live, record)
             live.over.set_result(record)
+            runtime.let_go()
             await self._tapes.end(session_id)
             end = (record.age_s, record.reason, _costs(record))
             log.info("%s: has ended after %.1f s: %s%s", session_id, *end, extra={FIELDS: shown(record)})

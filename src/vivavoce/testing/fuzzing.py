@@ -123,6 +123,7 @@ class _Witnessed:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self.is_closed = False
         self.answers: list[tuple[Input, list[Effect]]] = []
         self.events: list[ev.AnyServerEvent] = []
 
