@@ -5,14 +5,19 @@ from __future__ import annotations
 import pytest
 
 from vivavoce.audio.formats import PCM16_24K, ULAW_8K
+from vivavoce.core.answering import AGAIN_MAX
 from vivavoce.core.limits import Limits
 from vivavoce.core.messages import (
     AudioSynthesized,
+    CallArguments,
+    CallStarted,
     Cancel,
     DetectSpeech,
     Drain,
     Generate,
+    GenerationEnded,
     Opened,
+    PhraseSpoken,
     SpeechScored,
     TextGenerated,
     Transcribe,
@@ -23,9 +28,11 @@ from vivavoce.core.messages import (
 from vivavoce.core.session import Session
 from vivavoce.protocol import config as cfg
 from vivavoce.protocol.events import (
+    ConversationItemTruncate,
     InputAudioBufferAppend,
     InputAudioBufferClear,
     InputAudioBufferCommit,
+    ResponseCancel,
     ResponseCreate,
     ResponseParams,
     SessionUpdate,
@@ -317,6 +324,93 @@ def test_t7_speech_cuts_a_running_answer_off(play: Playbook) -> None:
     play >> AudioSynthesized("resp_1", "item_1", b"xx")
     hear(play, 200, False) << stopped(item, 400)
     committed(play, item, "item_1") << asks(Transcribe) << sends("response.created", response={"id": "resp_2"})
+
+
+def noise(play: Playbook, number: int) -> Playbook:
+    """Speech is found, and no word in it: events of a turn whose item is `item_{number}`."""
+    hear(play, 200, True) << ...
+    hear(play, 200, False) << ...
+    return play >> TranscriptEnded(f"item_{number}")
+
+
+def heard_by_model(*said: tuple[str, str]) -> Expected:
+    """The language model is asked, and knows of so much."""
+    items = [{"role": role, "content": [{"transcript": text}]} for role, text in said]
+    return asks(Generate, items=items)
+
+
+@pytest.fixture
+def asked(play: Playbook) -> Playbook:
+    """A question was spoken, and its answer is on its way as resp_1."""
+    hear(play, 200, True) << ...
+    hear(play, 200, False) << ...
+    play >> TranscriptDelta("item_1", "What is it?") << ...
+    play >> TranscriptEnded("item_1") << ...
+    return play
+
+
+def test_t7_an_answer_that_a_noise_cuts_off_before_its_first_word_is_given_again(asked: Playbook) -> None:
+    noise(asked, 2) << heard_by_model(("user", "What is it?"))
+
+
+def test_t7_an_answer_that_a_noise_cuts_off_goes_on_from_what_was_heard(asked: Playbook) -> None:
+    asked >> TextGenerated("resp_1", "A bird. It sings. ") << ...
+    asked >> AudioSynthesized("resp_1", "item_2", bytes(48_000)) << ...
+    noise(asked, 3) << heard_by_model(("user", "What is it?"), ("assistant", "A bird. It sings. "))
+
+
+def test_t7_also_one_that_was_complete_and_is_still_being_played(asked: Playbook) -> None:
+    answered(asked)
+    hear(asked, 200, True) << ...
+    asked >> ConversationItemTruncate(item_id="item_2", content_index=0, audio_end_ms=0) << ...
+    hear(asked, 200, False) << ...
+    asked >> TranscriptEnded("item_3") << heard_by_model(("user", "What is it?"))
+
+
+def test_t7_a_noise_behind_an_answer_that_was_heard_is_not_answered(asked: Playbook) -> None:
+    answered(asked)
+    noise(asked, 3) << sends("response.done", response={"status": "completed", "output": []})
+
+
+def test_t7_nor_are_two_noises_the_second_of_which_cuts_off_the_answer_to_the_first(asked: Playbook) -> None:
+    answered(asked)
+    hear(asked, 200, True) << ...
+    hear(asked, 200, False) << ... << sends("response.created", response={"id": "resp_2"})
+    hear(asked, 200, True) << ... << sends("response.done", response={"id": "resp_2", "status": "cancelled"})
+    hear(asked, 200, False) << ...
+    asked >> TranscriptEnded("item_3") << ...
+    asked >> TranscriptEnded("item_4") << sends("response.done", response={"status": "completed", "output": []})
+
+
+def test_t7_what_the_client_has_cancelled_is_not_given_again(asked: Playbook) -> None:
+    asked >> ResponseCancel() << ...
+    noise(asked, 2) << sends("response.done", response={"status": "completed", "output": []})
+
+
+def test_t7_what_the_client_has_stopped_playing_by_itself_is_not_given_again(asked: Playbook) -> None:
+    answered(asked)
+    asked >> ConversationItemTruncate(item_id="item_2", content_index=0, audio_end_ms=0) << ...
+    noise(asked, 3) << sends("response.done", response={"status": "completed", "output": []})
+
+
+def test_t7_behind_a_call_the_client_says_how_it_goes_on(asked: Playbook) -> None:
+    asked >> CallStarted("resp_1", "look") << ...
+    asked >> CallArguments("resp_1", "{}") << ...
+    noise(asked, 3) << sends("response.done", response={"status": "completed", "output": []})
+
+
+def test_t7_where_it_stays_loud_no_answer_is_begun_for_ever(asked: Playbook) -> None:
+    for number in range(AGAIN_MAX):
+        noise(asked, number + 2) << heard_by_model(("user", "What is it?"))
+    noise(asked, AGAIN_MAX + 2) << sends("response.done", response={"status": "completed", "output": []})
+
+
+def answered(play: Playbook) -> None:
+    """The answer is complete: a second of speech as item_2."""
+    play >> TextGenerated("resp_1", "A bird.") << ...
+    play >> GenerationEnded("resp_1", "stop") << ...
+    play >> AudioSynthesized("resp_1", "item_2", bytes(48_000)) << ...
+    play >> PhraseSpoken("resp_1", "item_2", 0) << ... << sends("response.done", response={"status": "completed"})
 
 
 def test_t7_an_answer_beside_the_conversation_is_not_cut_off(play: Playbook) -> None:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from vivavoce.protocol import events as ev
 from vivavoce.protocol.base import UnsetType, given
 from vivavoce.protocol.config import PcmFormat, Prompt, RealtimeSession, Voice
-from vivavoce.protocol.items import Item, McpListTools, Usage
+from vivavoce.protocol.items import FunctionCallOutput, Item, McpListTools, Message, Usage
 
 from . import configuration as cfg
 from .account import Account
 from .adoption import Adopted, Adoption
-from .context import as_heard, is_final, spoken_item
+from .context import as_heard, is_final, spoken_item, without_noises
 from .desk import Desk
 from .hearing import Heard
 from .messages import (
@@ -42,6 +42,9 @@ from .terms import Terms, terms, with_prompt
 from .tools import Offer, Toolbox
 from .usage import Asked
 from .window import TURN_TOKENS, ContextFull, Window, image_tokens
+
+AGAIN_MAX = 3
+"""How often in a row an answer is given again because a noise has cut it off. Where it is that loud, none is heard."""
 
 USER_AUDIO_TOKEN_MS = 100
 """User audio counts one token for this much (reference §6.3)."""
@@ -89,6 +92,8 @@ class Answering:
         self._runs: dict[str, RunningResponse] = {}
         self.spoken_voice: Voice | None = None
         """The voice in which the conversation was heard already; then it cannot be another (§2.1)."""
+        self._was_cut_off = False
+        self._again = 0
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -216,9 +221,31 @@ class Answering:
         if last is not None and last.failure is not None:
             self.fail(run, last.failure.code, last.failure.message)
         elif run.is_automatic and last is not None and not last.transcript:
-            run.complete()  # a noise that the detector took for speech: there is nothing to answer
+            self._answer_noise(run, context)
         else:
+            self._again = 0
             self._ask(run, context)
+
+    def _answer_noise(self, run: RunningResponse, context: tuple[Item, ...]) -> None:
+        """The detector took it for speech: there is nothing to answer, but for what it has cut off."""
+        desk = self._desk
+        before = without_noises(context, desk.hearing, desk.said, desk.conversation)
+        if self._was_cut_off and self._again < AGAIN_MAX and before and self._is_open_end(before[-1]):
+            self._again += 1
+            self._ask(run, before)
+        else:
+            run.complete()
+
+    def _is_open_end(self, item: Item) -> bool:
+        """Whether more is to be said: after a question, a tool's output, an answer that was not heard to its end."""
+        match item:
+            case Message(role="assistant"):
+                entry = self._desk.conversation.entry(given(item.id, ""))
+                return item.status != "completed" or (entry is not None and entry.truncated)
+            case Message() | FunctionCallOutput():
+                return True
+            case _:  # such as a call, of which the client will tell the output
+                return False
 
     def _context(self, items: Iterable[Item]) -> tuple[Item, ...]:
         return tuple(item for item in items if is_final(item) and not isinstance(item, McpListTools))
@@ -233,6 +260,8 @@ class Answering:
     def _ask(self, run: RunningResponse, context: tuple[Item, ...]) -> None:
         desk, settled = self._desk, run.terms
         run.generating, run.heard_at_ms = True, desk.now_ms()
+        if settled.in_conversation:
+            self._was_cut_off = False
         run.offer = self._near.toolbox.offer(settled.tools, settled.tool_choice)
         try:
             items = self._as_heard(context, run.offer)
@@ -310,8 +339,14 @@ class Answering:
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
+    def cut_off(self) -> None:
+        """The user speaks, as it seems, and does not hear the rest of an answer."""
+        self._was_cut_off = True
+
     def cancel(self, run: RunningResponse, reason: str) -> None:
         """End it from outside: `turn_detected` or `client_cancelled`."""
+        if run.terms.in_conversation:
+            self._was_cut_off = reason == "turn_detected"
         self._desk.ask(Cancel(run.id))
         run.cancel(reason)
 

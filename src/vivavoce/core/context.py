@@ -16,6 +16,7 @@ from vivavoce.protocol.items import (
     FunctionCall,
     FunctionCallOutput,
     InputAudio,
+    InputImage,
     Item,
     McpApprovalRequest,
     McpApprovalResponse,
@@ -69,6 +70,25 @@ def as_heard(
                 return ()
 
     return tuple(seen for item in items for seen in view(item))
+
+
+def without_noises(
+    items: tuple[Item, ...], hearing: Hearing, said: dict[str, Said], conversation: Conversation
+) -> tuple[Item, ...]:
+    """The items without those messages at the end of which nobody heard a word: noises, and what they cut off."""
+    end = len(items)
+    while end and isinstance(last := items[end - 1], Message):
+        if _says_something(_heard_message(last, hearing, said, conversation)):
+            break
+        end -= 1
+    return items[:end]
+
+
+def _says_something(message: Message) -> bool:
+    return any(
+        isinstance(part, InputImage) or getattr(part, "text", None) or given(getattr(part, "transcript", None), None)
+        for part in message.content
+    )
 
 
 def _heard_message(item: Message, hearing: Hearing, said: dict[str, Said], conversation: Conversation) -> Message:

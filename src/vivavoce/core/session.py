@@ -271,6 +271,8 @@ class Session:
                 self._editing.retrieve(event.item_id)
             case ev.ConversationItemTruncate():
                 self._editing.truncate(event)
+                if self._listening.open_item_id is not None:  # the client stops playing because the user speaks
+                    self._answering.cut_off()
             case ev.ResponseCreate():
                 self._create_response(given(event.response, ev.ResponseParams()))
             case ev.ResponseCancel():
@@ -382,7 +384,8 @@ class Session:
         run, detection = self._answering.current, given(cfg.audio_input(self.config).turn_detection, None)
         assert detection is not None
         if given(detection.interrupt_response, True):
-            self._playback.clear(None if run is None else run.id)
+            if self._playback.clear(None if run is None else run.id):
+                self._answering.cut_off()
             if run is not None:
                 self._answering.cancel(run, "turn_detected")
         self._anticipate(self._listening.open_item_id, "")
