@@ -7,6 +7,8 @@ import base64
 import gc
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -16,7 +18,7 @@ from vivavoce.core.input_audio import InputAudio
 from vivavoce.engines.scripted import scripted_pipeline
 from vivavoce.server.auth import Asked
 from vivavoce.server.pipelines import Pipelines
-from vivavoce.server.serve import keep_for_good
+from vivavoce.server.serve import Server, _load_and_wait
 from vivavoce.server.sessions import Sessions
 from vivavoce.server.settings import settings_of
 from vivavoce.testing.playbook import counting_ids
@@ -71,10 +73,21 @@ def test_what_was_said_is_forgotten_with_its_session() -> None:
 def test_what_a_process_has_loaded_is_not_looked_at_again() -> None:
     loaded: list[object] = []
     loaded.append(loaded)
-    frozen = gc.get_freeze_count()
-    keep_for_good()
-    try:
+
+    async def main() -> None:
+        stopped, loading = asyncio.Event(), asyncio.get_running_loop().create_future()
+        state = SimpleNamespace(pipelines=SimpleNamespace(warm_up=lambda: loading))
+        double = cast(Server, SimpleNamespace(app=SimpleNamespace(state=state)))
+        serving = asyncio.create_task(_load_and_wait(double, stopped))
+        await asyncio.sleep(1)
+        assert any(one is loaded for one in gc.get_objects()), "it is still being loaded"
+        loading.set_result(None)
+        await asyncio.sleep(1)
         assert not any(one is loaded for one in gc.get_objects())
-        assert gc.get_freeze_count() > frozen
+        stopped.set()
+        assert await serving == 0
+
+    try:
+        run(main())
     finally:
         gc.unfreeze()
